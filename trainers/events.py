@@ -1,0 +1,215 @@
+"""What a run says: typed events, an append-only log, and the state that follows from it."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Event:
+    type: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    type: ClassVar[str] = "started"
+    steps: int
+    step: int  # where it begins: 0, or the checkpoint's
+    device: str
+    pictures: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Phase(Event):
+    """A stage of the run; done of total where it can be counted."""
+
+    type: ClassVar[str] = "phase"
+    name: str
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class Step(Event):
+    """loss and seconds are means since the last Step event; memory_gb is the peak so far on the device."""
+
+    type: ClassVar[str] = "step"
+    step: int
+    steps: int
+    loss: float
+    rate: float
+    seconds: float
+    memory_gb: float
+
+
+@dataclass(frozen=True)
+class Validation(Event):
+    type: ClassVar[str] = "validation"
+    step: int
+    loss: float
+    train_loss: float
+
+
+@dataclass(frozen=True)
+class Sample(Event):
+    type: ClassVar[str] = "sample"
+    step: int
+    prompt: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Checkpoint(Event):
+    type: ClassVar[str] = "checkpoint"
+    step: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Adjusted(Event):
+    """Something the engine changed by itself, and why."""
+
+    type: ClassVar[str] = "adjusted"
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Warned(Event):
+    type: ClassVar[str] = "warned"
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Stopped(Event):
+    """Ended early at a person's wish, everything saved."""
+
+    type: ClassVar[str] = "stopped"
+    step: int
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    type: ClassVar[str] = "finished"
+    step: int
+    path: str  # the adapter file
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    type: ClassVar[str] = "failed"
+    message: str
+    hint: str = ""
+
+
+EVENTS: dict[str, type[Event]] = {
+    cls.type: cls
+    for cls in (Started, Phase, Step, Validation, Sample, Checkpoint, Adjusted, Warned, Stopped, Finished, Failed)
+}
+
+
+class EventLog:
+    """Appends events to `events.jsonl`, one JSON object per line, flushed at once."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.seq = sum(1 for _ in read(path)) if path.exists() else 0
+        if path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size:
+            with path.open("ab") as file:  # a line cut off by a crash must not swallow the next one
+                file.write(b"\n")
+
+    def __call__(self, event: Event) -> None:
+        line = {"seq": self.seq, "time": time.time(), "type": event.type, **asdict(event)}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno()) if not isinstance(event, (Step, Phase)) else None
+        self.seq += 1
+
+
+def read_from(path: Path, offset: int = 0) -> tuple[list[tuple[float, Event]], int]:
+    """(time, event) pairs written after byte `offset`, and the offset to go on from; half-written lines wait."""
+    if not path.exists():
+        return [], offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read()
+    whole = data[: data.rfind(b"\n") + 1]
+    found = []
+    for line in whole.splitlines():
+        try:
+            raw: dict[str, Any] = json.loads(line)
+            cls = EVENTS[raw["type"]]
+        except (ValueError, KeyError, TypeError):  # cut off by a crash, or from a newer version
+            continue
+        known = {f.name: raw[f.name] for f in fields(cls) if f.name in raw}
+        found.append((raw.get("time", 0.0), cls(**known)))
+    return found, offset + len(whole)
+
+
+def read(path: Path) -> Iterator[Event]:
+    for _, event in read_from(path)[0]:
+        yield event
+
+
+@dataclass
+class RunState:
+    """All that events tell about a run."""
+
+    status: str = "new"  # new, running, stopped, finished, failed
+    phase: str = ""
+    phase_done: int = 0
+    phase_total: int = 0
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    seconds_per_step: float | None = None
+    memory_gb: float = 0.0
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    adapter: str = ""
+    message: str = ""
+    hint: str = ""
+
+
+def fold(events: Iterator[Event] | list[Event], state: RunState | None = None) -> RunState:
+    """Apply events to a RunState, in order; the same events always give the same state."""
+    state = state or RunState()
+    for event in events:
+        match event:
+            case Started():
+                state.status, state.step, state.steps = "running", event.step, event.steps
+                state.message = state.hint = ""
+            case Phase():
+                state.phase, state.phase_done, state.phase_total = event.name, event.done, event.total
+            case Step():
+                state.step, state.steps, state.loss = event.step, event.steps, event.loss
+                state.seconds_per_step, state.memory_gb = event.seconds, event.memory_gb
+                state.losses.append((event.step, event.loss))
+            case Validation():
+                state.validation.append((event.step, event.loss))
+            case Sample():
+                state.samples.append(event)
+            case Checkpoint():
+                state.checkpoints.append(event)
+            case Adjusted():
+                state.notes.append(f"{event.what} ({event.why})")
+            case Warned():
+                state.notes.append(f"{event.message} {event.hint}".strip())
+            case Stopped():
+                state.status, state.step = "stopped", event.step
+            case Finished():
+                state.status, state.step, state.adapter = "finished", event.step, event.path
+            case Failed():
+                state.status, state.message, state.hint = "failed", event.message, event.hint
+    return state

@@ -1,0 +1,79 @@
+"""What a model family is: its data (FamilySpec) and the methods the recipe calls."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from trainers.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """How pictures become latents: [B, 3, H, W] in -1..1 -> [B, channels, H/factor, W/factor] * scaling."""
+
+    channels: int
+    factor: int
+    scaling: float
+
+
+@dataclass
+class Components:
+    """A loaded base model. Everything frozen, in eval mode, on the CPU until `.to()` is called on a part."""
+
+    denoiser: nn.Module
+    vae: nn.Module
+    text_encoders: tuple[nn.Module, ...]
+    tokenizers: tuple[Any, ...]
+    scheduler: dict[str, Any]  # diffusers scheduler config: betas, prediction_type, ...
+    latent: LatentSpec
+    resolution: int  # the base's native side in pixels
+    name: str  # file or folder name, for people and metadata
+    path: Path | None  # where it was read from; None for a hub id not yet on disk
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the denoiser is told besides noise: embeds [B, L, D], pooled [B, P] and time_ids [B, 6] where a family has them."""
+
+    embeds: Tensor
+    pooled: Tensor | None = None
+    time_ids: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class FamilySpec:
+    name: str  # "sd15"
+    label: str  # "Stable Diffusion 1.x"
+    native_resolution: int
+    text_prefixes: tuple[str, ...]  # kohya prefix per text encoder: ("lora_te",)
+    denoiser_prefix: str  # "lora_unet"
+    architecture: str  # modelspec id: "stable-diffusion-v1"
+    base_version: str  # ss_base_model_version: "sd_v1"
+    trains_text: bool  # whether simple presets may train the text encoder
+
+
+class Family(Protocol):
+    """A model family: one object, about eight methods, in one file."""
+
+    spec: FamilySpec
+
+    def load(self, config: ModelConfig, dtype: torch.dtype) -> Components:
+        """Read the base from disk (or hub). UserError when it is missing, damaged or of another kind."""
+
+    def encode_image(self, vae: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels [B, 3, H, W] in -1..1 -> posterior mean and logvar [B, C, h, w], unscaled, fp32."""
+
+    def tokenize(self, components: Components, captions: list[str]) -> tuple[Tensor, ...]:
+        """Token ids [B, L] int64 per tokenizer, truncated and padded to its length."""
+
+    def encode_text(self, text_encoders: tuple[nn.Module, ...], tokens: tuple[Tensor, ...], clip_skip: int) -> Conditioning:
+        """Token ids -> Conditioning; differentiable, so a trained text encoder gets gradients."""
+
+    def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """noisy [B, C, h, w], timesteps [B] -> prediction [B, C, h, w]."""
+
+    def decode_image(self, vae: nn.Module, latents: Tensor) -> Tensor:
+        """Scaled latents [B, C, h, w] -> pixels [B, 3, H, W] in -1..1."""
