@@ -30,6 +30,7 @@ class Components:
     scheduler: dict[str, Any]  # diffusers scheduler config: betas, prediction_type, ...
     latent: LatentSpec
     resolution: int  # the base's native side in pixels
+    multiple: int  # latent sides must be multiples of this: 2 ** (number of the denoiser's halvings)
     name: str  # file or folder name, for people and metadata
     path: Path | None  # where it was read from; None for a hub id not yet on disk
 
@@ -41,6 +42,10 @@ class Conditioning:
     embeds: Tensor
     pooled: Tensor | None = None
     time_ids: Tensor | None = None
+
+    def to(self, dtype: torch.dtype) -> "Conditioning":
+        parts = (self.embeds, self.pooled, self.time_ids)
+        return Conditioning(*(None if part is None else part.to(dtype) for part in parts))
 
 
 @dataclass(frozen=True)

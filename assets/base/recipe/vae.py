@@ -51,7 +51,7 @@ def psnr(vae: AutoencoderKL, rgb: torch.Tensor) -> float:
 def train(packages: Path, out: Path, steps: int, batch: int, rate: float, unseen: Path | None) -> None:
     rank, world = parallel.start()
     torch.manual_seed(0)
-    vae = build().to(memory_format=torch.channels_last)
+    vae = build()  # NCHW: on AVX2 a quarter faster than channels_last at these widths
     trained = [p for p in vae.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
     ema = parallel.Ema(trained, 0.998)
@@ -70,7 +70,7 @@ def train(packages: Path, out: Path, steps: int, batch: int, rate: float, unseen
             warm = min(1, (step + 1) / 100)
             group["lr"] = rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         chosen = torch.randint(len(rgba), (batch,), generator=generator)
-        target = varied(rgba[chosen], generator).to(memory_format=torch.channels_last)
+        target = varied(rgba[chosen], generator)
         posterior = vae.encode(target).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator)
         output = vae.decode(posterior.mean + posterior.std * noise).sample

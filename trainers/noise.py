@@ -1,0 +1,76 @@
+"""Forward diffusion: how noise is mixed in, at which levels, and what the denoiser should then predict."""
+
+import torch
+from torch import Tensor
+
+from trainers.config import NoiseConfig
+
+TRAIN_STEPS = 1000
+
+
+def alphas_cumprod(scheduler: dict) -> Tensor:
+    """The table of alpha-bar [1000] that a diffusers scheduler config describes, in fp32 [Ho et al. 2020]."""
+    steps = scheduler.get("num_train_timesteps", TRAIN_STEPS)
+    low, high = scheduler.get("beta_start", 0.00085), scheduler.get("beta_end", 0.012)
+    match scheduler.get("beta_schedule", "scaled_linear"):
+        case "scaled_linear":
+            betas = torch.linspace(low**0.5, high**0.5, steps, dtype=torch.float32) ** 2
+        case "linear":
+            betas = torch.linspace(low, high, steps, dtype=torch.float32)
+        case other:
+            raise ValueError(f"beta schedule {other}")
+    return torch.cumprod(1 - betas, dim=0)
+
+
+class DdpmNoise:
+    """Variance-preserving diffusion with epsilon or v targets; all tables live on `device`."""
+
+    def __init__(self, scheduler: dict, config: NoiseConfig, device: torch.device):
+        alphas = alphas_cumprod(scheduler)
+        self.prediction = "v" if scheduler.get("prediction_type", "epsilon").startswith("v") else "epsilon"
+        self.snr = (alphas / (1 - alphas)).to(device)  # [1000]
+        self.signal, self.sigma = alphas.sqrt().to(device), (1 - alphas).sqrt().to(device)  # [1000] each
+        self.low, self.high = config.timestep_min, config.timestep_max
+        self.offset = config.offset
+
+    def timesteps(self, count: int, generator: torch.Generator) -> Tensor:
+        """[count] int64 on the generator's device, one per equal slice of the trained range (stratified)."""
+        place = torch.rand(count, generator=generator, device=generator.device)
+        place += torch.arange(count, device=generator.device)
+        span = (self.high - self.low + 1) / count
+        return (place * span).long().clamp_(max=self.high - self.low) + self.low
+
+    def levels(self, count: int) -> Tensor:
+        """[count] int64: the middles of `count` equal slices of the trained range."""
+        middles = (torch.arange(count) + 0.5) / count
+        return (middles * (self.high - self.low + 1)).long() + self.low
+
+    def noise_like(self, latents: Tensor, generator: torch.Generator) -> Tensor:
+        """Unit normal like `latents`, plus `offset` times one normal number per channel [Guttenberg 2023]."""
+        noise = torch.randn(latents.shape, generator=generator, device=latents.device, dtype=latents.dtype)
+        if self.offset:
+            shape = (*latents.shape[:2], 1, 1)
+            extra = torch.randn(shape, generator=generator, device=latents.device, dtype=latents.dtype)
+            noise += self.offset * extra
+        return noise
+
+    def corrupt(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix noise into clean latents and say what the denoiser should predict.
+
+        x_t = signal_t x_0 + sigma_t noise; target = noise (epsilon), or signal_t noise - sigma_t x_0 (v)
+        [Ho et al. 2020; Salimans & Ho 2022].
+
+        Args:
+            latents: [B, C, h, w], scaled by the family's LatentSpec, fp32.
+            noise: [B, C, h, w].
+            timesteps: [B] int64 in 0..999.
+
+        Returns:
+            x_t and target, both [B, C, h, w].
+        """
+        signal = self.signal[timesteps].view(-1, 1, 1, 1)
+        sigma = self.sigma[timesteps].view(-1, 1, 1, 1)
+        noisy = torch.addcmul(signal * latents, sigma, noise)
+        if self.prediction == "epsilon":
+            return noisy, noise
+        return noisy, torch.addcmul(signal * noise, sigma, latents, value=-1)

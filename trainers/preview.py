@@ -1,0 +1,92 @@
+"""Sample pictures from the resident model: while it trains, and for `darkroom sample`."""
+
+import os
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler
+from PIL import Image
+
+from trainers.config import DataConfig, PreviewConfig
+from trainers.data.captions import fallback_caption
+from trainers.families.base import Components, Conditioning, Family
+
+FAR = {  # a prompt far from the data shows whether the adapter still obeys
+    "person": ["{} as a knight in armour", "{} on a beach at sunset"],
+    "character": ["{} riding a bicycle", "{} in a snowy forest"],
+    "object": ["{} on a wooden table", "{} under water"],
+    "style": ["a cat, {}", "a lighthouse by the sea, {}"],
+}
+PLAIN = {"person": "a person", "character": "a character", "object": "an object", "style": "a cat"}
+
+
+def default_prompts(data: DataConfig) -> list[str]:
+    """The trigger alone, two prompts far from the data, and one without the trigger."""
+    trigger = data.trigger or data.kind
+    return [fallback_caption(data.trigger, data.kind), *(p.format(trigger) for p in FAR[data.kind]), PLAIN[data.kind]]
+
+
+@torch.no_grad()
+def sample(
+    family: Family,
+    components: Components,
+    prompts: list[str],
+    config: PreviewConfig,
+    clip_skip: int,
+    device: torch.device,
+    resolution: int,
+) -> list[Image.Image]:
+    """One picture per prompt, each from its own fixed seed; puts every module back as it was.
+
+    Classifier-free guidance over a DDIM schedule with the base's own betas and prediction type [Song et al. 2020].
+    """
+    denoiser, vae, latent = components.denoiser, components.vae, components.latent
+    width = (config.width or resolution) // latent.factor
+    height = (config.height or resolution) // latent.factor
+    seeds = [config.seed + i for i in range(len(prompts))]
+    modules = [denoiser, vae, *components.text_encoders]
+    before = [(m, m.training, next(m.parameters()).device) for m in modules]
+    dtype = next(p for n, p in denoiser.named_parameters() if "lora" not in n).dtype
+    try:
+        for module in modules:
+            module.eval().to(device)
+        tokens = tuple(t.to(device) for t in family.tokenize(components, [*prompts, config.negative]))
+        embeds = family.encode_text(components.text_encoders, tokens, clip_skip).embeds.to(dtype)
+        scheduler = DDIMScheduler.from_config(components.scheduler, clip_sample=False)
+        scheduler.set_timesteps(config.sampling_steps, device=device)
+        pictures = []
+        for i, one in enumerate(seeds):
+            noise = torch.randn((1, latent.channels, height, width), generator=torch.Generator().manual_seed(one))
+            latents = noise.to(device)
+            both = torch.stack([embeds[-1], embeds[i]])
+            for t in scheduler.timesteps:
+                pair = torch.cat([latents, latents]).to(dtype)
+                prediction = family.denoise(denoiser, pair, t.expand(2), Conditioning(both)).float()
+                empty, prompted = prediction.chunk(2)
+                guided = empty + config.guidance * (prompted - empty)
+                latents = scheduler.step(guided, t, latents).prev_sample
+            pixel = family.decode_image(vae, latents.to(next(vae.parameters()).dtype))[0].float()
+            pictures.append(_to_image(pixel))
+        return pictures
+    finally:
+        for module, training, place in before:
+            module.train(training).to(place)
+
+
+def _to_image(pixel: torch.Tensor) -> Image.Image:
+    """[3, H, W] in -1..1 -> RGB picture."""
+    array = ((pixel.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(array)
+
+
+def save_pictures(pictures: list[Image.Image], folder: Path, step: int) -> list[Path]:
+    """Write step_000250_0.png and so on, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for i, picture in enumerate(pictures):
+        path = folder / f"step_{step:06d}_{i}.png"
+        partial = path.with_suffix(".partial")
+        picture.save(partial, format="PNG")
+        os.replace(partial, path)
+        paths.append(path)
+    return paths

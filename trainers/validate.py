@@ -1,0 +1,52 @@
+"""The stable validation loss: held-out pictures, fixed noise, stratified timesteps."""
+
+import torch
+from torch import Tensor, nn
+
+from trainers.families.base import Family
+from trainers.loss import Loss
+from trainers.noise import DdpmNoise
+from trainers.stores import Feed, TextStore
+
+LEVELS = 4  # timesteps per picture, spread evenly over the trained range
+MOST = 16  # pictures measured, so that a big set does not stop the training for minutes
+
+
+class Validator:
+    """Measures the same noise on the same pictures each time, so that only the adapter can move the number.
+
+    The training pictures are measured in the same way: where the two part, the adapter learns its pictures by heart.
+    """
+
+    def __init__(self, feed: Feed, held_out: list[int], noise: DdpmNoise, loss: Loss, family: Family, denoiser: nn.Module, seed: int):
+        self.feed, self.noise, self.loss, self.family, self.denoiser, self.seed = feed, noise, loss, family, denoiser, seed
+        self.held_out, self.seen = held_out[:MOST], feed.training[: min(MOST, len(held_out))]
+
+    @property
+    def usable(self) -> bool:
+        return bool(self.held_out)
+
+    @torch.no_grad()
+    def measure(self, text: TextStore, dtype: torch.dtype) -> tuple[float, float]:
+        """Mean unweighted loss on held-out and on as many training pictures (adapter in eval mode, no dropout)."""
+        training = self.denoiser.training
+        self.denoiser.eval()
+        values = tuple(float(self._mean(indices, text, dtype)) for indices in (self.held_out, self.seen))
+        self.denoiser.train(training)
+        return values
+
+    def _mean(self, indices: list[int], text: TextStore, dtype: torch.dtype) -> Tensor:
+        generator = torch.Generator(text.device)
+        errors = []
+        for index in indices:
+            generator.manual_seed(self.seed * 7919 + index)
+            mean = self.feed.latents.mean(index)[None].expand(LEVELS, -1, -1, -1)
+            half = self.noise.noise_like(mean[: LEVELS // 2], generator)
+            noise = torch.cat([half, -half])  # antithetic pairs: their first-order errors cancel
+            timesteps = self.noise.levels(LEVELS).to(text.device)
+            noisy, target = self.noise.corrupt(mean, noise, timesteps)
+            row = torch.tensor([text.row[self.feed.variants[index][0]]] * LEVELS, device=text.device)
+            conditioning = text.conditioning(row).to(dtype)
+            prediction = self.family.denoise(self.denoiser, noisy.to(dtype), timesteps, conditioning)
+            errors.append(self.loss.per_sample(prediction, target).mean())
+        return torch.stack(errors).mean()
