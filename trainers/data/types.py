@@ -12,7 +12,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Example:
-    """One usable picture: `size` is (width, height) after EXIF transposition; `content_hash` is sha256 of the file's bytes."""
+    """One usable picture: `size` is (width, height), upright; `content_hash` is sha256 of the file's bytes in hex."""
 
     path: Path
     caption: str
@@ -26,9 +26,17 @@ class Problem:
     """Something a person should know about a file: `fatal` ones are left out of training."""
 
     path: Path
-    message: str
+    message: str  # goes on after the file's name and a colon
     hint: str = ""
     fatal: bool = True
+
+    @property
+    def name(self) -> str:
+        """The file with its folder, safe to print: `cats/07.png`."""
+        return shown(self.path)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.message} {self.hint}".strip()
 
 
 @dataclass(frozen=True)
@@ -39,10 +47,21 @@ class Scan:
 
 @dataclass(frozen=True)
 class Crop:
-    """Resize the picture to `scaled`, then cut `bucket` out at (left, top); `lost` is the share of its area cut away."""
+    """Resize the picture to `scaled`, then cut `bucket` out at (left, top); `lost` is the share of area cut away."""
 
     bucket: Bucket
     scaled: tuple[int, int]
     left: int
     top: int
     lost: float
+
+
+def shown(path: Path) -> str:
+    """A file with its folder, as one printable line: `cats/07.png`."""
+    return printable("/".join(path.parts[-2:]))
+
+
+def printable(text: str) -> str:
+    """On Linux a file name may hold line breaks, or bytes that are not UTF-8: those become question marks."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

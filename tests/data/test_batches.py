@@ -1,0 +1,95 @@
+"""Batches and the held-out split: pure functions of seed, epoch and step."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from trainers.data.batches import Batches, split_validation
+from trainers.data.types import Bucket, Crop, Example
+
+SHAPES = [Bucket(64, 64)] * 7 + [Bucket(80, 48)] * 4 + [Bucket(48, 80)]
+CROPS = [Crop(bucket, (bucket.width, bucket.height), 0, 0, 0.0) for bucket in SHAPES]
+REPEATS = [1, 2, 3, 1, 1, 1, 1, 2, 2, 1, 1, 5]
+
+
+def examples(contents: list[int]) -> list[Example]:
+    return [Example(Path(f"{i}.png"), "", (64, 64), f"{content:064d}") for i, content in enumerate(contents)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_an_epoch_shows_every_picture_as_often_as_its_repeats(size):
+    batches = Batches(CROPS, REPEATS, size, seed=1)
+    for epoch in (0, 1, 7):
+        order = batches.epoch(epoch)
+        assert len(order) == batches.per_epoch
+        assert Counter(i for batch in order for i in batch) == dict(enumerate(REPEATS))
+
+
+@pytest.mark.parametrize("size", [2, 3, 100])
+def test_no_batch_mixes_buckets_and_one_per_bucket_may_be_smaller(size):
+    order = Batches(CROPS, REPEATS, size, seed=1).epoch(0)
+    smaller = Counter()
+    for batch in order:
+        buckets = {SHAPES[i] for i in batch}
+        assert len(buckets) == 1
+        smaller[buckets.pop()] += len(batch) < size
+    assert max(smaller.values()) <= 1
+
+
+def test_a_resumed_run_gets_the_batches_of_an_uninterrupted_one():
+    whole = Batches(CROPS, REPEATS, 2, seed=5)
+    straight = [whole.batch(step) for step in range(3 * whole.per_epoch)]
+    for start in (0, 1, whole.per_epoch - 1, whole.per_epoch, 2 * whole.per_epoch + 3):
+        resumed = Batches(CROPS, REPEATS, 2, seed=5)
+        assert [resumed.batch(step) for step in range(start, len(straight))] == straight[start:]
+
+
+def test_position_counts_epochs():
+    batches = Batches(CROPS, REPEATS, 2, seed=5)
+    assert batches.position(0) == (0, 0)
+    assert batches.position(batches.per_epoch) == (1, 0)
+    assert batches.batch(batches.per_epoch + 2) == batches.epoch(1)[2]
+
+
+def test_epochs_and_seeds_differ_in_order():
+    batches = Batches(CROPS, REPEATS, 2, seed=5)
+    assert batches.epoch(0) != batches.epoch(1)
+    assert batches.epoch(0) != Batches(CROPS, REPEATS, 2, seed=6).epoch(0)
+
+
+def test_the_order_is_the_same_on_every_machine():
+    assert Batches(CROPS[:5], [1] * 5, 2, seed=1).epoch(0) == [(3,), (2, 1), (0, 4)]
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "held_out"), [(7, 0.5, 0), (8, 0.1, 2), (20, 0.1, 2), (50, 0.1, 5), (50, 0, 0)]
+)
+def test_the_held_out_share_is_two_or_more_and_none_below_eight(count, share, held_out):
+    train, validation = split_validation(examples(list(range(count))), share, seed=1)
+    assert len(validation) == held_out
+    assert sorted(train + validation) == list(range(count)) and train == sorted(train)
+
+
+def test_copies_of_a_picture_never_straddle_the_split():
+    contents = [i % 10 for i in range(30)]
+    for seed in range(20):
+        train, validation = split_validation(examples(contents), 0.3, seed)
+        assert train and validation
+        assert not {contents[i] for i in train} & {contents[i] for i in validation}
+
+
+def test_eight_files_of_four_pictures_are_too_few_to_hold_out():
+    assert split_validation(examples([0, 1, 2, 3] * 2), 0.5, 1) == (list(range(8)), [])
+
+
+def test_something_is_always_left_to_train():
+    train, validation = split_validation(examples(list(range(8))), 0.99, 1)
+    assert len(train) == 1 and len(validation) == 7
+
+
+def test_the_split_goes_by_content_and_not_by_order():
+    contents = list(range(30))
+    chosen = {contents[i] for i in split_validation(examples(contents), 0.2, 3)[1]}
+    turned = contents[::-1]
+    assert {turned[i] for i in split_validation(examples(turned), 0.2, 3)[1]} == chosen

@@ -1,0 +1,68 @@
+"""Which pictures share a batch, and which of them are held out: pure functions of seed, epoch and step."""
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import lru_cache
+
+from trainers.data.types import Bucket, Crop, Example
+
+FEWEST_FOR_VALIDATION = 8  # pictures
+FEWEST_HELD_OUT = 2
+
+
+class Batches:
+    """The order of a run. Batches never mix buckets; the last of a bucket may be smaller.
+
+    Everything follows from (seed, epoch), so a run resumes from the number of its micro-step alone.
+    """
+
+    def __init__(self, crops: Sequence[Crop], repeats: Sequence[int], batch_size: int, seed: int):
+        """`crops` and `repeats` have one entry per picture; batches hold positions in them."""
+        self.batch_size, self.seed = batch_size, seed
+        self.members: dict[Bucket, list[int]] = defaultdict(list)
+        for index, (crop, count) in enumerate(zip(crops, repeats, strict=True)):
+            self.members[crop.bucket] += [index] * count
+        self.per_epoch = sum(math.ceil(len(members) / batch_size) for members in self.members.values())
+        self.epoch = lru_cache(maxsize=2)(self._epoch)
+
+    def _epoch(self, epoch: int) -> list[tuple[int, ...]]:
+        """All batches of an epoch, in order."""
+        rng = random.Random(f"{self.seed}/{epoch}")
+        batches = []
+        for bucket in sorted(self.members, key=lambda bucket: (bucket.width, bucket.height)):
+            order = list(self.members[bucket])
+            rng.shuffle(order)
+            batches += [tuple(order[i : i + self.batch_size]) for i in range(0, len(order), self.batch_size)]
+        rng.shuffle(batches)
+        return batches
+
+    def position(self, micro_step: int) -> tuple[int, int]:
+        """(epoch, place in the epoch) of a micro-step, both from 0."""
+        return divmod(micro_step, self.per_epoch)
+
+    def batch(self, micro_step: int) -> tuple[int, ...]:
+        """The pictures of a micro-step, counted from 0 over the whole run."""
+        epoch, place = self.position(micro_step)
+        return self.epoch(epoch)[place]
+
+
+def split_validation(examples: Sequence[Example], share: float, seed: int) -> tuple[list[int], list[int]]:
+    """(indices to train, indices held out), both ascending.
+
+    Below 8 different pictures none is held out, else at least 2. Copies of one picture go to the same side. Which side
+    depends on the pictures' content and the seed, not on names or order.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, example in enumerate(examples):
+        groups[example.content_hash].append(index)
+    everything = list(range(len(examples)))
+    if share <= 0 or len(groups) < FEWEST_FOR_VALIDATION:
+        return everything, []
+    order = sorted(groups)
+    random.Random(f"{seed}/validation").shuffle(order)
+    order.sort(key=lambda content: len(groups[content]) > 1)  # pictures without copies first; stable
+    wanted = min(max(FEWEST_HELD_OUT, round(share * len(groups))), len(groups) - 1)
+    held_out = {index for content in order[:wanted] for index in groups[content]}
+    return [i for i in everything if i not in held_out], sorted(held_out)

@@ -1,0 +1,84 @@
+"""Captions: reading them beside the picture, making one where there is none, reordering their tags.
+
+A caption is used as it was written. Where it lacks the trigger word, nothing is added: the scan says so, and the person
+decides. Only a picture without a caption gets the trigger word and kind.
+"""
+
+import codecs
+import random
+from pathlib import Path
+
+ENDINGS = (".txt", ".caption", ".TXT", ".CAPTION")  # the first that exists wins; capitals matter on Linux
+BYTE_ORDER_MARKS = (  # UTF-32 first: its little-endian mark begins with UTF-16's
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def read_caption(picture: Path) -> str | None:
+    """The text of the caption file beside `picture`, on one line; "" for an empty file, None for no file.
+
+    UTF-8 (with or without a byte order mark), UTF-16 and UTF-32 with one, else Windows-1252. OSError where the file
+    cannot be read.
+    """
+    file = caption_file(picture)
+    return None if file is None else decode(file.read_bytes())
+
+
+def caption_file(picture: Path) -> Path | None:
+    """The caption file beside `picture`, the same name with another ending; None where there is none."""
+    for ending in ENDINGS:
+        file = picture.with_suffix(ending)
+        if file.is_file():
+            return file
+    return None
+
+
+def decode(data: bytes) -> str:
+    """Bytes of a text file in any of the encodings editors write -> its text on one line."""
+    for mark, encoding in BYTE_ORDER_MARKS:
+        if data.startswith(mark):
+            text = data.decode(encoding, errors="replace")
+            break
+    else:
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            text = data.decode("cp1252", errors="replace")
+    return " ".join(text.replace("\0", " ").split())
+
+
+def fallback_caption(trigger: str, kind: str) -> str:
+    """The caption of a picture that has none: trigger word and kind, "sks person"; without a trigger, the kind."""
+    trigger = " ".join(trigger.split())
+    if not trigger:
+        return kind
+    return trigger if kind in trigger.casefold().split() else f"{trigger} {kind}"
+
+
+def mentions(caption: str, trigger: str) -> bool:
+    """Whether the trigger word stands in the caption, in any case of letters."""
+    return " ".join(trigger.casefold().split()) in caption.casefold()
+
+
+def tags(caption: str) -> list[str]:
+    """The comma-separated parts of a caption, without empty ones."""
+    return [tag for tag in (part.strip() for part in caption.split(",")) if tag]
+
+
+def shuffle_tags(caption: str, keep: int, rng: random.Random) -> str:
+    """Reorder the comma-separated tags of a caption; the first `keep` stay in place."""
+    parts = tags(caption)
+    kept, rest = parts[:keep], parts[keep:]
+    rng.shuffle(rest)
+    return ", ".join([*kept, *rest])
+
+
+def final_caption(caption: str, *, shuffle: bool, keep: int, dropout: float, rng: random.Random) -> str:
+    """The caption of one view: "" for a share `dropout` of the views, else with its tags reordered if `shuffle`."""
+    if rng.random() < dropout:
+        return ""
+    return shuffle_tags(caption, keep, rng) if shuffle else caption

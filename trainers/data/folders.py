@@ -1,0 +1,147 @@
+"""Which files of the user's folders are pictures, and what their folder's name says about them.
+
+A folder named `10_sks dog`, as in kohya's layout, means: each picture 10 times per epoch, and "sks dog" as the caption
+of those that have none.
+"""
+
+import os
+import re
+import stat
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainers.data import captions
+from trainers.data.decoding import ENDINGS, OTHER_PICTURES
+from trainers.data.types import Problem, printable
+from trainers.errors import UserError
+
+SYSTEM_FOLDERS = frozenset(("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"))
+SYSTEM_FILES = frozenset(("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"))
+KOHYA = re.compile(r"(\d{1,3})_(.*)", re.DOTALL)  # four digits are a year: 2024_holiday
+NO_PERMISSION = "Allow your account to read it, or move it out of the folder."
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that should be a picture; repeats and words where its folder is one of kohya's."""
+
+    path: Path
+    repeats: int | None = None
+    words: str = ""
+
+
+def list_pictures(folders: tuple[str, ...]) -> tuple[list[Found], list[Problem]]:
+    """Every picture file in the folders and below, sorted, each once. UserError naming all missing folders."""
+    pictures: list[Found] = []
+    problems: list[Problem] = []
+    seen: set[str] = set()  # real paths of folders, so that links and nested folders add nothing twice
+    for root in _roots(folders):
+        for folder, names in _walk(root, seen, problems):
+            kohya = _kohya(folder, root)
+            found = []
+            for name in names:
+                path = folder / name
+                ending = path.suffix.lower()
+                if ending in OTHER_PICTURES:
+                    hint = "Save it as PNG or JPEG, or move it out of the folder."
+                    problems.append(Problem(path, f"{ending[1:].upper()} files cannot be trained on.", hint))
+                elif ending in ENDINGS and _usable(path, problems):
+                    found.append(path)
+            pictures += [Found(path, *kohya) for path in found]
+            problems += _name_problems(folder, names)
+            if kohya and kohya[0] > 1 and found:
+                message = f"named as in kohya's layout, so each of its pictures counts {kohya[0]} times"
+                words = f' and "{printable(kohya[1])}" is the caption of those without one.' if kohya[1] else "."
+                problems.append(
+                    Problem(folder, message + words, "Rename the folder if you do not mean that.", fatal=False)
+                )
+    return pictures, problems
+
+
+def _roots(folders: tuple[str, ...]) -> list[Path]:
+    roots = [Path(os.path.abspath(os.path.expanduser(folder))) for folder in folders]
+    if not roots:
+        raise UserError("No picture folder is set.", "Set data.folders to the folder that holds your pictures.")
+    missing = [printable(str(root)) for root in roots if not root.exists()]
+    files = [printable(str(root)) for root in roots if root.is_file()]
+    complaints = []
+    if missing:
+        complaints.append(f"There is no folder {_and(missing)}.")
+    if files:
+        complaints.append(f"{_and(files)} {'is a file' if len(files) == 1 else 'are files'}, not a folder.")
+    if complaints:
+        raise UserError(" ".join(complaints), "Check the spelling of data.folders, and whether the drive is connected.")
+    return roots
+
+
+def _walk(root: Path, seen: set[str], problems: list[Problem]) -> Iterator[tuple[Path, list[str]]]:
+    """(folder, sorted file names) of root and everything below that is neither hidden nor the system's."""
+
+    def complain(error: OSError) -> None:
+        where = Path(error.filename)
+        problems.append(Problem(where, f"this folder cannot be opened: {_why(error)}.", NO_PERMISSION))
+
+    for folder, subfolders, names in os.walk(root, onerror=complain, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(s for s in subfolders if not s.startswith(".") and s.lower() not in SYSTEM_FOLDERS)
+        yield Path(folder), sorted(n for n in names if not n.startswith(".") and n.lower() not in SYSTEM_FILES)
+
+
+def _usable(path: Path, problems: list[Problem]) -> bool:
+    """Whether it is an ordinary file; reading a pipe would wait for ever."""
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            return True
+        problem = "this is not an ordinary file."
+    except OSError as error:
+        lost = path.is_symlink() and isinstance(error, FileNotFoundError)
+        problem = "the file it links to is not there." if lost else f"it cannot be opened: {_why(error)}."
+    problems.append(Problem(path, problem, "Move it out of the folder."))
+    return False
+
+
+def _kohya(folder: Path, root: Path) -> tuple[int, str] | tuple[()]:
+    """(repeats, words) from the name of `folder` or the nearest folder above it, up to and including `root`."""
+    for place in (folder, *folder.parents):
+        match = KOHYA.fullmatch(place.name)
+        if match and int(match[1]) > 0:
+            return int(match[1]), " ".join(match[2].split())
+        if place == root:
+            break
+    return ()
+
+
+def _name_problems(folder: Path, names: list[str]) -> list[Problem]:
+    """Captions without a picture, and pictures that share one caption file."""
+    pictures: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        if Path(name).suffix.lower() in ENDINGS | OTHER_PICTURES:
+            pictures[Path(name).stem].append(name)
+    problems = []
+    for name in names:
+        if Path(name).suffix in captions.ENDINGS and Path(name).stem not in pictures:
+            hint = "Give it the name of its picture, or move it out of the folder."
+            problems.append(
+                Problem(folder / name, "there is no picture of that name for this caption.", hint, fatal=False)
+            )
+    for sharing in pictures.values():
+        if len(sharing) > 1:
+            others = _and([printable(name) for name in sharing[1:]])
+            message = f"has the same name as {others}, so they share one caption file."
+            hint = "Rename one of them, and its caption file, if their captions should differ."
+            problems.append(Problem(folder / sharing[0], message, hint, fatal=False))
+    return problems
+
+
+def _why(error: OSError) -> str:
+    return "you have no permission to read it" if isinstance(error, PermissionError) else error.strerror or str(error)
+
+
+def _and(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
