@@ -157,7 +157,7 @@ def encode_pictures(
         name = latent_key(examples[i], crops[i], mirrored, key)
         kept = cache.get(name) if cache else None
         if kept is None:
-            pixel = pixels(open_picture(examples[i].path), crops[i], mirrored)[None].to(device)
+            pixel = pixels(open_picture(examples[i].path, examples[i].content_hash), crops[i], mirrored)[None].to(device)
             mean, logvar = family.encode_image(vae, pixel)
             kept = {"mean": mean[0].float().cpu(), "logvar": logvar[0].float().cpu()}
             if cache:

@@ -28,12 +28,12 @@ from trainers.finish import write_adapter
 from trainers.loss import Loss
 from trainers.noise import DdpmNoise
 from trainers.schedules import build_schedule
+from trainers.step import TrainingStep
 from trainers.stores import Feed, TextStore, caption_variants, encode_pictures
 from trainers.validate import Validator
 
 log = logging.getLogger(__name__)
 REPORT = 10  # steps between reads of the loss: reading waits for the device
-STREAM = 1 << 32  # micro-steps per seed: every one has a random stream of its own
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     emit(Phase("Reading the pictures"))
     found = scan(config.data)
     for problem in found.problems:
-        emit(Warned(f"{problem.path.name}: {problem.message}", problem.hint))
+        emit(Warned(f"{problem.name}: {problem.message}", problem.hint))
     emit(Phase("Loading the base model"))
     family = find_family(config.model)
     components = family.load(config.model, plan.dtype)
@@ -117,6 +117,22 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     optimizer = accelerator.prepare(optimizer)
     noise = DdpmNoise(components.scheduler, config.noise, device)
     loss = Loss(config.loss, noise.snr, noise.prediction)
+    training_step = TrainingStep(
+        feed=feed,
+        noise=noise,
+        loss=loss,
+        family=family,
+        denoiser=components.denoiser,
+        dtype=plan.dtype,
+        accelerator=accelerator,
+        optimizer=optimizer,
+        schedule=schedule,
+        parameters=parameters,
+        clip_norm=config.optimizer.clip_norm,
+        accumulation=config.optimizer.accumulation,
+        seed=config.seed,
+        ema=ema,
+    )
     validator = Validator(feed, held_out, noise, loss, family, components.denoiser, config.seed)
 
     # --- where an earlier sitting stopped -----------------------------------------------------------------------------
@@ -154,6 +170,11 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
             log.exception("preview failed")
             emit(Warned("The preview pictures could not be made.", f"Training goes on. ({type(error).__name__}: {error})"))
 
+    def validate() -> None:
+        if held_out:
+            with _weights_to_save(adapter, ema, optimizer):
+                emit(Validation(position.step, *validator.measure(text, plan.dtype)))
+
     # --- the loop ----------------------------------------------------------------------------------------------------
     emit(Started(steps, position.step, str(device), len(training), config.saving.name))
     if config.preview.every and position.step == 0:
@@ -164,38 +185,22 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     text_stop = round(config.adapter.text_stop * steps) if adapter.text_parameters() else 0
-    generator = torch.Generator(device)
-    total, since, clock = torch.zeros((), device=device), position.step, time.perf_counter()
+    since, clock = position.step, time.perf_counter()
     stopped = False
     while position.step < steps and not stopped:
         if adapter.text_parameters() and text.cached is None and position.step >= text_stop:
             text.encode_all(None, progress)  # from here on the text encoder is frozen and need not run
-            parameters = adapter.denoiser_parameters()
-        for micro in range(config.optimizer.accumulation):
-            micro_step = position.step * config.optimizer.accumulation + micro
-            generator.manual_seed(config.seed * STREAM + micro_step)
-            torch.manual_seed(config.seed * STREAM + micro_step)  # dropout inside modules
-            batch = feed.batch(micro_step, generator)
-            timesteps = noise.timesteps(len(batch.latents), generator)
-            noisy, target = noise.corrupt(batch.latents, noise.noise_like(batch.latents, generator), timesteps)
-            conditioning = text.conditioning(batch.captions).to(plan.dtype)
-            prediction = family.denoise(components.denoiser, noisy.to(plan.dtype), timesteps, conditioning)
-            error = loss(prediction, target, timesteps)
-            accelerator.backward(error)
-            total += error.detach()
-        if config.optimizer.clip_norm:
-            accelerator.clip_grad_norm_(parameters, config.optimizer.clip_norm)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
+            training_step.parameters = adapter.denoiser_parameters()
+        training_step(position.step)
         position.step += 1
-        if ema:
-            ema.update(position.step)
 
         stopped = folders.asked("stop") or folders.asked("pause")
         last = position.step == steps or stopped
-        if last or position.step % REPORT == 0:
-            mean = total.item() / ((position.step - since) * config.optimizer.accumulation)  # the one host sync
+        save_due = config.saving.every and position.step % config.saving.every == 0
+        preview_due = config.preview.every and (position.step % config.preview.every == 0 or position.step == steps)
+        sample_now = folders.asked("sample_now")
+        if last or save_due or preview_due or sample_now or position.step % REPORT == 0:
+            mean = training_step.mean_loss()  # the one host sync
             seconds = time.perf_counter() - clock
             position.seconds += seconds
             if not math.isfinite(mean):
@@ -205,19 +210,14 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
                 )
             rate, peak = schedule.get_last_lr()[0], memory.peak_gb(device)
             emit(Step(position.step, steps, mean, rate, seconds / (position.step - since), peak))
-            total.zero_()
-            since = position.step
-        due = config.preview.every and position.step % config.preview.every == 0
-        if last or (config.saving.every and position.step % config.saving.every == 0):
-            save()
-        if due or (last and not stopped and config.preview.every) or folders.asked("sample_now"):
-            (folders.run / "control" / "sample_now").unlink(missing_ok=True)
-            if validator.usable:
-                with _weights_to_save(adapter, ema, optimizer):
-                    emit(Validation(position.step, *validator.measure(text, plan.dtype)))
-            show()
-        if since == position.step:
-            clock = time.perf_counter()
+            if last or save_due:
+                save()
+            if preview_due or sample_now:
+                (folders.run / "control" / "sample_now").unlink(missing_ok=True)
+                validate()
+                show()
+                emit(Phase("Training"))
+            since, clock = position.step, time.perf_counter()
 
     # --- the adapter file ---------------------------------------------------------------------------------------------
     if position.step == 0 and not earlier:

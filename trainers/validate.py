@@ -22,10 +22,6 @@ class Validator:
         self.feed, self.noise, self.loss, self.family, self.denoiser, self.seed = feed, noise, loss, family, denoiser, seed
         self.held_out, self.seen = held_out[:MOST], feed.training[: min(MOST, len(held_out))]
 
-    @property
-    def usable(self) -> bool:
-        return bool(self.held_out)
-
     @torch.no_grad()
     def measure(self, text: TextStore, dtype: torch.dtype) -> tuple[float, float]:
         """Mean unweighted loss on held-out and on as many training pictures (adapter in eval mode, no dropout)."""

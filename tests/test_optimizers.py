@@ -1,0 +1,101 @@
+"""Optimizers, schedules and the average: every name does what it says."""
+
+import pytest
+import torch
+
+from trainers import choices
+from trainers.config import OptimizerConfig, ScheduleConfig
+from trainers.ema import Ema
+from trainers.loss import LOSSES, WEIGHTINGS
+from trainers.optimizers import OPTIMIZERS, averaged, build_optimizer, parameter_groups
+from trainers.schedules import SCHEDULES, build_schedule
+
+CPU = torch.device("cpu")
+CPU_OPTIMIZERS = [name for name in OPTIMIZERS if name != "adamw8bit"]
+RATES = {"prodigy": 1.0, "lion": 0.01}
+
+
+def optimizer_for(name: str, weight: torch.nn.Parameter, **settings: object) -> torch.optim.Optimizer:
+    config = OptimizerConfig(type=name, rate=RATES.get(name, 0.05), weight_decay=0.0, **settings)
+    return build_optimizer(parameter_groups([weight], [], config), config, CPU)[0]
+
+
+def test_the_choices_users_see_are_the_ones_that_exist():
+    assert set(choices.OPTIMIZERS) == set(OPTIMIZERS)
+    assert set(choices.SCHEDULES) == set(SCHEDULES)
+    assert set(choices.LOSSES) == set(LOSSES)
+    assert set(choices.WEIGHTINGS) == set(WEIGHTINGS)
+
+
+@pytest.mark.parametrize("name", CPU_OPTIMIZERS)
+def test_it_walks_down_a_bowl(name):
+    weight = torch.nn.Parameter(torch.full((4, 4), 2.0))
+    optimizer = optimizer_for(name, weight)
+    averaged(optimizer, False)
+    for _ in range(200):
+        optimizer.zero_grad()
+        (weight**2).sum().backward()
+        optimizer.step()
+    averaged(optimizer, True)
+    assert (weight**2).sum() < 0.1 * 4 * 16
+
+
+@pytest.mark.parametrize("name", CPU_OPTIMIZERS)
+def test_a_saved_state_goes_on_to_the_same_weights(name, tmp_path):
+    def run(optimizer, weight, steps):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            ((weight - 1) ** 2).sum().backward()
+            optimizer.step()
+
+    straight = torch.nn.Parameter(torch.full((3, 3), 2.0))
+    optimizer = optimizer_for(name, straight)
+    averaged(optimizer, False)
+    run(optimizer, straight, 3)
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    resumed = torch.nn.Parameter(straight.detach().clone())
+    run(optimizer, straight, 3)
+    other = optimizer_for(name, resumed)
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    run(other, resumed, 3)
+    assert torch.equal(straight, resumed)
+
+
+def test_eight_bit_adamw_becomes_adamw_on_a_cpu_and_says_so():
+    config = OptimizerConfig(type="adamw8bit")
+    groups = parameter_groups([torch.nn.Parameter(torch.zeros(2))], [], config)
+    optimizer, adjusted = build_optimizer(groups, config, CPU)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert "AdamW8bit" in adjusted.what
+
+
+def test_the_text_encoder_learns_at_a_tenth_of_the_rate_unless_told():
+    a, b = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+    assert [g["lr"] for g in parameter_groups([a], [b], OptimizerConfig(rate=1e-3))] == [1e-3, 1e-4]
+    assert [g["lr"] for g in parameter_groups([a], [b], OptimizerConfig(rate=1e-3, text_rate=5e-5))] == [1e-3, 5e-5]
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_rate_warms_up_from_zero_to_its_peak(name):
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    schedule = build_schedule(ScheduleConfig(type=name, warmup=0.1), optimizer, 100)
+    rates = []
+    for _ in range(100):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == 0 and rates[5] == pytest.approx(0.5) and max(rates) == pytest.approx(1.0)
+    end = {"constant": pytest.approx(1.0)}.get(name, pytest.approx(0.0, abs=0.02))
+    assert rates[-1] == end
+
+
+def test_the_average_is_the_closed_form_and_gives_the_weights_back():
+    weight = torch.nn.Parameter(torch.zeros(2))
+    ema = Ema([weight], decay=0.5)
+    for step, value in enumerate((1.0, 2.0), start=20):  # past the warm-up, where the decay is 0.5
+        weight.data.fill_(value)
+        ema.update(step)
+    with ema.swapped():
+        torch.testing.assert_close(weight.detach(), torch.full((2,), 0.25 + 1.0))  # 0.5 (0.5·0 + 0.5·1) + 0.5·2
+    assert weight.tolist() == [2.0, 2.0]

@@ -1,0 +1,116 @@
+"""The two loops that are compared: Darkroom's own step, and the barest peft loop there is."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from diffusers import DDPMScheduler
+from peft import LoraConfig, inject_adapter_in_model
+
+from trainers import optimizers
+from trainers.adapters.registry import ADAPTERS
+from trainers.config import TrainConfig
+from trainers.data.batches import Batches
+from trainers.data.types import Bucket, Crop
+from trainers.families.base import Components, Family
+from trainers.loss import Loss
+from trainers.memory import Plan
+from trainers.noise import DdpmNoise
+from trainers.schedules import build_schedule
+from trainers.step import TrainingStep
+from trainers.stores import Feed, LatentStore, TextStore
+
+PICTURES = 8
+BARE_TARGETS = r".*(attn\d\.to_(q|k|v|out\.0)|ff\.net\.0\.proj|ff\.net\.2|proj_in|proj_out)"
+
+
+def engine_step(family: Family, components: Components, config: TrainConfig, plan: Plan, steps: int) -> TrainingStep:
+    """Darkroom's step on random latents of the training resolution; everything else is what a run uses."""
+    device, latent = plan.device, components.latent
+    side = (config.data.resolution or components.resolution) // latent.factor
+    bucket = Bucket(side * latent.factor, side * latent.factor)
+    generator = torch.Generator().manual_seed(0)
+    latents = LatentStore(1.0, device)
+    for i in range(PICTURES):
+        mean = torch.randn(latent.channels, side, side, generator=generator)
+        latents.add(i, False, bucket, mean, torch.full_like(mean, -10.0))
+    latents.seal()
+    captions = [[f"a picture of thing {i}"] for i in range(PICTURES)]
+    text = TextStore([*(c[0] for c in captions), ""], family, components, config.model.clip_skip, device)
+    for encoder in components.text_encoders:
+        encoder.to(device)
+    if not config.adapter.text_encoder:
+        text.encode_all(None, lambda *_: None)
+    components.denoiser.to(device)
+    adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
+    crop = Crop(bucket, (bucket.width, bucket.height), 0, 0, 0.0)
+    batches = Batches([crop] * PICTURES, [1] * PICTURES, config.data.batch_size, config.seed)
+    accelerator = Accelerator(cpu=device.type == "cpu", gradient_accumulation_steps=config.optimizer.accumulation)
+    groups = optimizers.parameter_groups(adapter.denoiser_parameters(), adapter.text_parameters(), config.optimizer)
+    optimizer, _ = optimizers.build_optimizer(groups, config.optimizer, device)
+    schedule = build_schedule(config.schedule, optimizer, max(steps, 100))
+    noise = DdpmNoise(components.scheduler, config.noise, device)
+    if config.memory.checkpointing:
+        components.denoiser.enable_gradient_checkpointing()
+    adapter.train()
+    return TrainingStep(
+        feed=Feed(batches, list(range(PICTURES)), latents, text, captions, config),
+        noise=noise,
+        loss=Loss(config.loss, noise.snr, noise.prediction),
+        family=family,
+        denoiser=components.denoiser,
+        dtype=plan.dtype,
+        accelerator=accelerator,
+        optimizer=accelerator.prepare(optimizer),
+        schedule=schedule,
+        parameters=[*adapter.denoiser_parameters(), *adapter.text_parameters()],
+        clip_norm=config.optimizer.clip_norm,
+        accumulation=config.optimizer.accumulation,
+        seed=config.seed,
+        ema=None,
+    )
+
+
+class BareLoop:
+    """peft and autocast, no features: what one writes in an afternoon. The same rank, layers, sizes and data."""
+
+    def __init__(self, components: Components, config: TrainConfig, plan: Plan, embeds: torch.Tensor):
+        self.denoiser = copy.deepcopy(components.denoiser).requires_grad_(False).to(plan.device)
+        rank = config.adapter.rank
+        lora = LoraConfig(r=rank, lora_alpha=config.adapter.alpha or rank, target_modules=BARE_TARGETS)
+        inject_adapter_in_model(lora, self.denoiser)
+        self.parameters = [p for p in self.denoiser.parameters() if p.requires_grad]
+        for parameter in self.parameters:
+            parameter.data = parameter.data.float()
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=config.optimizer.rate)
+        self.scheduler = DDPMScheduler.from_config(components.scheduler)
+        side = (config.data.resolution or components.resolution) // components.latent.factor
+        shape = (config.data.batch_size, components.latent.channels, side, side)
+        self.latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(plan.device)
+        self.embeds = embeds[: config.data.batch_size].to(plan.device)
+        self.plan = plan
+        if config.memory.checkpointing:
+            self.denoiser.enable_gradient_checkpointing()
+        self.denoiser.train()
+        self.mark: Callable[[str], None] = lambda phase: None
+
+    def __call__(self, step: int) -> None:
+        self.mark("forward")
+        half = self.plan.precision != "fp32"
+        noise = torch.randn_like(self.latents)
+        timesteps = torch.randint(0, 1000, (len(self.latents),), device=self.latents.device)
+        noisy = self.scheduler.add_noise(self.latents, noise, timesteps)
+        target = noise
+        if self.scheduler.config.prediction_type == "v_prediction":
+            target = self.scheduler.get_velocity(self.latents, noise, timesteps)
+        with torch.autocast(self.plan.device.type, dtype=self.plan.dtype if half else torch.bfloat16, enabled=half):
+            prediction = self.denoiser(noisy, timesteps, self.embeds).sample
+        loss = F.mse_loss(prediction.float(), target)
+        self.mark("backward")
+        loss.backward()
+        self.mark("optimizer")
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
