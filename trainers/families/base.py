@@ -37,7 +37,7 @@ class Components:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the denoiser is told besides noise: embeds [B, L, D], pooled [B, P] and time_ids [B, 6] where a family has them."""
+    """What the denoiser is told: embeds [B, L, D]; pooled [B, P] and time_ids [B, 6] where a family has them."""
 
     embeds: Tensor
     pooled: Tensor | None = None
@@ -68,13 +68,18 @@ class Family(Protocol):
     def load(self, config: ModelConfig, dtype: torch.dtype) -> Components:
         """Read the base from disk (or hub). UserError when it is missing, damaged or of another kind."""
 
+    def random(self, dtype: torch.dtype) -> Components:
+        """Components in the family's true shapes with random weights, for benchmarks and tests."""
+
     def encode_image(self, vae: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels [B, 3, H, W] in -1..1 -> posterior mean and logvar [B, C, h, w], unscaled, fp32."""
 
     def tokenize(self, components: Components, captions: list[str]) -> tuple[Tensor, ...]:
         """Token ids [B, L] int64 per tokenizer, truncated and padded to its length."""
 
-    def encode_text(self, text_encoders: tuple[nn.Module, ...], tokens: tuple[Tensor, ...], clip_skip: int) -> Conditioning:
+    def encode_text(
+        self, text_encoders: tuple[nn.Module, ...], tokens: tuple[Tensor, ...], clip_skip: int
+    ) -> Conditioning:
         """Token ids -> Conditioning; differentiable, so a trained text encoder gets gradients."""
 
     def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:

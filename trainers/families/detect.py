@@ -1,0 +1,98 @@
+"""What a model file is, told from its tensor names and shapes. Loads no tensor and imports no torch."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trainers.errors import UserError
+from trainers.families import folders, keys
+from trainers.families.headers import check_pickle, look_at, read_header, read_shapes, refuse_lookalikes
+
+__all__ = ["FAMILY_LABELS", "Identity", "classify", "identify", "read_header", "refuse", "require_family"]
+
+FAMILY_LABELS = {
+    "sd15": "Stable Diffusion 1.x",
+    "sd2": "Stable Diffusion 2.x",
+    "sdxl": "Stable Diffusion XL",
+    "sd3": "Stable Diffusion 3",
+    "flux": "Flux",
+}
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+CHOOSE_BASE = "Choose the base model it belongs to: a checkpoint file of 2 GB or more, or a diffusers folder."
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a file or folder is. Empty strings stand for what it does not say."""
+
+    kind: str  # base, inpainting base, LoRA adapter, VAE, UNet, ... (the names in keys.py); unknown; pickle
+    family: str = ""  # a key of FAMILY_LABELS
+    layout: str = ""  # ldm, diffusers (names inside one file), folder, pickle
+    prediction: str = ""  # epsilon or v, where the file says so
+    zero_terminal_snr: bool = False
+    metadata: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def label(self) -> str:
+        """For people: `Stable Diffusion XL base model`, `LoRA adapter for Stable Diffusion 1.x`."""
+        family = FAMILY_LABELS.get(self.family, "")
+        if self.kind.endswith("base"):
+            return f"{family} {self.kind} model".strip()
+        return f"{self.kind} for {family}" if family else self.kind
+
+
+def identify(path: Path) -> Identity:
+    """What `path` is. UserError when it is missing, damaged, cut off, or no model at all.
+
+    A pickle (.ckpt) cannot be told from outside: its kind is "pickle", and the loader classifies what is in it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = folders.describe(path)
+        return Identity(found.kind, found.family, "folder", found.prediction, zero_terminal_snr=found.zero_terminal_snr)
+    if path.suffix.lower() in PICKLES:
+        check_pickle(path)
+        return Identity("pickle", layout="pickle")
+    if path.suffix.lower() != ".safetensors":
+        refuse_lookalikes(path, look_at(path)[1])
+    return classify(*read_shapes(path))
+
+
+def classify(shapes: keys.Shapes, metadata: dict[str, str] | None = None) -> Identity:
+    """Identify a file from its tensor shapes and metadata alone."""
+    kind, family, layout = keys.kind_of(shapes)
+    metadata = metadata or {}
+    said = metadata.get("modelspec.prediction_type", "").lower()
+    # NoobAI and its kin mark v-prediction by an empty tensor of that name; ComfyUI reads the same marks.
+    prediction = "v" if "v_pred" in shapes or said.startswith("v") else "epsilon" if said.startswith("eps") else ""
+    return Identity(kind, family, layout, prediction, "ztsnr" in shapes, metadata)
+
+
+def require_family(path: Path, wanted: str) -> Identity:
+    """The identity of a base model of family `wanted`, or a UserError saying what it is instead."""
+    found = identify(path)
+    if found.kind != "pickle":
+        refuse(found, Path(path).name, wanted)
+    return found
+
+
+def refuse(found: Identity, name: str, wanted: str) -> None:
+    """UserError unless `found` is a base model of family `wanted`."""
+    label = FAMILY_LABELS[wanted]
+    if found.kind == "unknown":
+        raise UserError(
+            f"{name} holds weights, but not those of an image model known here.", f"Choose a {label} base model."
+        )
+    if found.kind == "inpainting base":
+        raise UserError(
+            f"{name} is an inpainting model: its UNet takes a mask and cannot be trained on pictures alone.",
+            "Choose the normal version of the same model; the adapter works on both.",
+        )
+    if found.kind == "base":
+        if found.family == wanted:
+            return
+        raise UserError(
+            f"{name} is a {FAMILY_LABELS.get(found.family, 'different kind of')} model, and {label} is wanted.",
+            f"Choose a {label} base model.",
+        )
+    article = "an" if found.kind[0] in "AEIOaeio" else "a"
+    raise UserError(f"{name} is {article} {found.label}, not a base model.", CHOOSE_BASE)

@@ -1,0 +1,141 @@
+"""Safetensors headers, read and checked without loading a tensor.
+
+The format: 8 bytes little-endian header length, a JSON header, then the tensors' bytes without gaps
+(https://github.com/huggingface/safetensors).
+"""
+
+import json
+import math
+import zipfile
+from pathlib import Path
+
+from trainers.errors import UserError
+
+Shapes = dict[str, tuple[int, ...]]
+
+AGAIN = "Download it again."
+MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+BITS = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8}
+BITS |= {"F8_E5M2FNUZ": 8, "BF16": 16, "F16": 16, "F32": 32, "F64": 64, "C64": 64}
+BITS |= {f"{kind}{bits}": bits for kind in "IU" for bits in (8, 16, 32, 64)}
+
+
+def read_header(path: Path) -> tuple[dict[str, dict], dict[str, str]]:
+    """Tensor entries (`dtype`, `shape`, `data_offsets`) by name, and the metadata.
+
+    UserError when the file is no safetensors file, or is not whole.
+    """
+    size, start = look_at(path)
+    refuse_lookalikes(path, start)
+    length = int.from_bytes(start[:8], "little")
+    if length > MAX_HEADER or start[8:9] not in (b"{", b""):
+        raise UserError(f"{path.name} is not a safetensors file.", "Choose a model file that ends in .safetensors.")
+    if len(start) < 8 or 8 + length > size:
+        raise UserError(f"{path.name} ends inside its header: the download was interrupted.", AGAIN)
+    with path.open("rb") as file:
+        file.seek(8)
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+        metadata = header.pop("__metadata__", None) or {}
+        ends = [_checked_end(entry) for entry in header.values()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path.name} has a damaged header ({type(error).__name__}).", AGAIN) from error
+    _check_size(path, size, 8 + length + max(ends, default=0))
+    _check_gaps(path, header)
+    return header, {str(key): str(value) for key, value in metadata.items()}
+
+
+def read_shapes(path: Path) -> tuple[Shapes, dict[str, str]]:
+    """Tensor shapes by name, and the metadata; checks like `read_header`."""
+    header, metadata = read_header(path)
+    return {name: tuple(entry["shape"]) for name, entry in header.items()}, metadata
+
+
+def check_pickle(path: Path) -> None:
+    """UserError when a .ckpt, .pt or .bin file is visibly not what PyTorch writes, or not whole. Opens no pickle."""
+    _, start = look_at(path)
+    if start.startswith(b"PK\x03\x04"):
+        if not zipfile.is_zipfile(path):  # its table of contents stands at the end
+            raise UserError(f"{path.name} is cut off: the download was interrupted.", AGAIN)
+    elif not start.startswith(b"\x80"):
+        refuse_lookalikes(path, start)
+        raise UserError(f"{path.name} is not a PyTorch model file.", "Choose a .safetensors or .ckpt model file.")
+
+
+def look_at(path: Path) -> tuple[int, bytes]:
+    """Size and first 512 bytes. UserError when the file is missing, unreadable or empty."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(512)
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {path}.", "Check the path.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).", "Check its permissions.") from error
+    if size == 0:
+        raise UserError(f"{path.name} is empty (0 bytes): the download did not begin.", AGAIN)
+    return size, start
+
+
+def refuse_lookalikes(path: Path, start: bytes) -> None:
+    """UserError naming what else a file is: a git-lfs pointer, a web page, a text, a pickle, an archive."""
+    if not start.strip(b"\0"):
+        raise UserError(f"{path.name} is filled with zeros: the download was interrupted.", AGAIN)
+    words = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if words.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path.name} is a git-lfs pointer, not the model itself.", "Run `git lfs pull` in its folder.")
+    if words.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise UserError(
+            f"{path.name} is a web page, not a model: the site sent its login or error page.",
+            "Open the link in a browser, and save the file from there.",
+        )
+    if start.startswith(b"PK\x03\x04") or start.startswith(b"\x80"):
+        raise UserError(
+            f"{path.name} is a pickled PyTorch file or an archive, not a safetensors file.",
+            "If it is a model, rename it to end in .ckpt.",
+        )
+    if start.startswith(b"GGUF"):
+        raise UserError(f"{path.name} is a GGUF file, which cannot be trained on.", "Choose the .safetensors version.")
+    if _is_text(start):
+        raise UserError(f"{path.name} is a text file, not a model.", "Choose a model file that ends in .safetensors.")
+
+
+def _is_text(start: bytes) -> bool:
+    # A header length is below 2**32 in any real file, so bytes 4 to 8 are zeros there, and zeros are in no text.
+    try:
+        text = start.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(start) - 3:  # not just a letter cut in two by the 512-byte window
+            return False
+        text = start[: error.start].decode("utf-8")
+    return all(letter.isprintable() or letter in "\t\r\n\f" for letter in text)
+
+
+def _checked_end(entry: dict) -> int:
+    """The offset where a tensor ends; ValueError when its entry contradicts itself."""
+    begin, end = entry["data_offsets"]
+    shape = entry["shape"]
+    numbers = [begin, end, *shape]
+    if any(type(number) is not int or number < 0 for number in numbers):
+        raise ValueError("negative or fractional size")
+    bits = BITS.get(entry["dtype"])
+    if bits and end - begin != math.prod(shape) * bits // 8:
+        raise ValueError("offsets do not fit the shape")
+    return end
+
+
+def _check_size(path: Path, size: int, wanted: int) -> None:
+    if size < wanted:
+        share = f"{size / 1e6:,.1f} of {wanted / 1e6:,.1f} MB" if wanted > 1e6 else f"{size:,} of {wanted:,} bytes"
+        raise UserError(f"{path.name} is cut off ({share}): the download was interrupted.", AGAIN)
+    if size > wanted:
+        raise UserError(f"{path.name} has {size - wanted:,} bytes more than its header lists: it is damaged.", AGAIN)
+
+
+def _check_gaps(path: Path, header: dict[str, dict]) -> None:
+    place = 0
+    for begin, end in sorted(tuple(entry["data_offsets"]) for entry in header.values()):
+        if begin != place:
+            raise UserError(f"{path.name} has a damaged header: its tensors overlap or leave gaps.", AGAIN)
+        place = end

@@ -1,0 +1,97 @@
+"""Where a base model lies: inside the product, at a path, or on the Hugging Face hub."""
+
+import os
+import re
+from pathlib import Path
+
+from trainers.errors import UserError
+from trainers.families.folders import WEIGHT_PARTS, choose_weights, describe
+
+EMBEDDED = "embedded"
+EMBEDDED_NAME = "lora-darkroom-base"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+FILE_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+
+
+def locate(base: str) -> Path:
+    """The local path of a base model; a hub id is downloaded once. UserError when it cannot be found."""
+    if base == EMBEDDED:
+        return embedded_base()
+    path = Path(base).expanduser()
+    if os.path.lexists(path):
+        return path.absolute()
+    if HUB_ID.fullmatch(base) and not base.endswith(FILE_ENDINGS) and not path.parent.exists():
+        return download(base)
+    raise UserError(
+        f"There is no base model at {base or 'an empty path'}.",
+        "model.base takes `embedded`, a diffusers folder, a .safetensors file, or a hub id such as owner/name.",
+    )
+
+
+def embedded_base() -> Path:
+    """The folder of the base model that comes with the product; UserError when it is missing or has lost parts."""
+    folder = Path(__file__).resolve().parents[2] / "assets" / "base"
+    try:
+        describe(folder)
+    except UserError as error:
+        raise UserError(
+            f"The embedded base model is damaged. {error.message}",
+            "Get LoRA Darkroom again (with git: `git checkout -- assets/base`), or set model.base to your own model.",
+        ) from error
+    return folder
+
+
+def download(repository: str) -> Path:
+    """The local folder of a hub model, fetched if need be: settings, tokenizer, and one weight file per part."""
+    import huggingface_hub as hub  # noqa: PLC0415 - only for hub ids
+    from huggingface_hub import errors  # noqa: PLC0415 - only for hub ids
+
+    try:
+        folder = Path(hub.snapshot_download(repository, local_files_only=True))
+        describe(folder)
+        return folder  # the same bytes in every run
+    except (errors.LocalEntryNotFoundError, errors.IncompleteSnapshotError, UserError):
+        pass  # not there yet, or not whole
+    try:
+        names = [file.rfilename for file in hub.model_info(repository, timeout=20).siblings or []]
+        return Path(hub.snapshot_download(repository, allow_patterns=_wanted(names)))
+    except errors.GatedRepoError as error:
+        raise UserError(
+            f"{repository} asks for its licence to be accepted first.",
+            f"Accept it at https://huggingface.co/{repository}, then run `hf auth login`.",
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise UserError(
+            f"There is no model {repository} on the hub, and no such folder here.", "Check the name."
+        ) from error
+    except Exception as error:
+        if not _is_network(error):
+            raise
+        raise UserError(
+            f"{repository} is no file or folder here, and the Hugging Face hub cannot be reached.",
+            "Connect to the network and try again, or set model.base to a model on this machine.",
+        ) from error
+
+
+def _is_network(error: Exception) -> bool:
+    """Offline, refused, timed out. The hub's client has changed its HTTP library twice: the name decides."""
+    return isinstance(error, OSError) or type(error).__module__.startswith(("http", "requests", "urllib3"))
+
+
+def _wanted(names: list[str]) -> list[str]:
+    """The files of a diffusers repository that are needed: no second copies of the weights, no safety checker."""
+    kept = [n for n in names if n == "model_index.json" or n.startswith(("tokenizer/", "scheduler/"))]
+    if "model_index.json" not in kept:
+        raise UserError(
+            "This hub model is not a diffusers model: it has no model_index.json.",
+            "Download its .safetensors file and set model.base to that.",
+        )
+    for part in WEIGHT_PARTS:
+        inside = [n.removeprefix(f"{part}/") for n in names if n.startswith(f"{part}/")]
+        chosen = choose_weights(inside, smaller=True)
+        kept.append(f"{part}/config.json")
+        if chosen.endswith(".json"):
+            kept += [f"{part}/{n}" for n in inside if n.startswith(chosen.partition(".")[0])]
+        elif chosen:
+            kept.append(f"{part}/{chosen}")
+    return kept
