@@ -38,6 +38,8 @@ class FolderIdentity:
 
 def describe(folder: Path) -> FolderIdentity:
     """What a model folder holds; UserError when it is no model folder, or parts or weights are missing or cut off."""
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}.", "Check the path.")
     if not (folder / "model_index.json").is_file():
         return _describe_part(folder)
     index = read_json(folder / "model_index.json")

@@ -13,6 +13,7 @@ from trainers.errors import UserError
 
 Shapes = dict[str, tuple[int, ...]]
 
+PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # the protocols torch has written
 AGAIN = "Download it again."
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 BITS = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8}
@@ -26,8 +27,10 @@ def read_header(path: Path) -> tuple[dict[str, dict], dict[str, str]]:
     UserError when the file is no safetensors file, or is not whole.
     """
     size, start = look_at(path)
-    refuse_lookalikes(path, start)
     length = int.from_bytes(start[:8], "little")
+    # Its first bytes may by chance be another format's mark, so a file that begins as it should is not asked further.
+    if length > MAX_HEADER or start[8:9] != b"{":
+        refuse_lookalikes(path, start)
     if length > MAX_HEADER or start[8:9] not in (b"{", b""):
         raise UserError(f"{path.name} is not a safetensors file.", "Choose a model file that ends in .safetensors.")
     if len(start) < 8 or 8 + length > size:
@@ -58,7 +61,7 @@ def check_pickle(path: Path) -> None:
     if start.startswith(b"PK\x03\x04"):
         if not zipfile.is_zipfile(path):  # its table of contents stands at the end
             raise UserError(f"{path.name} is cut off: the download was interrupted.", AGAIN)
-    elif not start.startswith(b"\x80"):
+    elif not start.startswith(PICKLE_STARTS):
         refuse_lookalikes(path, start)
         raise UserError(f"{path.name} is not a PyTorch model file.", "Choose a .safetensors or .ckpt model file.")
 
@@ -90,7 +93,7 @@ def refuse_lookalikes(path: Path, start: bytes) -> None:
             f"{path.name} is a web page, not a model: the site sent its login or error page.",
             "Open the link in a browser, and save the file from there.",
         )
-    if start.startswith(b"PK\x03\x04") or start.startswith(b"\x80"):
+    if start.startswith((b"PK\x03\x04", *PICKLE_STARTS)):
         raise UserError(
             f"{path.name} is a pickled PyTorch file or an archive, not a safetensors file.",
             "If it is a model, rename it to end in .ckpt.",
@@ -106,7 +109,7 @@ def _is_text(start: bytes) -> bool:
     try:
         text = start.decode("utf-8")
     except UnicodeDecodeError as error:
-        if error.start < len(start) - 3:  # not just a letter cut in two by the 512-byte window
+        if len(start) < 512 or error.start < 509:  # not just a letter cut in two by the 512-byte window
             return False
         text = start[: error.start].decode("utf-8")
     return all(letter.isprintable() or letter in "\t\r\n\f" for letter in text)

@@ -49,8 +49,10 @@ def _family_by_context(shapes: Shapes) -> str:
 def _embedding(shapes: Shapes) -> tuple[str, str, str] | None:
     if set(shapes) == {"clip_l", "clip_g"}:
         return "textual inversion", "sdxl", ""
-    vectors = shapes.get("emb_params") or (next(iter(shapes.values())) if len(shapes) == 1 else None)
-    if vectors and len(shapes) <= 3 and 1 <= len(vectors) <= 2 and vectors[-1] in (768, 1024, 1280):
+    # A1111 calls the vectors emb_params; diffusers writes one tensor named by the token itself.
+    lone = next(iter(shapes)) if len(shapes) == 1 else "."
+    vectors = shapes.get("emb_params") or (None if "." in lone else shapes[lone])
+    if vectors and 1 <= len(vectors) <= 2 and vectors[-1] in (768, 1024, 1280):
         return "textual inversion", {768: "sd15", 1024: "sd2", 1280: "sdxl"}[vectors[-1]], ""
     return None
 
