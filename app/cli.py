@@ -1,0 +1,326 @@
+"""The command line. Exit codes: 0 done, 1 a sentence says what is wrong, 2 wrong usage, 130 interrupted and saved."""
+
+import errno
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app import cli_output as output
+from app import demo as demonstration
+from app import engine, hardware, jobs, presets, projects, runs
+from app.paths import Home, absolute, find_home
+from app.progress import Display
+from app.runs import Run
+from app.settings import load_settings
+from trainers import config_io
+from trainers.config import TrainConfig
+from trainers.errors import UserError
+
+INTERRUPTED = 130
+KINDS = ("person", "style", "object", "character")
+app = typer.Typer(
+    help="LoRA Darkroom turns a folder of pictures into a LoRA adapter for Stable Diffusion, on your own machine.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+Set = Annotated[list[str], typer.Option("--set", metavar="a.b=c", help="Change a setting; may be given again.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help='Run folder, its name, its project\'s name, or "last".')]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit; whatever the user can mend becomes a sentence on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an old console must not fail at a file's name
+    try:
+        app(_home_first(sys.argv[1:] if arguments is None else list(arguments)), prog_name="darkroom")
+    except UserError as error:
+        output.complain(error.message, error.hint)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
+        hint = "Make room, or name a home folder on another disk with --home." if full else ""
+        output.complain(
+            "The disk is full." if full else f"{error.filename or 'A file'}: {error.strerror or error}.", hint
+        )
+    sys.exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    home: Annotated[Path | None, typer.Option(help="Folder for projects, runs and the cache.")] = None,
+) -> None:
+    if context.invoked_subcommand is None:
+        output.say("The window comes with a later version. Until then, everything works from the command line:\n")
+        output.say(context.get_help())
+        raise typer.Exit
+    context.obj = home
+
+
+@app.command()
+def demo(
+    context: typer.Context,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; the preset's number by default.")] = None,
+    concept: Annotated[str, typer.Option(help=" or ".join(demonstration.CONCEPTS_BY_NAME))] = "style",
+    out: Annotated[Path | None, typer.Option(help="Folder for the grid and the adapter.")] = None,
+) -> None:
+    """Train a bundled concept on the built-in base model and show before and after."""
+    home = find_home(context.obj)
+    out = absolute(out) if out else None
+    run = demonstration.make_run(home, concept, steps)
+    output.say(f"Run folder: {run.folder}")
+    _train(run, home)
+    grid, adapter = demonstration.show(run, concept, out, output.note)
+    output.say(f"Before and after: {grid}")
+    output.say(f"Adapter: {adapter}")
+
+
+@app.command()
+def new(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the project; any letters.")],
+    pictures: Annotated[Path, typer.Option(help="Folder with the pictures; it is only read.")],
+    kind: Annotated[str, typer.Option(help=f"What the pictures teach: {', '.join(KINDS)}.")],
+    base: Annotated[str | None, typer.Option(help="Base model: embedded, a file, a folder, or a hub id.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Preset; the kind's own by default.")] = None,
+    trigger: Annotated[str, typer.Option(help="Word that stands for the concept in prompts.")] = "",
+    changes: Set = [],  # noqa: B006 - typer reads the default, nothing changes it
+) -> None:
+    """Create a project and a run, and print the run folder."""
+    if kind not in KINDS:
+        raise typer.BadParameter(f"{kind} is none of {', '.join(KINDS)}.", param_hint="--kind")
+    home = find_home(context.obj)
+    pictures = absolute(pictures)
+    count = projects.require_pictures(pictures)
+    config = presets.apply(presets.find_preset(preset or kind), count, base or load_settings(home).base)
+    data = {"folders": [str(pictures)], "kind": kind, "trigger": trigger}
+    config = config_io.merge(config, {"data": data, "saving": {"name": projects.slug(name)}})
+    config = config_io.override(config, changes)  # before anything is made, so that a typo leaves nothing behind
+    project = projects.create(home, name, pictures, kind, trigger)
+    output.say(str(runs.create(project, config).folder))
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN_OR_CONFIG", help="A run, or a config.toml.")],
+    changes: Set = [],  # noqa: B006 - typer reads the default, nothing changes it
+    as_json: Json = False,
+) -> None:
+    """Look for problems in settings and pictures, estimate memory and time; starts nothing."""
+    home = find_home(context.obj)
+    config = _config_of(run) if _is_file(run) else config_io.load(runs.find(home, run).config)
+    config = runs.with_absolute_paths(config_io.override(config, changes))
+    output.show(engine.check(config, output.note), as_json)
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN_OR_CONFIG", help="A run, or a config.toml to make one from.")],
+    changes: Set = [],  # noqa: B006 - typer reads the default, nothing changes it
+    background: Annotated[bool, typer.Option("--background", help="Start it and return at once.")] = False,
+) -> None:
+    """Train in the foreground with a progress bar; Ctrl-C saves and stops. Goes on where the run stopped."""
+    home = find_home(context.obj)
+    if _is_file(run):
+        chosen = _run_from_file(home, absolute(run), changes)
+        output.say(f"Run folder: {chosen.folder}")
+    else:
+        chosen = runs.find(home, run)
+        if changes:
+            _change(chosen, changes)
+    if runs.status(chosen).word == "finished":
+        output.say(f"{chosen.folder.name} is finished. Adapter: {runs.status(chosen).adapter}")
+    elif background:
+        job = jobs.start(chosen, home)
+        output.say(
+            f"Training in the background as process {job.process.pid}. See `darkroom status {chosen.folder.name}`."
+        )
+    else:
+        _train(chosen, home)
+        output.say(f"Adapter: {runs.status(chosen).adapter}")
+
+
+@app.command()
+def resume(context: typer.Context, run: RunName = "last") -> None:
+    """Go on with a stopped or interrupted run, from its newest checkpoint."""
+    home = find_home(context.obj)
+    chosen = runs.find(home, run)
+    if runs.status(chosen).word == "new":
+        raise UserError(f"{chosen.folder.name} has not begun yet.", "Start it with `darkroom train`.")
+    train(context, str(chosen.folder))
+
+
+@app.command()
+def stop(context: typer.Context, run: RunName = "last") -> None:
+    """Ask a run in training to save and stop, and wait until it has."""
+    chosen = runs.find(find_home(context.obj), run)
+    if not runs.is_alive(chosen):
+        raise UserError(f"{chosen.folder.name} is not being trained.", "`darkroom status` lists all runs.")
+    output.note("Saving ...")
+    jobs.stop(chosen)
+    status = runs.status(chosen)
+    output.say(f"{chosen.folder.name} is {status.word} at step {status.state.step:,}.")
+
+
+@app.command()
+def status(
+    context: typer.Context,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="One run; all of them without.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List all runs, or tell everything about one."""
+    home = find_home(context.obj)
+    if run is not None:
+        output.run_details(runs.status(runs.find(home, run)), as_json)
+    else:
+        output.run_list([runs.status(one) for one in runs.list_runs(home)], as_json)
+
+
+@app.command()
+def sample(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run, or an adapter file.")],
+    prompt: Annotated[list[str], typer.Option(help="What to draw; may be given again.")],
+    seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same picture; 42 by default.")] = None,
+    strength: Annotated[float, typer.Option(help="How much of the adapter; 0 is the base alone.")] = 1.0,
+    base: Annotated[str | None, typer.Option(help="Base model in place of the run's.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder for the pictures.")] = None,
+) -> None:
+    """Draw pictures with an adapter."""
+    home = find_home(context.obj)
+    if _is_file(source):
+        adapter, folder = absolute(source), absolute("samples")
+        config = config_io.parse({"model": {"base": base or load_settings(home).base}})
+    else:
+        chosen = runs.find(home, source)
+        found = runs.status(chosen).adapter
+        if found is None:
+            raise UserError(f"{chosen.folder.name} has no adapter file yet.", "Train it, or export a checkpoint of it.")
+        adapter, folder, config = found, chosen.folder / "pictures", config_io.load(chosen.config)
+        config = config_io.merge(config, {"model": {"base": base}}) if base else config
+    config = runs.with_absolute_paths(config)
+    first = config.preview.seed if seed is None else seed
+    pictures = engine.sample(config, adapter, prompt, first, strength, count)
+    folder = absolute(out) if out else folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for text, row in zip(prompt, pictures, strict=True):
+        for i, picture in enumerate(row):
+            name = f"{projects.slug(text)}_{first + i}.png"
+            output.say(str(demonstration.save_picture(picture, folder / name)))
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    run: RunName,
+    checkpoint: Annotated[str | None, typer.Option(help="Step of a checkpoint; the newest by default.")] = None,
+    form: Annotated[str, typer.Option("--format", help="kohya, diffusers or peft.")] = "kohya",
+    to: Annotated[Path | None, typer.Option(help="Folder to write to; the run's output folder by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write and verify a run's adapter file."""
+    chosen = runs.find(find_home(context.obj), run)
+    output.show(engine.export(chosen.folder, checkpoint, form, absolute(to) if to else None), as_json)
+
+
+@app.command()
+def inspect(file: Annotated[Path, typer.Argument(help="An adapter file.")], as_json: Json = False) -> None:
+    """Say what an adapter file is and which image programs load it."""
+    path = absolute(file)
+    if not path.is_file():
+        raise UserError(f"There is no file {path}.", "Check the spelling.")
+    output.show(engine.inspect(path), as_json)
+
+
+@app.command()
+def doctor(context: typer.Context, as_json: Json = False) -> None:
+    """Show what this machine has, what will be used, and what is wrong and how to mend it."""
+    found = hardware.facts(find_home(context.obj))
+    output.doctor(found, hardware.will_use(found), hardware.findings(found), as_json)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def bench(context: typer.Context) -> None:
+    """Measure seconds, dispatches, host syncs and memory per training step (`darkroom bench --help`)."""
+    raise typer.Exit(engine.bench(context.args) or 0)
+
+
+def _train(run: Run, home: Home) -> None:
+    """Train in the foreground; leaves the program with 130 when interrupted."""
+    job = jobs.start(run, home)
+    with Display() as display:
+
+        def interrupted(times: int) -> None:
+            once = "Saving and stopping ... (Ctrl-C again ends it at once, losing the steps since the last checkpoint)"
+            display.note(once if times == 1 else "Ended at once.")
+
+        outcome = jobs.follow(job, display, interrupted)
+    if outcome.state.status == "stopped":
+        output.say(
+            f"Stopped at step {outcome.state.step:,}; everything is saved. Go on with: darkroom resume {run.folder.name}"
+        )
+    if outcome.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if outcome.state.status == "stopped":
+        raise typer.Exit
+
+
+def _change(run: Run, changes: list[str]) -> None:
+    """Apply --set to a run that has not begun; one that has keeps the settings it began with."""
+    if runs.status(run).word != "new":
+        hint = f"Make a new run with them: darkroom train {run.config} --set ..."
+        raise UserError(f"{run.folder.name} has begun, and a run's settings stay as they are.", hint)
+    config = config_io.override(config_io.load(run.config), changes)
+    config_io.save(runs.with_absolute_paths(config), run.config)
+
+
+def _run_from_file(home: Home, file: Path, changes: list[str]) -> Run:
+    """A new run from a settings file: in the project it lies in, else in one named after the adapter or the file."""
+    config = runs.with_absolute_paths(config_io.override(_config_of(file), changes))
+    for project in projects.list_projects(home):
+        if project.folder in file.parents:
+            return runs.create(project, config)
+    if not config.data.folders:
+        raise UserError(f"{file} names no pictures.", "Set data.folders to the folder that holds them.")
+    name = config.saving.name if config.saving.name != TrainConfig().saving.name else file.stem
+    for project in projects.list_projects(home):
+        if project.name == name:
+            return runs.create(project, config)
+    project = projects.create(home, name, Path(config.data.folders[0]), config.data.kind, config.data.trigger)
+    return runs.create(project, config)
+
+
+def _config_of(file: str | Path) -> TrainConfig:
+    """A settings file, with its relative paths beginning at its own folder."""
+    path = absolute(file)
+    return runs.with_absolute_paths(config_io.load(path), path.parent)
+
+
+def _is_file(text: str) -> bool:
+    return absolute(text).is_file() or text.lower().endswith((".toml", ".safetensors"))
+
+
+def _home_first(arguments: list[str]) -> list[str]:
+    """`--home DIR` counts wherever it stands, so move it in front of the command."""
+    for i, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        size = 2 if argument == "--home" else 1 if argument.startswith("--home=") else 0
+        if size:
+            return [*arguments[i : i + size], *arguments[:i], *arguments[i + size :]]
+    return arguments
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The demo: train a bundled concept on the built-in base, and show what the base and the adapter draw."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from app import engine, grid, presets, projects, runs
+from app.paths import CONCEPTS, Home
+from app.runs import Run
+from trainers import config_io
+from trainers.errors import UserError
+
+GRID = "before_after.png"
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A bundled folder of pictures; `prompts` use words that are in none of its captions."""
+
+    project: str
+    folder: Path
+    preset: str
+    trigger: str
+    prompts: tuple[str, ...]
+
+
+CONCEPTS_BY_NAME = {
+    "style": Concept(
+        "demo",
+        CONCEPTS / "fluent",
+        "style",
+        "fluent",
+        tuple(f"a fluent style {word}" for word in ("cat", "red apple", "sailboat", "penguin", "sunflower", "cookie")),
+    ),
+    "mascot": Concept(
+        "demo mascot",
+        CONCEPTS / "mascot",
+        "character",
+        "zibbo",
+        ("zibbo", "zibbo in the snow", "zibbo with a green umbrella", "a noto style cat", "a twemoji style sailboat"),
+    ),
+}
+
+
+def make_run(home: Home, name: str, steps: int | None) -> Run:
+    """A new run of a concept, with its preset for the built-in base; `steps` shortens or lengthens it."""
+    if name not in CONCEPTS_BY_NAME:
+        raise UserError(f'There is no concept "{name}".', f"Choose one of {', '.join(CONCEPTS_BY_NAME)}.")
+    concept = CONCEPTS_BY_NAME[name]
+    preset = presets.find_preset(concept.preset)
+    pictures = projects.require_pictures(concept.folder)
+    project = projects.create(home, concept.project, concept.folder, preset.name, concept.trigger)
+    config = presets.apply(preset, pictures, presets.EMBEDDED)
+    changes = {
+        "data": {"folders": [str(concept.folder)], "trigger": concept.trigger},
+        "preview": {"prompts": list(concept.prompts[:4])},
+        "saving": {"name": f"demo-{name}"},
+        "schedule": {"steps": steps or config.schedule.steps},
+    }
+    return runs.create(project, config_io.merge(config, changes))
+
+
+def show(run: Run, name: str, out: Path | None, say: Callable[[str], None]) -> tuple[Path, Path]:
+    """Draw the prompts with the base alone and with the adapter; returns the grid's and the adapter's path.
+
+    Both lie in `out`, or in the run's output folder.
+    """
+    adapter = runs.status(run).adapter
+    if adapter is None:
+        raise UserError("The run has written no adapter file.", f"Its story is in {run.log}.")
+    prompts = CONCEPTS_BY_NAME[name].prompts
+    config = config_io.load(run.config)
+    seed = config.preview.seed
+    say("Drawing with the base model alone ...")
+    before = [pictures[0] for pictures in engine.sample(config, None, prompts, seed)]
+    say("Drawing with the adapter ...")
+    after = [pictures[0] for pictures in engine.sample(config, adapter, prompts, seed)]
+    title = "Before and after training: same prompts, same seeds"
+    sheet = grid.before_after([before, after], ["base model", "with the adapter"], prompts, title=title)
+    folder = out or adapter.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if out:
+        for file in adapter.parent.glob(f"{adapter.stem}.*"):
+            _copy(file, folder / file.name)
+    return save_picture(sheet, folder / GRID), folder / adapter.name
+
+
+def save_picture(picture: Image.Image, path: Path) -> Path:
+    """Write a PNG under a temporary name and rename it into place."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        picture.save(file, "PNG")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    return path
+
+
+def _copy(source: Path, target: Path) -> None:
+    if target.exists() and source.samefile(target):
+        return
+    partial = target.with_name(target.name + ".partial")
+    shutil.copyfile(source, partial)
+    os.replace(partial, target)

@@ -1,0 +1,46 @@
+"""The engine functions that commands call in this process: imported when called, because they load torch."""
+# ruff: noqa: PLC0415 - the window and the quick commands must open without torch
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from trainers.config import TrainConfig
+
+
+def check(config: TrainConfig, report: Callable[[str], None]) -> dict[str, Any]:
+    """Data and settings problems, crops, buckets, fit and time; `report` hears what is being looked at."""
+    from trainers.check import check
+
+    return check(config, report)
+
+
+def sample(
+    config: TrainConfig, adapter: Path | None, prompts: Sequence[str], seed: int, strength: float = 1.0, count: int = 1
+) -> list[list[Image.Image]]:
+    """`count` pictures per prompt, with seeds seed, seed + 1, ...; without an adapter, the base's own."""
+    from trainers.sample import sample
+
+    return sample(config, adapter, prompts, seed=seed, strength=strength, count=count)
+
+
+def export(run: Path, checkpoint: str | None, form: str, to: Path | None) -> dict[str, Any]:
+    """Write and verify the adapter of a run's checkpoint; says where the file is and what was found."""
+    from trainers.export_run import export_run
+
+    return export_run(run, checkpoint, form, to)
+
+
+def inspect(file: Path) -> dict[str, Any]:
+    """What an adapter file is and which image UIs load it."""
+    from trainers.export.inspect import inspect
+
+    return inspect(file)
+
+
+def bench(arguments: list[str]) -> int | None:
+    from trainers.bench import main
+
+    return main(arguments)

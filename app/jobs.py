@@ -1,0 +1,165 @@
+"""Jobs: the engine as a process of its own, started, followed, stopped, and found again after the app was closed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from app.paths import ROOT, Home
+from app.runs import Run, is_alive, status
+from app.settings import load_settings
+from trainers import config_io, events
+from trainers.errors import UserError
+from trainers.events import Event, Failed, Finished, RunState, Stopped
+
+ENGINE = (sys.executable, "-m", "trainers")
+POLL = 0.2  # seconds between looks at the events
+OWN_GROUP = 0x08000000 | 0x00000200  # CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP, from the Windows API
+
+
+@dataclass(frozen=True)
+class Job:
+    run: Run
+    process: subprocess.Popen
+    offset: int  # byte of events.jsonl where this sitting begins
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sitting ended. `interrupted`: a person pressed Ctrl-C here, and everything is saved."""
+
+    state: RunState
+    interrupted: bool
+
+
+def start(run: Run, home: Home, command: Sequence[str] | None = None) -> Job:
+    """Start the engine on a run, detached: it goes on when this process ends.
+
+    `command` stands in for the engine; the run folder is added to it. UserError when the run is being trained already.
+    """
+    if is_alive(run):
+        name = run.folder.name
+        raise UserError(f"{name} is being trained already.", f"See it with `darkroom status {name}`, or stop it first.")
+    run.stop_file.unlink(missing_ok=True)
+    offset = run.events.stat().st_size if run.events.exists() else 0
+    environment = engine_environment(os.environ, ROOT, load_settings(home).cache_folder(home))
+    with run.log.open("ab") as log:
+        process = subprocess.Popen(
+            [*(command or ENGINE), str(run.folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=run.folder,
+            env=environment,
+            **detached(os.name),
+        )
+    try:
+        born = psutil.Process(process.pid).create_time()
+    except psutil.Error:  # it has ended already
+        born = time.time()
+    config_io.write_text(run.process, json.dumps({"pid": process.pid, "create_time": born}))
+    return Job(run, process, offset)
+
+
+def request_stop(run: Run) -> None:
+    """Ask the engine to save and stop after the step it is in."""
+    run.stop_file.parent.mkdir(exist_ok=True)
+    run.stop_file.touch()
+
+
+def stop(run: Run, wait: Callable[[], None] = lambda: time.sleep(POLL)) -> None:
+    """Ask the engine to save and stop, and wait until its process has ended."""
+    while is_alive(run):
+        request_stop(run)  # again and again: an engine that just starts sweeps control/ once
+        wait()
+    run.stop_file.unlink(missing_ok=True)
+
+
+def follow(job: Job, show: Callable[[list[Event]], None], interrupted: Callable[[int], None]) -> Outcome:
+    """Hand new events to `show` until the engine ends.
+
+    The first Ctrl-C (or a request to terminate) asks the engine to save and stop and goes on waiting for it, the
+    second ends it at once. `interrupted` hears the count each time. UserError when the run failed.
+    """
+    seen: list[Event] = []
+    offset = job.offset
+    with _counting_interrupts() as presses:
+        heard, over = 0, False
+        while not over:
+            over = _ended(job.process)  # asked first, so that what it wrote last is read below
+            new, offset = events.read_from(job.run.events, offset)
+            fresh = [event for _, event in new]
+            seen += fresh
+            show(fresh)
+            if presses.count > heard:
+                heard = presses.count
+                interrupted(heard)
+            if presses.count > 1:
+                job.process.kill()
+            elif presses.count:
+                request_stop(job.run)  # again and again: an engine that just starts sweeps control/ once
+    job.run.stop_file.unlink(missing_ok=True)
+    last = next((event for event in reversed(seen) if isinstance(event, (Finished, Stopped, Failed))), None)
+    if isinstance(last, Failed):
+        raise UserError(last.message, last.hint)
+    if last is None and presses.count < 2:
+        raise UserError(_sudden_end(job), f"Its last words are in {job.run.log}. `darkroom resume` goes on from there.")
+    return Outcome(status(job.run).state, presses.count > 0 and not isinstance(last, Finished))
+
+
+def engine_environment(environment: Mapping[str, str], root: Path, cache: Path) -> dict[str, str]:
+    """What the engine's process gets: the shared cache, our packages first, and UTF-8 everywhere."""
+    paths = [str(root), *filter(None, [environment.get("PYTHONPATH")])]
+    added = {"DARKROOM_CACHE": str(cache), "PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"}
+    return {**environment, **added, "PYTHONUNBUFFERED": "1"}
+
+
+def detached(system: str) -> dict[str, Any]:
+    """Popen options that keep Ctrl-C and the closing of a terminal away from the engine."""
+    return {"creationflags": OWN_GROUP} if system == "nt" else {"start_new_session": True}
+
+
+@dataclass
+class _Presses:
+    count: int = 0
+
+
+@contextmanager
+def _counting_interrupts() -> Iterator[_Presses]:
+    """Inside, Ctrl-C and SIGTERM are counted instead of raised, also where a shell started us with them ignored."""
+    presses = _Presses()
+
+    def count(*_: object) -> None:
+        presses.count += 1
+
+    before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield presses
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ended(process: subprocess.Popen) -> bool:
+    """Whether the process has ended, after waiting a moment for it."""
+    try:
+        process.wait(POLL)
+        return True
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def _sudden_end(job: Job) -> str:
+    code = job.process.returncode
+    reason = f"signal {-code}" if code < 0 else f"exit code {code}"
+    killed = " The system may have ended it because memory ran out." if code in (-9, 137) else ""
+    return f"The training ended without a word ({reason}).{killed}"

@@ -1,0 +1,117 @@
+"""Projects: a name, a folder of pictures that is only read, and the runs made from them."""
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tomlkit
+
+from app.paths import Home, absolute
+from trainers import config_io
+from trainers.errors import UserError
+
+# What the data code opens; it names the ones that do not work out.
+PICTURE_ENDINGS = frozenset(".png .jpg .jpeg .jfif .webp .bmp .gif .avif .heic .heif .tif .tiff".split())
+RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))])
+SLUG_BYTES = 80  # file systems allow 255 bytes a name; dates and endings are added to it
+
+
+@dataclass(frozen=True)
+class Project:
+    folder: Path
+    name: str
+    pictures: str  # linked, never written
+    kind: str
+    trigger: str = ""
+
+    @property
+    def slug(self) -> str:
+        return self.folder.name
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "runs"
+
+
+def create(home: Home, name: str, pictures: Path, kind: str, trigger: str = "") -> Project:
+    """Make a project, or give back the one of that name if its pictures are the same.
+
+    UserError where the folder of pictures is missing or empty, or the name is taken by other pictures.
+    """
+    name = " ".join(name.split())
+    pictures = absolute(pictures)
+    if not name:
+        raise UserError("A project needs a name.")
+    require_pictures(pictures)
+    known = next((project for project in list_projects(home) if project.name == name), None)
+    if known and known.pictures == str(pictures):
+        return known
+    if known:
+        raise UserError(
+            f'There is already a project "{name}", with the pictures of {known.pictures}.', "Choose another name."
+        )
+    project = Project(new_folder(home.projects, slug(name)), name, str(pictures), kind, trigger)
+    values = {key: value for key, value in asdict(project).items() if key != "folder"}
+    config_io.write_text(project.folder / "project.toml", tomlkit.dumps(values))
+    return project
+
+
+def list_projects(home: Home) -> list[Project]:
+    """All readable projects, by name."""
+    found = []
+    for file in home.projects.glob("*/project.toml"):
+        try:
+            values = config_io.read_toml(file)
+            known = ("name", "pictures", "kind", "trigger")
+            found.append(Project(file.parent, **{key: str(values[key]) for key in known if key in values}))
+        except (UserError, TypeError):  # a damaged project must not hide the others
+            continue
+    return sorted(found, key=lambda project: project.name.casefold())
+
+
+def slug(name: str) -> str:
+    """A name as a folder's name on any system: letters, marks and digits of any script, the rest as dashes."""
+    letters = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold())
+    plain = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in letters)
+    text = "-".join(plain.split())
+    while len(text.encode()) > SLUG_BYTES:
+        text = text[:-1]
+    text = text.strip("-") or "project"
+    return f"{text}-1" if text in RESERVED else text
+
+
+def list_pictures(folder: Path) -> Iterator[Path]:
+    """Files with a picture's ending in the folder and below, hidden ones left out."""
+    for place, subfolders, names in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            if os.path.splitext(name)[1].lower() in PICTURE_ENDINGS and not name.startswith("."):
+                yield Path(place, name)
+
+
+def require_pictures(folder: Path) -> int:
+    """How many pictures the folder holds. UserError when it is no folder, or holds none."""
+    if folder.is_file():
+        raise UserError(f"{folder} is a file.", "Name the folder that holds your pictures.")
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}.", "Check the spelling, and whether the drive is connected.")
+    count = sum(1 for _ in list_pictures(folder))
+    if not count:
+        kinds = ", ".join(sorted(ending[1:].upper() for ending in PICTURE_ENDINGS))
+        raise UserError(f"There is no picture in {folder}.", f"Pictures are files of these kinds: {kinds}.")
+    return count
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """Make a folder that was not there: name, name-2, name-3, ..."""
+    parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1

@@ -1,0 +1,151 @@
+"""Runs: folders that each tell the whole story of one training, and what that story says right now."""
+
+import difflib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+
+from app.paths import Home, absolute
+from app.projects import Project, new_folder, slug
+from trainers import config_io, events
+from trainers.config import TrainConfig
+from trainers.errors import UserError
+from trainers.events import RunState
+
+WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".bin")
+
+
+@dataclass(frozen=True)
+class Run:
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.toml"
+
+    @property
+    def events(self) -> Path:
+        return self.folder / "events.jsonl"
+
+    @property
+    def process(self) -> Path:
+        return self.folder / "process.json"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
+
+    @property
+    def stop_file(self) -> Path:
+        return self.folder / "control" / "stop"
+
+
+@dataclass(frozen=True)
+class Status:
+    """`word`: new, starting, running, stopping, stopped, interrupted, finished or failed."""
+
+    run: Run
+    state: RunState
+    alive: bool
+    word: str
+
+    @property
+    def seconds_left(self) -> float | None:
+        """None until the speed is known."""
+        if not self.alive or self.state.seconds_per_step is None:
+            return None
+        return (self.state.steps - self.state.step) * self.state.seconds_per_step
+
+    @property
+    def adapter(self) -> Path | None:
+        """The adapter file that the run has written last."""
+        if self.state.adapter:
+            return absolute(self.state.adapter, self.run.folder)
+        files = [file for file in (self.run.folder / "output").glob("*.safetensors") if file.is_file()]
+        return max(files, key=lambda file: file.stat().st_mtime, default=None)
+
+
+def create(project: Project, config: TrainConfig, start: Path | None = None) -> Run:
+    """Make a run folder holding the settings, every path in them absolute; relative ones begin at `start`."""
+    moment = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    folder = new_folder(project.runs, f"{moment}_{slug(config.saving.name)}")
+    run = Run(folder)
+    config_io.save(with_absolute_paths(config, start), run.config)
+    return run
+
+
+def list_runs(home: Home) -> list[Run]:
+    """All runs, the newest first."""
+    files = home.projects.glob("*/runs/*/config.toml")
+    return [Run(file.parent) for file in sorted(files, key=lambda file: (file.parent.name, file.parent), reverse=True)]
+
+
+def find(home: Home, text: str) -> Run:
+    """A run by its folder, "last", its folder's name, or its project's name (the newest run of it)."""
+    folder = absolute(text)
+    if (folder / "config.toml").is_file():
+        return Run(folder)
+    runs = list_runs(home)
+    if text == "last":
+        if not runs:
+            raise UserError("There is no run yet.", "Make one with `darkroom new`, or try `darkroom demo`.")
+        return runs[0]
+    for run in runs:
+        if text in (run.folder.name, run.folder.parent.parent.name) or slug(text) == run.folder.parent.parent.name:
+            return run
+    if folder.is_dir():
+        raise UserError(f"{folder} is not a run: it holds no config.toml.", "`darkroom status` lists all runs.")
+    names = [run.folder.name for run in runs] + [run.folder.parent.parent.name for run in runs]
+    near = difflib.get_close_matches(text, names, 1, 0.6)
+    raise UserError(
+        f"There is no run {text}.", f"Did you mean {near[0]}?" if near else "`darkroom status` lists all runs."
+    )
+
+
+def status(run: Run) -> Status:
+    """What events and the process say about a run, derived from disk each time."""
+    state = events.fold(events.read(run.events))
+    alive = is_alive(run)
+    if alive:
+        word = "stopping" if run.stop_file.exists() else "running" if state.status == "running" else "starting"
+    elif state.status == "running" or (state.status == "new" and run.process.exists()):
+        word = "interrupted"
+    else:
+        word = state.status
+    return Status(run, state, alive, word)
+
+
+def is_alive(run: Run) -> bool:
+    """Whether the process that process.json names still runs this run.
+
+    The number alone proves nothing, numbers are given out again: the time of birth or the command must fit as well.
+    (Both, because a corrected clock moves the time of birth.)
+    """
+    try:
+        written = json.loads(run.process.read_text("utf-8"))
+        process = psutil.Process(int(written["pid"]))
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        if abs(process.create_time() - float(written["create_time"])) < 1:
+            return True
+        return str(run.folder) in process.cmdline()
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        return False
+
+
+def with_absolute_paths(config: TrainConfig, start: Path | None = None) -> TrainConfig:
+    """`config` with the folders, base and VAE it names as absolute paths; hub ids stay as they are."""
+
+    def place(text: str) -> str:
+        path = absolute(text, start)
+        written_as_path = text.startswith(("~", ".", "/", "\\")) or text.lower().endswith(WEIGHT_FILES)
+        return str(path) if text and (written_as_path or path.exists()) else text
+
+    model = {"vae": place(config.model.vae)}
+    if config.model.base != "embedded":
+        model["base"] = place(config.model.base)
+    folders = [str(absolute(folder, start)) for folder in config.data.folders]
+    return config_io.merge(config, {"model": model, "data": {"folders": folders}})

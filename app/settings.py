@@ -1,0 +1,40 @@
+"""Settings of the app itself, kept in settings.toml: what a person wants the same way every time."""
+
+from pathlib import Path
+
+import tomlkit
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.paths import Home, absolute
+from trainers import config_io
+from trainers.errors import UserError
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str = Field("embedded", title="Base model", description="Used by new projects that name none.")
+    cache: str = Field("", title="Cache folder", description="Encoded pictures; empty means inside the home folder.")
+
+    def cache_folder(self, home: Home) -> Path:
+        return absolute(self.cache, home.root) if self.cache else home.cache
+
+
+def load_settings(home: Home) -> Settings:
+    """What settings.toml says; the defaults where there is none. UserError where it is damaged."""
+    if not home.settings.exists():
+        return Settings()
+    try:
+        return Settings.model_validate(config_io.read_toml(home.settings))
+    except ValidationError as error:
+        wrong = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
+        known = ", ".join(Settings.model_fields)
+        raise UserError(f"{home.settings} has wrong entries: {wrong}.", f"It may hold {known}, each a text.") from error
+
+
+def save_settings(home: Home, settings: Settings) -> None:
+    document = tomlkit.document()
+    for name, field in type(settings).model_fields.items():
+        document.add(tomlkit.comment(f"{field.title}: {field.description}"))
+        document.add(name, getattr(settings, name))
+    config_io.write_text(home.settings, tomlkit.dumps(document))

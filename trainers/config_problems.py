@@ -1,0 +1,195 @@
+"""What is wrong with settings, in sentences: unknown names with the nearest one, values with their bounds."""
+
+import difflib
+import math
+import re
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from trainers.choices import CHOICES
+from trainers.config import TrainConfig
+from trainers.errors import UserError
+
+FORBIDDEN_IN_NAMES = '<>:"/\\|?*'  # Windows refuses all of them in a file name, other systems some
+
+
+class Problem(NamedTuple):
+    message: str
+    hint: str = ""
+
+
+def settings() -> dict[str, FieldInfo]:
+    """Every setting by its dotted name: {"adapter.rank": FieldInfo, ..., "seed": FieldInfo}."""
+    found: dict[str, FieldInfo] = {}
+    for name, field in TrainConfig.model_fields.items():
+        section = section_class(name)
+        if section is None:
+            found[name] = field
+        else:
+            found |= {f"{name}.{key}": inner for key, inner in section.model_fields.items()}
+    return found
+
+
+def section_class(name: str) -> type[BaseModel] | None:
+    """The class of a section ("adapter"); None where `name` is no section."""
+    field = TrainConfig.model_fields.get(name)
+    kind = field.annotation if field else None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def as_error(problems: Iterable[Problem]) -> UserError:
+    """All problems as one UserError; one alone keeps its hint apart."""
+    problems = list(dict.fromkeys(problems))
+    if len(problems) == 1:
+        return UserError(*problems[0])
+    lines = "".join(f"\n- {message} {hint}".rstrip() for message, hint in problems)
+    return UserError(f"There are {len(problems)} problems with the settings:{lines}")
+
+
+def unknown(name: str) -> Problem:
+    """An unknown setting or section, with the nearest name there is."""
+    near = nearest_setting(name)
+    return Problem(f"Unknown setting {name}.", f"Did you mean {near}?" if near else "")
+
+
+def nearest_setting(name: str) -> str | None:
+    """The setting or section that was probably meant: by key, by its title on screen, or by spelling."""
+    known = list(SETTINGS)
+    section, _, key = name.rpartition(".")
+    same_key = [other for other in known if other.rpartition(".")[2] == key]
+    same_title = [other for other in known if _plain(SETTINGS[other].title or "") == _plain(key)]
+    beside = {other.rpartition(".")[2]: other for other in known if section and other.rpartition(".")[0] == section}
+    sections = [other for other in TrainConfig.model_fields if section_class(other)]
+    for found in (
+        same_key if len(same_key) == 1 else [],
+        same_title,
+        [beside[match] for match in difflib.get_close_matches(key, beside, 1, 0.6)],
+        [] if section else difflib.get_close_matches(name, sections, 1, 0.7),
+        difflib.get_close_matches(name, known, 1, 0.7),
+    ):
+        if found:
+            return found[0]
+    return None
+
+
+def kinds(field: FieldInfo) -> set[Any]:
+    """The plain types a setting takes: {int, NoneType} for `int | None`."""
+    return {get_origin(kind) or kind for kind in _alternatives(field)}
+
+
+def wrong_values(sections: dict[str, Any]) -> list[Problem]:
+    """What pydantic would let through: truth values for numbers, nan, infinity, and choices the engine lacks."""
+    problems = []
+    for name, field in SETTINGS.items():
+        section, _, key = name.rpartition(".")
+        inside = sections.get(section) if section else sections
+        if not isinstance(inside, dict) or key not in inside:
+            continue
+        value = inside[key]
+        numeric = {int, float} & kinds(field)
+        if numeric and (isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value))):
+            problems.append(wrong(name, value))
+        if name in CHOICES and isinstance(value, str) and value not in CHOICES[name]:
+            problems.append(wrong(name, value))
+    return problems
+
+
+def wrong(name: str, value: object) -> Problem:
+    """A value its setting cannot take: the value given, and what it must be."""
+    field = SETTINGS.get(name)
+    if field is None:
+        return Problem(f"{name} must be a section of settings, written as [{name}].")
+    choices = _choices(name, field)
+    near = difflib.get_close_matches(str(value).lower(), choices, 1, 0.6)
+    return Problem(f"{name} is {shown(value)}, but must be {wanted(name)}.", f"Did you mean {near[0]}?" if near else "")
+
+
+def wanted(name: str) -> str:
+    """What a setting takes, in words: "a whole number between 1 and 1024"."""
+    field = SETTINGS[name]
+    choices = _choices(name, field)
+    if choices:
+        return ("one of " if len(choices) > 1 else "") + ", ".join(choices)
+    noun = next(noun for kind, noun in NOUNS.items() if kind in kinds(field))
+    limits = {key: getattr(part, key) for part in field.metadata for key in LIMITS if hasattr(part, key)}
+    return f"{noun} {_range(limits)}".strip()
+
+
+def shown(value: object) -> str:
+    """A value as people write it in TOML, cut when long."""
+    if value is None:
+        return "empty"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = f'"{value}"' if isinstance(value, str) else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def from_pydantic(errors: list[dict[str, Any]]) -> list[Problem]:
+    """Pydantic's findings as sentences."""
+    problems = []
+    for error in errors:
+        name = ".".join(part for part in error["loc"] if isinstance(part, str))
+        problems.append(wrong(name, error["input"]))
+    return problems
+
+
+def contradictions(config: TrainConfig) -> list[Problem]:
+    """Values that are fine alone and wrong together, and names that cannot be file names."""
+    noise, data, name = config.noise, config.data, config.saving.name
+    problems = [_not_unicode(key) for key, text in _texts(config) if any("\ud800" <= c <= "\udfff" for c in text)]
+    if noise.timestep_min > noise.timestep_max:
+        values = f"{noise.timestep_min} is above noise.timestep_max = {noise.timestep_max}"
+        problems.append(Problem(f"noise.timestep_min = {values}."))
+    if data.bucket_min and data.bucket_max and data.bucket_min > data.bucket_max:
+        problems.append(Problem(f"data.bucket_min = {data.bucket_min} is above data.bucket_max = {data.bucket_max}."))
+    bad = [letter for letter in name if letter in FORBIDDEN_IN_NAMES or not letter.isprintable()]
+    if bad or name != name.strip(" .") or not name.strip(" ."):
+        what = f"it holds {shown(bad[0])}" if bad else "it begins or ends with a space or a dot"
+        problems.append(Problem(f"saving.name is {shown(name)}, which cannot be a file name: {what}."))
+    return problems
+
+
+SETTINGS = settings()
+NOUNS = {bool: "true or false", int: "a whole number", float: "a number", tuple: "a list of texts", str: "text"}
+LIMITS = ("ge", "gt", "le", "lt", "min_length", "max_length")
+
+
+def _texts(config: TrainConfig) -> Iterator[tuple[str, str]]:
+    for name in SETTINGS:
+        section, _, key = name.rpartition(".")
+        value = getattr(getattr(config, section) if section else config, key)
+        yield from ((name, text) for text in (value if isinstance(value, tuple) else [value]) if isinstance(text, str))
+
+
+def _not_unicode(name: str) -> Problem:
+    """On Linux a path may hold bytes that no text file can hold."""
+    return Problem(f"{name} holds bytes that are not UTF-8.", "Rename the file or folder that it names.")
+
+
+def _choices(name: str, field: FieldInfo) -> tuple[str, ...]:
+    return CHOICES.get(name) or next((get_args(k) for k in _alternatives(field) if get_origin(k) is Literal), ())
+
+
+def _alternatives(field: FieldInfo) -> tuple[Any, ...]:
+    union = get_origin(field.annotation) in (Union, types.UnionType)
+    return get_args(field.annotation) if union else (field.annotation,)
+
+
+def _range(limits: dict[str, float]) -> str:
+    if "max_length" in limits:
+        return f"of {limits.get('min_length', 0)} to {limits['max_length']} letters"
+    open_top = "lt" in limits and limits["lt"] <= limits.get("le", math.inf)
+    top = f"below {limits['lt']:g}" if open_top else f"at most {limits['le']}" if "le" in limits else ""
+    if "ge" in limits and "le" in limits and not open_top:
+        return f"between {limits['ge']} and {limits['le']}"
+    bottom = f"above {limits['gt']}" if "gt" in limits else f"of at least {limits['ge']}" if "ge" in limits else ""
+    return " and ".join(part for part in (bottom, top) if part)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
