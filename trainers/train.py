@@ -24,7 +24,7 @@ from trainers.ema import Ema
 from trainers.errors import UserError
 from trainers.events import Checkpoint, Event, Finished, Phase, Sample, Started, Step, Stopped, Validation, Warned
 from trainers.families.registry import find_family
-from trainers.finish import write_adapter
+from trainers.finish import gather, write_adapter
 from trainers.loss import Loss
 from trainers.noise import DdpmNoise
 from trainers.schedules import build_schedule
@@ -224,7 +224,20 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
         raise UserError("There is nothing to train: the run has no steps.", "Set schedule.steps or schedule.views.")
     emit(Phase("Writing the adapter"))
     with _weights_to_save(adapter, ema, optimizer):
-        path = write_adapter(config, folders, adapter, family, components, found, crops, batches, position, steps, prompts)
+        facts = gather(
+            components,
+            [found.examples[i] for i in training],
+            [crops[i] for i in training],
+            len(held_out),
+            batches,
+            position,
+            steps,
+            position.step * config.optimizer.accumulation,
+            resolution,
+            noise.prediction,
+            plan.precision,
+        )
+        path = write_adapter(config, folders.run, adapter, family.spec, facts)
     if stopped:
         emit(Stopped(position.step))
     else:
