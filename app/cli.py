@@ -10,17 +10,13 @@ from typing import Annotated
 import typer
 
 from app import cli_output as output
+from app import cli_runs, engine, hardware, jobs, presets, projects, runs
 from app import demo as demonstration
-from app import engine, hardware, jobs, presets, projects, runs
-from app.paths import Home, absolute, find_home
-from app.progress import Display
-from app.runs import Run
+from app.paths import absolute, find_home
 from app.settings import load_settings
 from trainers import config_io
-from trainers.config import TrainConfig
 from trainers.errors import UserError
 
-INTERRUPTED = 130
 KINDS = ("person", "style", "object", "character")
 app = typer.Typer(
     help="LoRA Darkroom turns a folder of pictures into a LoRA adapter for Stable Diffusion, on your own machine.",
@@ -43,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         output.complain(error.message, error.hint)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(cli_runs.INTERRUPTED)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
         hint = "Make room, or name a home folder on another disk with --home." if full else ""
@@ -77,7 +73,7 @@ def demo(
     out = absolute(out) if out else None
     run = demonstration.make_run(home, concept, steps)
     output.say(f"Run folder: {run.folder}")
-    _train(run, home)
+    cli_runs.train_here(run, home)
     grid, adapter = demonstration.show(run, concept, out, output.note)
     output.say(f"Before and after: {grid}")
     output.say(f"Adapter: {adapter}")
@@ -117,7 +113,7 @@ def check(
 ) -> None:
     """Look for problems in settings and pictures, estimate memory and time; starts nothing."""
     home = find_home(context.obj)
-    config = _config_of(run) if _is_file(run) else config_io.load(runs.find(home, run).config)
+    config = cli_runs.config_of(run) if cli_runs.is_file(run) else config_io.load(runs.find(home, run).config)
     config = runs.with_absolute_paths(config_io.override(config, changes))
     output.show(engine.check(config, output.note), as_json)
 
@@ -131,13 +127,13 @@ def train(
 ) -> None:
     """Train in the foreground with a progress bar; Ctrl-C saves and stops. Goes on where the run stopped."""
     home = find_home(context.obj)
-    if _is_file(run):
-        chosen = _run_from_file(home, absolute(run), changes)
+    if cli_runs.is_file(run):
+        chosen = cli_runs.run_from_file(home, absolute(run), changes)
         output.say(f"Run folder: {chosen.folder}")
     else:
         chosen = runs.find(home, run)
         if changes:
-            _change(chosen, changes)
+            cli_runs.change(chosen, changes)
     if runs.status(chosen).word == "finished":
         output.say(f"{chosen.folder.name} is finished. Adapter: {runs.status(chosen).adapter}")
     elif background:
@@ -146,7 +142,7 @@ def train(
             f"Training in the background as process {job.process.pid}. See `darkroom status {chosen.folder.name}`."
         )
     else:
-        _train(chosen, home)
+        cli_runs.train_here(chosen, home)
         output.say(f"Adapter: {runs.status(chosen).adapter}")
 
 
@@ -199,7 +195,7 @@ def sample(
 ) -> None:
     """Draw pictures with an adapter."""
     home = find_home(context.obj)
-    if _is_file(source):
+    if cli_runs.is_file(source):
         adapter, folder = absolute(source), absolute("samples")
         config = config_io.parse({"model": {"base": base or load_settings(home).base}})
     else:
@@ -254,61 +250,6 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
 def bench(context: typer.Context) -> None:
     """Measure seconds, dispatches, host syncs and memory per training step (`darkroom bench --help`)."""
     raise typer.Exit(engine.bench(context.args) or 0)
-
-
-def _train(run: Run, home: Home) -> None:
-    """Train in the foreground; leaves the program with 130 when interrupted."""
-    job = jobs.start(run, home)
-    with Display() as display:
-
-        def interrupted(times: int) -> None:
-            once = "Saving and stopping ... (Ctrl-C again ends it at once, losing the steps since the last checkpoint)"
-            display.note(once if times == 1 else "Ended at once.")
-
-        outcome = jobs.follow(job, display, interrupted)
-    if outcome.state.status == "stopped":
-        output.say(
-            f"Stopped at step {outcome.state.step:,}; everything is saved. Go on with: darkroom resume {run.folder.name}"
-        )
-    if outcome.interrupted:
-        raise typer.Exit(INTERRUPTED)
-    if outcome.state.status == "stopped":
-        raise typer.Exit
-
-
-def _change(run: Run, changes: list[str]) -> None:
-    """Apply --set to a run that has not begun; one that has keeps the settings it began with."""
-    if runs.status(run).word != "new":
-        hint = f"Make a new run with them: darkroom train {run.config} --set ..."
-        raise UserError(f"{run.folder.name} has begun, and a run's settings stay as they are.", hint)
-    config = config_io.override(config_io.load(run.config), changes)
-    config_io.save(runs.with_absolute_paths(config), run.config)
-
-
-def _run_from_file(home: Home, file: Path, changes: list[str]) -> Run:
-    """A new run from a settings file: in the project it lies in, else in one named after the adapter or the file."""
-    config = runs.with_absolute_paths(config_io.override(_config_of(file), changes))
-    for project in projects.list_projects(home):
-        if project.folder in file.parents:
-            return runs.create(project, config)
-    if not config.data.folders:
-        raise UserError(f"{file} names no pictures.", "Set data.folders to the folder that holds them.")
-    name = config.saving.name if config.saving.name != TrainConfig().saving.name else file.stem
-    for project in projects.list_projects(home):
-        if project.name == name:
-            return runs.create(project, config)
-    project = projects.create(home, name, Path(config.data.folders[0]), config.data.kind, config.data.trigger)
-    return runs.create(project, config)
-
-
-def _config_of(file: str | Path) -> TrainConfig:
-    """A settings file, with its relative paths beginning at its own folder."""
-    path = absolute(file)
-    return runs.with_absolute_paths(config_io.load(path), path.parent)
-
-
-def _is_file(text: str) -> bool:
-    return absolute(text).is_file() or text.lower().endswith((".toml", ".safetensors"))
 
 
 def _home_first(arguments: list[str]) -> list[str]:

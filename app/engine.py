@@ -41,6 +41,6 @@ def inspect(file: Path) -> dict[str, Any]:
 
 
 def bench(arguments: list[str]) -> int | None:
-    from trainers.bench import main
+    from trainers.bench.main import main
 
     return main(arguments)

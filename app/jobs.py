@@ -84,36 +84,27 @@ def stop(run: Run, wait: Callable[[], None] = lambda: time.sleep(POLL)) -> None:
     run.stop_file.unlink(missing_ok=True)
 
 
-def follow(job: Job, show: Callable[[list[Event]], None], interrupted: Callable[[int], None]) -> Outcome:
-    """Hand new events to `show` until the engine ends.
+def foreground(
+    run: Run,
+    home: Home,
+    show: Callable[[list[Event]], None],
+    interrupted: Callable[[int], None],
+    command: Sequence[str] | None = None,
+) -> Outcome:
+    """Start the engine on a run and hand its events to `show` until it ends.
 
     The first Ctrl-C (or a request to terminate) asks the engine to save and stop and goes on waiting for it, the
     second ends it at once. `interrupted` hears the count each time. UserError when the run failed.
     """
-    seen: list[Event] = []
-    offset = job.offset
-    with _counting_interrupts() as presses:
-        heard, over = 0, False
-        while not over:
-            over = _ended(job.process)  # asked first, so that what it wrote last is read below
-            new, offset = events.read_from(job.run.events, offset)
-            fresh = [event for _, event in new]
-            seen += fresh
-            show(fresh)
-            if presses.count > heard:
-                heard = presses.count
-                interrupted(heard)
-            if presses.count > 1:
-                job.process.kill()
-            elif presses.count:
-                request_stop(job.run)  # again and again: an engine that just starts sweeps control/ once
-    job.run.stop_file.unlink(missing_ok=True)
-    last = next((event for event in reversed(seen) if isinstance(event, (Finished, Stopped, Failed))), None)
+    with _counting_interrupts() as presses:  # before the start, so that no Ctrl-C can leave an engine behind
+        job = start(run, home, command)
+        last = _follow(job, show, interrupted, presses)
+    run.stop_file.unlink(missing_ok=True)
     if isinstance(last, Failed):
         raise UserError(last.message, last.hint)
     if last is None and presses.count < 2:
-        raise UserError(_sudden_end(job), f"Its last words are in {job.run.log}. `darkroom resume` goes on from there.")
-    return Outcome(status(job.run).state, presses.count > 0 and not isinstance(last, Finished))
+        raise UserError(_sudden_end(job), f"Its last words are in {run.log}. `darkroom resume` goes on from there.")
+    return Outcome(status(run).state, presses.count > 0 and not isinstance(last, Finished))
 
 
 def engine_environment(environment: Mapping[str, str], root: Path, cache: Path) -> dict[str, str]:
@@ -147,6 +138,27 @@ def _counting_interrupts() -> Iterator[_Presses]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _follow(
+    job: Job, show: Callable[[list[Event]], None], interrupted: Callable[[int], None], presses: _Presses
+) -> Finished | Stopped | Failed | None:
+    """How this sitting ended, in the engine's own words; None where it died without any."""
+    last, offset, heard, over = None, job.offset, 0, False
+    while not over:
+        over = _ended(job.process)  # asked first, so that what it wrote last is read below
+        new, offset = events.read_from(job.run.events, offset)
+        fresh = [event for _, event in new]
+        last = next((event for event in reversed(fresh) if isinstance(event, (Finished, Stopped, Failed))), last)
+        show(fresh)
+        if presses.count > heard:
+            heard = presses.count
+            interrupted(heard)
+        if presses.count > 1:
+            job.process.kill()
+        elif presses.count:
+            request_stop(job.run)  # again and again: an engine that just starts sweeps control/ once
+    return last
 
 
 def _ended(process: subprocess.Popen) -> bool:

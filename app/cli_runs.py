@@ -1,0 +1,69 @@
+"""What commands do with runs and settings files: find or make the one that is meant, and train it in the foreground."""
+
+from pathlib import Path
+
+import typer
+
+from app import jobs, projects, runs
+from app.cli_output import say
+from app.paths import Home, absolute
+from app.progress import Display
+from app.runs import Run
+from trainers import config_io
+from trainers.config import TrainConfig
+from trainers.errors import UserError
+
+INTERRUPTED = 130  # exit code
+
+
+def train_here(run: Run, home: Home) -> None:
+    """Train in the foreground; leaves the program with 130 when interrupted."""
+    with Display() as display:
+
+        def interrupted(times: int) -> None:
+            once = "Saving and stopping ... (Ctrl-C again ends it at once, losing the steps since the last checkpoint)"
+            display.note(once if times == 1 else "Ended at once.")
+
+        outcome = jobs.foreground(run, home, display, interrupted)
+    if outcome.state.status == "stopped":
+        saved = f"Stopped at step {outcome.state.step:,}; everything is saved."
+        say(f"{saved} Go on with: darkroom resume {run.folder.name}")
+    if outcome.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if outcome.state.status == "stopped":
+        raise typer.Exit
+
+
+def change(run: Run, changes: list[str]) -> None:
+    """Apply --set to a run that has not begun; one that has keeps the settings it began with."""
+    if runs.status(run).word != "new":
+        hint = f"Make a new run with them: darkroom train {run.config} --set ..."
+        raise UserError(f"{run.folder.name} has begun, and a run's settings stay as they are.", hint)
+    config = config_io.override(config_io.load(run.config), changes)
+    config_io.save(runs.with_absolute_paths(config), run.config)
+
+
+def run_from_file(home: Home, file: Path, changes: list[str]) -> Run:
+    """A new run from a settings file: in the project it lies in, else in one named after the adapter or the file."""
+    config = runs.with_absolute_paths(config_io.override(config_of(file), changes))
+    for project in projects.list_projects(home):
+        if project.folder in file.parents:
+            return runs.create(project, config)
+    if not config.data.folders:
+        raise UserError(f"{file} names no pictures.", "Set data.folders to the folder that holds them.")
+    name = config.saving.name if config.saving.name != TrainConfig().saving.name else file.stem
+    for project in projects.list_projects(home):
+        if project.name == name:
+            return runs.create(project, config)
+    project = projects.create(home, name, Path(config.data.folders[0]), config.data.kind, config.data.trigger)
+    return runs.create(project, config)
+
+
+def config_of(file: str | Path) -> TrainConfig:
+    """A settings file, with its relative paths beginning at its own folder."""
+    path = absolute(file)
+    return runs.with_absolute_paths(config_io.load(path), path.parent)
+
+
+def is_file(text: str) -> bool:
+    return absolute(text).is_file() or text.lower().endswith((".toml", ".safetensors"))

@@ -1,0 +1,93 @@
+"""The engine runs as a process of its own, and its end is told truthfully."""
+
+import json
+import signal
+
+import pytest
+
+from app import jobs, runs
+from trainers.errors import UserError
+from trainers.events import Finished, Started
+
+
+def test_foreground_hands_over_every_event_in_order(run, place, engine_mode):
+    seen = []
+    outcome = jobs.foreground(run, place, seen.extend, lambda count: None, engine_mode("finish"))
+    assert [event.type for event in seen] == ["phase", "started", "step", "checkpoint", "finished"]
+    assert outcome.state.status == "finished" and not outcome.interrupted
+    assert not runs.is_alive(run)
+
+
+def test_second_sitting_shows_only_its_own_events(run, place, engine_mode):
+    jobs.foreground(run, place, lambda events: None, lambda count: None, engine_mode("finish"))
+    seen = []
+    jobs.foreground(run, place, seen.extend, lambda count: None, engine_mode("finish"))
+    assert sum(isinstance(event, Started) for event in seen) == 1
+
+
+def test_engine_gets_the_shared_cache_and_our_packages(run, place, engine_mode, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "mine")
+    jobs.foreground(run, place, lambda events: None, lambda count: None, engine_mode("finish"))
+    environment = json.loads((run.folder / "environment.json").read_text("utf-8"))
+    assert environment["DARKROOM_CACHE"] == str(place.cache)
+    assert environment["PYTHONPATH"].endswith("mine") and environment["PYTHONUTF8"] == "1"
+
+
+def test_old_failure_is_not_taken_for_a_new_one(run, place, engine_mode):
+    with pytest.raises(UserError, match="text file"):
+        jobs.foreground(run, place, lambda events: None, lambda count: None, engine_mode("fail"))
+    with pytest.raises(UserError, match="without a word"):
+        jobs.foreground(run, place, lambda events: None, lambda count: None, engine_mode("die"))
+    outcome = jobs.foreground(run, place, lambda events: None, lambda count: None, engine_mode("finish"))
+    assert outcome.state.status == "finished"
+
+
+def test_first_ctrl_c_saves_even_while_the_engine_starts(run, place, engine_mode):
+    pressed, heard = [], []
+
+    def press(events: list) -> None:
+        if not pressed:
+            pressed.append(True)
+            signal.raise_signal(signal.SIGINT)  # the engine may sweep control/ after this
+
+    outcome = jobs.foreground(run, place, press, heard.append, engine_mode("wait"))
+    assert heard == [1] and outcome.interrupted and outcome.state.status == "stopped"
+    assert not run.stop_file.exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_second_ctrl_c_ends_the_engine_at_once(run, place, engine_mode):
+    heard = []
+
+    def press(events: list) -> None:
+        if any(isinstance(event, Started) for event in events):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    outcome = jobs.foreground(run, place, press, heard.append, engine_mode("wait"))
+    assert heard == [2] and outcome.interrupted
+    assert runs.status(run).word == "interrupted"
+
+
+def test_ctrl_c_after_the_last_step_is_no_interruption(run, place, engine_mode):
+    def press(events: list) -> None:
+        if any(isinstance(event, Finished) for event in events):
+            signal.raise_signal(signal.SIGINT)
+
+    outcome = jobs.foreground(run, place, press, lambda count: None, engine_mode("finish"))
+    assert outcome.state.status == "finished" and not outcome.interrupted
+
+
+def test_run_in_training_is_not_started_twice_and_stops_when_asked(run, place, engine_mode):
+    job = jobs.start(run, place, engine_mode("wait"))
+    assert runs.status(run).word in ("starting", "running")
+    with pytest.raises(UserError, match="being trained already"):
+        jobs.start(run, place)
+    jobs.stop(run, wait=lambda: job.process.poll())
+    assert job.process.wait(30) == 0 and runs.status(run).word == "stopped"
+    assert not run.stop_file.exists()
+
+
+def test_engine_is_cut_off_from_the_terminal_on_every_system():
+    assert jobs.detached("posix") == {"start_new_session": True}
+    assert jobs.detached("nt") == {"creationflags": 0x08000200}
