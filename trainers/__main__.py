@@ -20,7 +20,9 @@ def main() -> int:
         (run / "control" / word).unlink(missing_ok=True)
     emit = EventLog(run / "events.jsonl")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    logging.basicConfig(filename=run / "log.txt", level=logging.INFO, format="%(asctime)s %(name)s %(message)s", encoding="utf-8")
+    logging.basicConfig(
+        filename=run / "log.txt", level=logging.INFO, format="%(asctime)s %(name)s %(message)s", encoding="utf-8"
+    )
     try:
         _train(run, emit)
     except Exception as error:  # the one place where anything unexpected becomes an event
@@ -46,7 +48,9 @@ def _failure(error: Exception) -> Failed:
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         hint = "Lower data.batch_size or data.resolution, or turn on memory.checkpointing."
         return Failed(f"The memory ran out ({str(error).splitlines()[0][:160]}).", hint)
-    return Failed(f"Something unexpected went wrong: {type(error).__name__}: {error}", "The whole story is in log.txt of the run.")
+    return Failed(
+        f"Something unexpected went wrong: {type(error).__name__}: {error}", "The whole story is in log.txt of the run."
+    )
 
 
 if __name__ == "__main__":

@@ -60,7 +60,9 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, RuntimeError) or error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(folder if folder.exists() else folder.parent).free / 2**20
-            message = f"The checkpoint of step {saved.position.step} could not be saved: {free:.0f} MB are free in {folder}."
+            message = (
+                f"The checkpoint of step {saved.position.step} could not be saved: {free:.0f} MB are free in {folder}."
+            )
             raise UserError(message, "Make room and resume: the run goes on from its last checkpoint.") from error
         raise
     for old in list_checkpoints(folder)[:-keep]:

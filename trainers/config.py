@@ -28,46 +28,90 @@ def setting(default: object, title: str, description: str, *, unit: str = "", **
 
 
 class ModelConfig(Section):
-    base: str = setting("embedded", "Base model", "`embedded`, a diffusers folder, a .safetensors or .ckpt file, or a hub id.")
+    base: str = setting(
+        "embedded", "Base model", "`embedded`, a diffusers folder, a .safetensors or .ckpt file, or a hub id."
+    )
     family: Literal["auto", "sd15"] = setting("auto", "Family", "Read from the file unless named here.")
-    prediction: Literal["auto", "epsilon", "v"] = setting("auto", "Prediction type", "What the denoiser predicts; read from the model where it says so.")
+    prediction: Literal["auto", "epsilon", "v"] = setting(
+        "auto", "Prediction type", "What the denoiser predicts; read from the model where it says so."
+    )
     vae: str = setting("", "VAE", "A VAE file or folder to use in place of the base's own.")
-    clip_skip: int = setting(1, "Clip skip", "Which text-encoder layer is read, counted from the last; 2 for many anime bases.", ge=1, le=12)
+    clip_skip: int = setting(
+        1, "Clip skip", "Which text-encoder layer is read, counted from the last; 2 for many anime bases.", ge=1, le=12
+    )
 
 
 class AdapterConfig(Section):
     type: str = setting("lora", "Adapter type", "How the weight change is parametrised.")
     rank: int = setting(16, "Rank", "Inner width of the adapter; 8 to 32 is enough for most.", ge=1, le=1024)
-    alpha: float | None = setting(None, "Alpha", "The update is scaled by alpha / rank; empty means alpha = rank.", gt=0)
-    targets: str = setting("transformer", "Layers", "A preset (attention, transformer, full) or a regular expression on module paths.")
+    alpha: float | None = setting(
+        None, "Alpha", "The update is scaled by alpha / rank; empty means alpha = rank.", gt=0
+    )
+    targets: str = setting(
+        "transformer", "Layers", "A preset (attention, transformer, full) or a regular expression on module paths."
+    )
     dropout: Share = setting(0.0, "Dropout", "Share of adapter inputs zeroed while training.", lt=1)
-    text_encoder: bool = setting(False, "Train text encoder", "Also adapt the text encoder. Off by default: it overcooks easily.")
-    text_rank: int | None = setting(None, "Text encoder rank", "Empty means the same rank as the denoiser's.", ge=1, le=1024)
+    text_encoder: bool = setting(
+        False, "Train text encoder", "Also adapt the text encoder. Off by default: it overcooks easily."
+    )
+    text_rank: int | None = setting(
+        None, "Text encoder rank", "Empty means the same rank as the denoiser's.", ge=1, le=1024
+    )
     text_alpha: float | None = setting(None, "Text encoder alpha", "Empty means alpha = its rank.", gt=0)
-    text_stop: Share = setting(1.0, "Text encoder stop", "Share of the run after which the text encoder stays as it is.")
+    text_stop: Share = setting(
+        1.0, "Text encoder stop", "Share of the run after which the text encoder stays as it is."
+    )
 
 
 class DataConfig(Section):
     folders: Lines = setting((), "Picture folders", "Read, never written; subfolders included.")
     trigger: str = setting("", "Trigger word", "Stands for the concept; used alone where a picture has no caption.")
-    kind: Literal["person", "style", "object", "character"] = setting("object", "Kind", "What the pictures teach; completes the caption of uncaptioned pictures.")
-    resolution: int | None = setting(None, "Resolution", "Side of the square whose area every bucket has; empty means the base's own.", unit="px", ge=16, le=4096)
+    kind: Literal["person", "style", "object", "character"] = setting(
+        "object", "Kind", "What the pictures teach; completes the caption of uncaptioned pictures."
+    )
+    resolution: int | None = setting(
+        None,
+        "Resolution",
+        "Side of the square whose area every bucket has; empty means the base's own.",
+        unit="px",
+        ge=16,
+        le=4096,
+    )
     repeats: int = setting(1, "Repeats", "How often each picture is seen per epoch.", ge=1, le=10000)
     batch_size: int = setting(1, "Batch size", "Pictures per forward pass.", ge=1, le=256)
     bucketing: bool = setting(True, "Aspect buckets", "Keep pictures near their shape; off crops all to a square.")
-    bucket_step: int | None = setting(None, "Bucket step", "Bucket sides are multiples of this; empty means 64, or the smallest the base allows if it is smaller.", unit="px", ge=4, le=512)
+    bucket_step: int | None = setting(
+        None,
+        "Bucket step",
+        "Bucket sides are multiples of this; empty means 64, or the smallest the base allows if it is smaller.",
+        unit="px",
+        ge=4,
+        le=512,
+    )
     bucket_min: int | None = setting(None, "Smallest bucket side", "Empty means half the resolution.", unit="px", ge=8)
     bucket_max: int | None = setting(None, "Largest bucket side", "Empty means twice the resolution.", unit="px", ge=8)
-    no_upscale: bool = setting(False, "Never upscale", "Small pictures get buckets of their own size (kohya's bucket_no_upscale).")
-    flip: bool = setting(False, "Mirror", "Show pictures mirrored half of the time; not for asymmetric subjects or text.")
+    no_upscale: bool = setting(
+        False, "Never upscale", "Small pictures get buckets of their own size (kohya's bucket_no_upscale)."
+    )
+    flip: bool = setting(
+        False, "Mirror", "Show pictures mirrored half of the time; not for asymmetric subjects or text."
+    )
     shuffle_tags: bool = setting(False, "Shuffle tags", "Reorder comma-separated tags each time; not for sentences.")
     keep_tokens: int = setting(1, "Keep tags", "The first so many tags stay in place when shuffling.", ge=0, le=100)
     caption_dropout: Share = setting(0.0, "Caption dropout", "Share of views trained with an empty caption.")
-    validation_share: Share = setting(0.1, "Held-out share", "Pictures kept out to measure the validation loss; none below 8 pictures.", lt=1)
+    validation_share: Share = setting(
+        0.1, "Held-out share", "Pictures kept out to measure the validation loss; none below 8 pictures.", lt=1
+    )
 
 
 class NoiseConfig(Section):
-    offset: float = setting(0.0, "Noise offset", "Adds a constant per channel to the noise: darker darks, brighter lights. 0.03 to 0.05.", ge=0, le=1)
+    offset: float = setting(
+        0.0,
+        "Noise offset",
+        "Adds a constant per channel to the noise: darker darks, brighter lights. 0.03 to 0.05.",
+        ge=0,
+        le=1,
+    )
     timestep_min: int = setting(0, "First timestep", "Smallest noise level trained.", ge=0, le=999)
     timestep_max: int = setting(999, "Last timestep", "Largest noise level trained.", ge=0, le=999)
 
@@ -76,13 +120,19 @@ class LossConfig(Section):
     type: str = setting("l2", "Loss", "How the error is measured.")
     huber_c: float = setting(0.1, "Huber delta", "Where Huber turns from squared to linear.", gt=0, le=10)
     weighting: str = setting("min_snr", "Weighting", "How much each noise level counts.")
-    snr_gamma: float = setting(5.0, "Min-SNR gamma", "Upper bound of the signal-to-noise weight; 5 in the paper.", gt=0, le=100)
+    snr_gamma: float = setting(
+        5.0, "Min-SNR gamma", "Upper bound of the signal-to-noise weight; 5 in the paper.", gt=0, le=100
+    )
 
 
 class OptimizerConfig(Section):
-    type: str = setting("adamw", "Optimizer", "How gradients become updates. Prodigy finds its own rate: set the rate to 1.")
+    type: str = setting(
+        "adamw", "Optimizer", "How gradients become updates. Prodigy finds its own rate: set the rate to 1."
+    )
     rate: float = setting(1e-4, "Learning rate", "Step size of the denoiser's adapter.", gt=0, le=10)
-    text_rate: float | None = setting(None, "Text encoder rate", "Empty means a tenth of the learning rate.", gt=0, le=10)
+    text_rate: float | None = setting(
+        None, "Text encoder rate", "Empty means a tenth of the learning rate.", gt=0, le=10
+    )
     weight_decay: float = setting(0.01, "Weight decay", "Pulls adapter weights towards zero.", ge=0, le=10)
     clip_norm: float = setting(1.0, "Gradient clip", "Largest gradient norm; 0 turns clipping off.", ge=0)
     accumulation: int = setting(1, "Accumulation", "Micro-batches per optimizer step.", ge=1, le=1024)
@@ -92,7 +142,9 @@ class OptimizerConfig(Section):
 
 class ScheduleConfig(Section):
     steps: int = setting(0, "Steps", "Optimizer steps; 0 computes them from the picture views.", ge=0, le=10_000_000)
-    views: int = setting(1500, "Picture views", "How many pictures the run shows in all, repeats and epochs counted.", ge=1)
+    views: int = setting(
+        1500, "Picture views", "How many pictures the run shows in all, repeats and epochs counted.", ge=1
+    )
     type: str = setting("cosine", "Schedule", "How the learning rate moves over the run.")
     warmup: Share = setting(0.05, "Warm-up", "Share of the run over which the rate rises from zero.")
     cycles: int = setting(1, "Cycles", "Restarts of the cosine.", ge=1, le=1000)
@@ -106,23 +158,33 @@ class PreviewConfig(Section):
     seed: int = setting(42, "Preview seed", "Fixed, so that previews differ only by training.", ge=0)
     guidance: float = setting(7.0, "Guidance scale", "How strongly previews follow the prompt.", ge=1, le=30)
     sampling_steps: int = setting(20, "Sampling steps", "Denoising steps of a preview.", ge=1, le=200)
-    width: int | None = setting(None, "Preview width", "Empty means the training resolution.", unit="px", ge=16, le=4096)
-    height: int | None = setting(None, "Preview height", "Empty means the training resolution.", unit="px", ge=16, le=4096)
+    width: int | None = setting(
+        None, "Preview width", "Empty means the training resolution.", unit="px", ge=16, le=4096
+    )
+    height: int | None = setting(
+        None, "Preview height", "Empty means the training resolution.", unit="px", ge=16, le=4096
+    )
 
 
 class SavingConfig(Section):
     name: str = setting("adapter", "Name", "File name of the adapter, without ending.", min_length=1, max_length=120)
     dtype: Literal["fp16", "bf16", "fp32"] = setting("fp16", "File precision", "Number format of the saved adapter.")
-    every: int = setting(500, "Checkpoint every", "Steps between checkpoints; 0 saves at the end and at a stop only.", unit="steps", ge=0)
+    every: int = setting(
+        500, "Checkpoint every", "Steps between checkpoints; 0 saves at the end and at a stop only.", unit="steps", ge=0
+    )
     keep: int = setting(3, "Checkpoints kept", "Older ones are removed from the run folder.", ge=1, le=1000)
     comment: str = setting("", "Comment", "Free text stored in the adapter's metadata.")
 
 
 class MemoryConfig(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Device", "Where training runs.")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = setting("auto", "Precision", "Number format of the computation; adapter weights stay fp32.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
+        "auto", "Precision", "Number format of the computation; adapter weights stay fp32."
+    )
     attention: Literal["sdpa", "xformers"] = setting("sdpa", "Attention", "Memory-efficient attention kernel.")
-    checkpointing: bool = setting(False, "Gradient checkpointing", "Recompute activations in the backward pass: less memory, more time.")
+    checkpointing: bool = setting(
+        False, "Gradient checkpointing", "Recompute activations in the backward pass: less memory, more time."
+    )
     cache_latents: bool = setting(True, "Cache latents", "Encode each picture once and keep the result on disk.")
 
 

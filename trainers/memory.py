@@ -41,7 +41,9 @@ def _device(wish: str) -> torch.device:
     if wish == "auto":
         return torch.device(next(name for name, there in available.items() if there))
     if not available[wish]:
-        raise UserError(f"memory.device is {wish}, but no such device is usable here.", "Run `darkroom doctor`, or set it to auto.")
+        raise UserError(
+            f"memory.device is {wish}, but no such device is usable here.", "Run `darkroom doctor`, or set it to auto."
+        )
     return torch.device(wish)
 
 

@@ -65,7 +65,9 @@ OPTIMIZERS: dict[str, Callable[[list[dict], OptimizerConfig], torch.optim.Optimi
 }
 
 
-def build_optimizer(groups: list[dict], config: OptimizerConfig, device: torch.device) -> tuple[torch.optim.Optimizer, Adjusted | None]:
+def build_optimizer(
+    groups: list[dict], config: OptimizerConfig, device: torch.device
+) -> tuple[torch.optim.Optimizer, Adjusted | None]:
     """The optimizer, and what had to be changed: 8-bit AdamW becomes plain AdamW where it cannot run."""
     try:
         if config.type == "adamw8bit" and device.type != "cuda":

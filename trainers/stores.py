@@ -67,7 +67,9 @@ class LatentStore:
 class TextStore:
     """Every caption the run can show, as token ids and, while the text encoder is frozen, as Conditioning."""
 
-    def __init__(self, captions: list[str], family: Family, components: Components, clip_skip: int, device: torch.device):
+    def __init__(
+        self, captions: list[str], family: Family, components: Components, clip_skip: int, device: torch.device
+    ):
         self.captions = list(dict.fromkeys(captions))
         self.row = {caption: i for i, caption in enumerate(self.captions)}
         self.family, self.components, self.clip_skip, self.device = family, components, clip_skip, device
@@ -147,9 +149,9 @@ def encode_pictures(
     device: torch.device,
     progress: Progress,
 ) -> LatentStore:
-    """Encode each picture once (twice when mirrored), or take it from the cache; the VAE runs in fp32 and leaves again."""
+    """Encode each picture once (twice when mirrored), or take it from the cache; the VAE leaves the device again."""
     store = LatentStore(components.latent.scaling, device)
-    vae = components.vae.to(torch.float32)  # fp16 VAEs overflow on some bases, and this is done once
+    vae = components.vae  # families load it in fp32: fp16 VAEs overflow on some bases, and this is done once
     key = identity(vae) if cache else ""
     wanted = [(i, mirrored) for i in range(len(examples)) for mirrored in ((False, True) if flip else (False,))]
     vae.to(device)
@@ -157,7 +159,9 @@ def encode_pictures(
         name = latent_key(examples[i], crops[i], mirrored, key)
         kept = cache.get(name) if cache else None
         if kept is None:
-            pixel = pixels(open_picture(examples[i].path, examples[i].content_hash), crops[i], mirrored)[None].to(device)
+            pixel = pixels(open_picture(examples[i].path, examples[i].content_hash), crops[i], mirrored)[None].to(
+                device
+            )
             mean, logvar = family.encode_image(vae, pixel)
             kept = {"mean": mean[0].float().cpu(), "logvar": logvar[0].float().cpu()}
             if cache:

@@ -66,7 +66,9 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     device = plan.device
     accelerator = Accelerator(
         cpu=device.type == "cpu",
-        mixed_precision="fp16" if plan.precision == "fp16" else "no",  # brings the gradient scaler; weights are cast by us
+        mixed_precision="fp16"
+        if plan.precision == "fp16"
+        else "no",  # brings the gradient scaler; weights are cast by us
         gradient_accumulation_steps=config.optimizer.accumulation,
     )
     emit(Phase("Reading the pictures"))
@@ -105,10 +107,14 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     parameters = [*adapter.denoiser_parameters(), *adapter.text_parameters()]
     ema = Ema(parameters, config.optimizer.ema_decay) if config.optimizer.ema else None
 
-    # --- the optimizer, its schedule, the noise, the loss ---------------------------------------------------------------
-    batches = Batches([crops[i] for i in training], [found.examples[i].repeats for i in training], config.data.batch_size, config.seed)
+    # --- the optimizer, its schedule, the noise, the loss -----------------------------------------------------------
+    batches = Batches(
+        [crops[i] for i in training], [found.examples[i].repeats for i in training], config.data.batch_size, config.seed
+    )
     feed = Feed(batches, training, latents, text, variants, config)
-    steps = config.schedule.steps or math.ceil(config.schedule.views / (config.data.batch_size * config.optimizer.accumulation))
+    steps = config.schedule.steps or math.ceil(
+        config.schedule.views / (config.data.batch_size * config.optimizer.accumulation)
+    )
     groups = optimizers.parameter_groups(adapter.denoiser_parameters(), adapter.text_parameters(), config.optimizer)
     optimizer, adjusted = optimizers.build_optimizer(groups, config.optimizer, device)
     if adjusted:
@@ -149,7 +155,9 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
         if accelerator.scaler and saved.scaler:
             accelerator.scaler.load_state_dict(saved.scaler)
         if position.step > steps:
-            raise UserError(f"This run has already done {position.step} steps, more than its {steps}.", "Start a new run.")
+            raise UserError(
+                f"This run has already done {position.step} steps, more than its {steps}.", "Start a new run."
+            )
 
     def save() -> None:
         optimizers.averaged(optimizer, False)
@@ -163,12 +171,20 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
         """Sample pictures; a failure is a warning."""
         try:
             with _weights_to_save(adapter, ema, optimizer):
-                pictures = preview.sample(family, components, prompts, config.preview, config.model.clip_skip, device, resolution)
-            for prompt, path in zip(prompts, preview.save_pictures(pictures, folders.samples, position.step), strict=True):
+                pictures = preview.sample(
+                    family, components, prompts, config.preview, config.model.clip_skip, device, resolution
+                )
+            for prompt, path in zip(
+                prompts, preview.save_pictures(pictures, folders.samples, position.step), strict=True
+            ):
                 emit(Sample(position.step, prompt, str(path.relative_to(folders.run))))
         except Exception as error:  # whatever it is, the training is worth more
             log.exception("preview failed")
-            emit(Warned("The preview pictures could not be made.", f"Training goes on. ({type(error).__name__}: {error})"))
+            emit(
+                Warned(
+                    "The preview pictures could not be made.", f"Training goes on. ({type(error).__name__}: {error})"
+                )
+            )
 
     def validate() -> None:
         if held_out:

@@ -18,8 +18,24 @@ class Validator:
     The training pictures are measured in the same way: where the two part, the adapter learns its pictures by heart.
     """
 
-    def __init__(self, feed: Feed, held_out: list[int], noise: DdpmNoise, loss: Loss, family: Family, denoiser: nn.Module, seed: int):
-        self.feed, self.noise, self.loss, self.family, self.denoiser, self.seed = feed, noise, loss, family, denoiser, seed
+    def __init__(
+        self,
+        feed: Feed,
+        held_out: list[int],
+        noise: DdpmNoise,
+        loss: Loss,
+        family: Family,
+        denoiser: nn.Module,
+        seed: int,
+    ):
+        self.feed, self.noise, self.loss, self.family, self.denoiser, self.seed = (
+            feed,
+            noise,
+            loss,
+            family,
+            denoiser,
+            seed,
+        )
         self.held_out, self.seen = held_out[:MOST], feed.training[: min(MOST, len(held_out))]
 
     @torch.no_grad()

@@ -37,7 +37,9 @@ class Measured:
         }
 
 
-def bench(config: TrainConfig, steps: int = 10, size: str = "base", progress: Callable[[str], None] = lambda text: None) -> dict:
+def bench(
+    config: TrainConfig, steps: int = 10, size: str = "base", progress: Callable[[str], None] = lambda text: None
+) -> dict:
     """Time `steps` steps of each loop in turn (so that both meet the same machine) and count one step of each.
 
     `size` is "base" for the configured base model or "sd15" for random weights in Stable Diffusion 1.5's shapes.

@@ -37,7 +37,9 @@ class RunFacts:
     device_precision: str
 
 
-def metadata(config: TrainConfig, facts: RunFacts, spec: FamilySpec, tensors: dict[str, Tensor], name: str) -> dict[str, str]:
+def metadata(
+    config: TrainConfig, facts: RunFacts, spec: FamilySpec, tensors: dict[str, Tensor], name: str
+) -> dict[str, str]:
     """Every entry a string, nested values as JSON, unset ones as "None"; hashes computed from `tensors`."""
     entries = _kohya(config, facts, spec, name)
     entries = {key: _text(value) for key, value in entries.items()}
@@ -71,7 +73,8 @@ def _kohya(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) ->
         for folder, captions in facts.captions.items()
     }
     buckets = {
-        str(i): {"resolution": list(size), "count": count} for i, (size, count) in enumerate(sorted(facts.buckets.items()))
+        str(i): {"resolution": list(size), "count": count}
+        for i, (size, count) in enumerate(sorted(facts.buckets.items()))
     }
     hashes = base_hashes(facts.base_path)
     return {

@@ -23,7 +23,9 @@ ROUNDING = {"fp32": 2.0**-23, "bf16": 2.0**-8, "fp16": 2.0**-10}  # relative, pe
 SD_VERSION = {"sd15": "SD1"}
 
 
-def export(adapter: Adapter, config: TrainConfig, facts: RunFacts, spec: FamilySpec, path: Path, cover: Path | None) -> Path:
+def export(
+    adapter: Adapter, config: TrainConfig, facts: RunFacts, spec: FamilySpec, path: Path, cover: Path | None
+) -> Path:
     """Write `path` (kohya layout) with name.json and, given a cover, name.png beside it; verified before it appears.
 
     Raises:
@@ -58,7 +60,9 @@ def verify(path: Path, adapter: Adapter, spec: FamilySpec, dtype: str) -> None:
         up, down = module.up.detach().float().cpu().flatten(1), module.down.detach().float().cpu().flatten(1)
         trained = module.alpha / module.rank * up @ down
         difference = (kohya.delta(tensors, name).flatten(1) - trained).norm()
-        allowed = 4 * ROUNDING[dtype] * module.alpha / module.rank * up.norm() * down.norm() + 1e-8 * math.sqrt(trained.numel())
+        allowed = 4 * ROUNDING[dtype] * module.alpha / module.rank * up.norm() * down.norm() + 1e-8 * math.sqrt(
+            trained.numel()
+        )
         if difference > allowed:
             raise UserError(f"{name} in {path.name} is not what was trained.", "Export with saving.dtype = fp32.")
     with safe_open(path, "pt") as file:

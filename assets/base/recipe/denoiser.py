@@ -8,8 +8,8 @@ from pathlib import Path
 import parallel
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from PIL import Image
 from pictures import flatten, load, pictures, words
+from PIL import Image
 from tokenizer import build_tokenizer
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -17,7 +17,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 LENGTH = 32  # tokens
 WIDTH = 128  # of the text encoder and the cross-attention
 PROMPTS = ["a noto style cat face", "a twemoji style cat face", "a noto style rocket", "a twemoji style rocket"]
-PROMPTS += ["a noto style slice of pizza", "a twemoji style octopus", "a noto style strawberry", "a twemoji style guitar"]
+PROMPTS += [
+    "a noto style slice of pizza",
+    "a twemoji style octopus",
+    "a noto style strawberry",
+    "a twemoji style guitar",
+]
 
 
 def build_unet() -> UNet2DConditionModel:
@@ -50,7 +55,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """v-prediction: at high noise an error in v stays that size in the picture; one in epsilon is magnified 15 times."""
+    """v-prediction: at high noise an error in v stays its size in the picture; one in epsilon grows 15 times."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -94,7 +99,9 @@ def train(packages: Path, out: Path, steps: int, batch: int, peak: float, report
     unet.to(device, memory_format=torch.channels_last).train()
     text_encoder.to(device).train()
     captions, mean, std = encode(vae, packages)
-    tokens = tokenizer([*captions, ""], padding="max_length", max_length=LENGTH, return_tensors="pt").input_ids.to(device)
+    tokens = tokenizer([*captions, ""], padding="max_length", max_length=LENGTH, return_tensors="pt").input_ids.to(
+        device
+    )
     mean, std = mean.to(device), std.to(device)
     trained = [*unet.parameters(), *text_encoder.parameters()]
     decayed, plain = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
@@ -152,7 +159,10 @@ def train(packages: Path, out: Path, steps: int, batch: int, peak: float, report
 def export(out: Path, tokenizer, vae, unet, text_encoder, scheduler) -> None:  # noqa: ANN001
     """Write the fp16 pipeline folder and a row of samples."""
     parts = {"vae": vae, "unet": unet, "text_encoder": text_encoder}
-    parts = {name: type(m).from_config(m.config) if name != "text_encoder" else type(m)(m.config) for name, m in parts.items()}
+    parts = {
+        name: type(m).from_config(m.config) if name != "text_encoder" else type(m)(m.config)
+        for name, m in parts.items()
+    }
     for copy, source in zip(parts.values(), (vae, unet, text_encoder), strict=True):
         copy.load_state_dict({k: v.cpu() for k, v in source.state_dict().items()})
     pipe = StableDiffusionPipeline(
@@ -178,7 +188,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--packages", type=Path, required=True, help="node_modules holding the emoji packages")
     parser.add_argument("--out", type=Path, required=True, help="folder with the trained vae; the model lands here too")
-    parser.add_argument("--steps", type=int, default=30000)
+    parser.add_argument("--steps", type=int, default=4750)
     parser.add_argument("--batch", type=int, default=16, help="pictures per process")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--report", type=int, default=500, help="steps between saves")

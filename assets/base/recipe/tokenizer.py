@@ -17,13 +17,19 @@ def build_tokenizer(packages: Path, folder: Path, length: int) -> CLIPTokenizer:
         names = [entry["name"] for entry in emoji_table(packages)]
         texts = [f"a {style} style {name}" for style in STYLES for name in names] + EXTRA * 2
         bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
-        bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])
+        bpe.normalizer = normalizers.Sequence(
+            [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+        )
         split = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
         words = pre_tokenizers.Split(Regex(split), behavior="removed", invert=True)
-        bpe.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        bpe.pre_tokenizer = pre_tokenizers.Sequence(
+            [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
         bpe.decoder = decoders.ByteLevel()
         letters = [c + end for c in pre_tokenizers.ByteLevel.alphabet() for end in ("", "</w>")]
-        trainer = trainers.BpeTrainer(vocab_size=3215, min_frequency=2, special_tokens=sorted(letters), end_of_word_suffix="</w>")
+        trainer = trainers.BpeTrainer(
+            vocab_size=3215, min_frequency=2, special_tokens=sorted(letters), end_of_word_suffix="</w>"
+        )
         bpe.train_from_iterator(texts, trainer)
         vocab = bpe.get_vocab()
         merges = _merges(bpe)

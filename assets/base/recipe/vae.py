@@ -88,7 +88,10 @@ def train(packages: Path, out: Path, steps: int, batch: int, rate: float, unseen
             os.replace(state_file.with_suffix(".tmp"), state_file)
             raw = [p.detach().clone() for p in trained]
             ema.store()
-            print(f"vae step {step} loss {loss.item():.4f} PSNR {psnr(vae, judge):.2f} dB, {time.time() - start:.0f} s", flush=True)
+            print(
+                f"vae step {step} loss {loss.item():.4f} PSNR {psnr(vae, judge):.2f} dB, {time.time() - start:.0f} s",
+                flush=True,
+            )
             with torch.no_grad():
                 for p, value in zip(trained, raw, strict=True):
                     p.copy_(value)
@@ -98,17 +101,20 @@ def train(packages: Path, out: Path, steps: int, batch: int, rate: float, unseen
             latents = torch.cat([vae.encode(part).latent_dist.sample() for part in flatten(rgba[::4]).split(32)])
         vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5), force_upcast=False)
         vae.save_pretrained(out / "vae")
-        print(f"vae done: scaling factor {vae.config.scaling_factor}, channel means {latents.mean(dim=(0, 2, 3)).tolist()}")
+        means = latents.mean(dim=(0, 2, 3)).tolist()
+        print(f"vae done: scaling factor {vae.config.scaling_factor}, channel means {means}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--packages", type=Path, required=True, help="node_modules holding the emoji packages")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=1512)
     parser.add_argument("--batch", type=int, default=8, help="pictures per process")
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--unseen", type=Path, help="folder of webp pictures of a style it never trains on, for the log")
+    parser.add_argument(
+        "--unseen", type=Path, help="folder of webp pictures of a style it never trains on, for the log"
+    )
     a = parser.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
     train(a.packages, a.out, a.steps, a.batch, a.rate, a.unseen)

@@ -1,0 +1,130 @@
+"""The whole recipe on a tiny model: files, events, and resuming to the very same weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.tiny import tiny_pipeline_folder
+from trainers import config_io, events
+from trainers.export.kohya import delta
+from trainers.train import Folders, train
+
+EVERYTHING = {
+    "adapter": {"rank": 2, "alpha": 1.0, "text_encoder": True, "text_stop": 0.75, "dropout": 0.1},
+    "data": {"batch_size": 2, "shuffle_tags": True, "caption_dropout": 0.3, "flip": True, "trigger": "zib"},
+    "optimizer": {"ema": True, "rate": 1e-2},
+    "preview": {"every": 0, "sampling_steps": 2},
+    "noise": {"offset": 0.05},
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    tiny_pipeline_folder(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for i in range(9):
+        Image.new("RGB", (64, 64 if i % 2 else 48), (i * 25, 200 - i * 20, 90)).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"zib, tag{i}, red, round", encoding="utf-8")
+    return folder
+
+
+def run(
+    folder: Path, base: Path, pictures: Path, steps: int, stop_at: int | None = None, **changes
+) -> list[events.Event]:
+    settings = {section: {**values} for section, values in EVERYTHING.items()}
+    for section, values in changes.items():
+        settings[section] = {**settings.get(section, {}), **values}
+    settings["model"] = {"base": str(base)}
+    settings["data"] |= {"folders": [str(pictures)]}
+    settings["schedule"] = {"steps": steps}
+    settings["saving"] = {"every": 1, "name": "tiny"}
+    seen: list[events.Event] = []
+
+    def emit(event: events.Event) -> None:
+        seen.append(event)
+        if isinstance(event, events.Checkpoint) and event.step == stop_at:
+            (folder / "control").mkdir(exist_ok=True)
+            (folder / "control" / "stop").touch()
+
+    train(config_io.parse(settings), Folders(folder, folder / "cache"), emit)
+    return seen
+
+
+def test_resume_equals_an_uninterrupted_run(tmp_path, base, pictures):
+    straight, parted = tmp_path / "straight", tmp_path / "parted"
+    run(straight, base, pictures, 8)
+    first = run(parted, base, pictures, 8, stop_at=3)
+    assert isinstance(first[-1], events.Stopped) and first[-1].step == 4
+    (parted / "control" / "stop").unlink()
+    second = run(parted, base, pictures, 8)
+    assert next(e for e in second if isinstance(e, events.Started)).step == 4
+    one, other = (load_file(f / "output" / "tiny.safetensors") for f in (straight, parted))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    masters = [load_file(f / "checkpoints" / "step_000008" / "adapter.safetensors") for f in (straight, parted)]
+    assert all(torch.equal(masters[0][name], masters[1][name]) for name in masters[0])
+
+
+def test_diffusers_loads_the_delta_that_was_trained(tmp_path, base, pictures):
+    run(tmp_path, base, pictures, 4, saving={"dtype": "fp32"})
+    file = tmp_path / "output" / "tiny.safetensors"
+    tensors = load_file(file)
+    pipe = StableDiffusionPipeline.from_pretrained(base, safety_checker=None)
+    pipe.load_lora_weights(file)
+    compared = 0
+    for prefix, model in (("lora_unet_", pipe.unet), ("lora_te_text_model_", pipe.text_encoder)):
+        for path, layer in model.named_modules():
+            if hasattr(layer, "get_delta_weight") and hasattr(layer, "lora_A") and len(layer.lora_A):
+                name = prefix + path.removeprefix("text_model.").replace(".", "_")
+                theirs = layer.get_delta_weight(next(iter(layer.lora_A))).float()
+                ours = delta(tensors, name).reshape(theirs.shape)
+                torch.testing.assert_close(theirs, ours, rtol=1e-2, atol=1e-3 * ours.abs().max().item())
+                compared += 1
+    assert compared == len([name for name in tensors if name.endswith(".alpha")])
+
+
+def test_a_run_leaves_samples_events_and_a_file_with_sidecars(tmp_path, base, pictures):
+    seen = run(tmp_path, base, pictures, 3, preview={"every": 2})
+    assert isinstance(seen[-1], events.Finished)
+    assert {e.step for e in seen if isinstance(e, events.Sample)} == {0, 2, 3}
+    assert all((tmp_path / e.path).exists() for e in seen if isinstance(e, events.Sample))
+    assert [e.step for e in seen if isinstance(e, events.Validation)] == [2, 3]
+    facts = json.loads((tmp_path / "output" / "tiny.json").read_text(encoding="utf-8"))
+    assert facts["activation text"] == "zib" and facts["sd version"] == "SD1"
+    assert (
+        Image.open(tmp_path / "output" / "tiny.png").size == Image.open(tmp_path / "samples" / "step_000003_0.png").size
+    )
+
+
+def test_training_lowers_the_loss_on_its_own_pictures(tmp_path, base, pictures):
+    seen = run(
+        tmp_path,
+        base,
+        pictures,
+        60,
+        preview={"every": 1, "sampling_steps": 1, "prompts": ["zib"]},
+        data={"caption_dropout": 0.0},
+    )
+    losses = [e.train_loss for e in seen if isinstance(e, events.Validation)]
+    assert losses[-1] < losses[0]
+
+
+def test_a_broken_preview_is_a_warning_and_the_run_goes_on(tmp_path, base, pictures, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("no room for a picture")
+
+    monkeypatch.setattr("trainers.preview.sample", broken)
+    seen = run(tmp_path, base, pictures, 2, preview={"every": 1})
+    assert isinstance(seen[-1], events.Finished)
+    assert any(isinstance(e, events.Warned) and "preview" in e.message for e in seen)
