@@ -1,6 +1,6 @@
 """A small classifier that tells three drawing styles apart, so that "it learned the style" is a number.
 
-It learns from real drawings of about 1,400 names, none of them held out. The pictures are scaled, shifted, mirrored,
+It learns from real drawings of about 1,500 names, none of them held out. The pictures are scaled, shifted, mirrored,
 blurred and made noisy, so that it must look at how things are shaded and outlined and not at pixel sharpness or size;
 it never sees the output of any model.
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tests.quality import renderings
 
-STEPS, BATCH = 1500, 48
+STEPS, BATCH = 1400, 48
 FEATURES = 128
 
 
@@ -62,10 +62,11 @@ def train(packages: Path, steps: int = STEPS) -> Judge:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     pictures, styles = training_pictures(packages)
-    judge = Judge()
+    judge = Judge().to(memory_format=torch.channels_last)  # 1.6 times as fast on a CPU
     optimizer = torch.optim.AdamW(judge.parameters(), lr=3e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     judge.train()
+    pictures = pictures.contiguous(memory_format=torch.channels_last)
     for _ in range(steps):
         pick = torch.randint(len(pictures), (BATCH,), generator=generator)
         loss = F.cross_entropy(judge(varied(pictures[pick], generator)), styles[pick], label_smoothing=0.02)
@@ -85,7 +86,7 @@ def training_pictures(packages: Path) -> tuple[Tensor, Tensor]:
 
 
 def varied(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Per picture: mirror, scale 0.85..1.1, shift up to 5 px; blur of a random radius; slight noise."""
+    """Per picture: mirror, scale 0.85..1.1, shift up to 5 px; blur of up to 1 px; slight noise."""
     n = len(pictures)
 
     def rand(*shape: int) -> Tensor:
@@ -115,7 +116,7 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
         nn.Conv2d(inputs, outputs, 3, padding=1, stride=2),
         nn.BatchNorm2d(outputs),
         nn.ReLU(),
-        nn.Conv2d(outputs, outputs, 3, padding=1, groups=4),
+        nn.Conv2d(outputs, outputs, 3, padding=1),
         nn.BatchNorm2d(outputs),
         nn.ReLU(),
     )

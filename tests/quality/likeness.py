@@ -1,8 +1,10 @@
 """Is it the right thing? How near a sample is to the true drawing of its word, against 63 other words.
 
-The distance between two pictures is the L2 distance of their 16x16 down-sampled RGB plus the L2 distance of the judge's
-penultimate features, each divided by its mean over all pairs of the true drawings, so that both count alike.
-The first sees layout and colour, the second what kinds of edges and shading are there.
+The distance between two pictures is the L2 distance of their RGB averaged down to 16x16: layout and colour.
+It was chosen by what it finds among real drawings: a noto or twemoji drawing has the fluent drawing of its own word
+among its 5 nearest of the 64 in 66 % and 70 % of the cases: what the right thing in an old style would reach.
+thing.
+Adding the judge's features brings that down to 25 % and 17 %: they tell styles apart and know little of things.
 """
 
 from dataclasses import dataclass
@@ -10,8 +12,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from tests.quality.judge import Judge
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,9 @@ class Likeness:
         return (self.ranks < count).float().mean().item()
 
 
-def likeness(samples: Tensor, truth: Tensor, judge: Judge) -> Likeness:
+def likeness(samples: Tensor, truth: Tensor) -> Likeness:
     """`samples` and `truth` are [N, 3, 64, 64] in -1..1; sample i ought to show truth i."""
-    distance = torch.zeros(len(samples), len(truth))
-    for describe in (_thumbnail, judge.features):
-        with torch.no_grad():
-            a, b = describe(samples), describe(truth)
-        distance += torch.cdist(a, b) / F.pdist(b).mean()
+    distance = torch.cdist(_thumbnail(samples), _thumbnail(truth))
     own = distance.diagonal().unsqueeze(1)
     return Likeness((distance < own).sum(1))
 

@@ -50,7 +50,7 @@ def measure(
     samples = sample(pipeline, [f"a {style} style {word}" for word in words], how)
     looks = judge.style_probability(samples).mean(0).tolist()
     ceiling = judge.style_probability(through)[:, number].mean().item()
-    right = likeness(samples, truth, judge)
+    right = likeness(samples, truth)
     quality = Quality(
         style_probability=looks[number],
         ceiling=ceiling,
@@ -60,7 +60,7 @@ def measure(
         twemoji=looks[1],
         top1=right.top(1),
         top5=right.top(5),
-        top5_ceiling=likeness(through, truth, judge).top(5),
+        top5_ceiling=likeness(through, truth).top(5),
         vae_psnr=psnr(through, truth),
         seed=how.seed,
     )

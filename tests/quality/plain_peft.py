@@ -27,7 +27,7 @@ def train(
     from peft import LoraConfig, get_peft_model_state_dict  # noqa: PLC0415 - heavy
 
     torch.manual_seed(seed)
-    pipeline = StableDiffusionPipeline.from_pretrained(base, torch_dtype=torch.float32).to(device)
+    pipeline = StableDiffusionPipeline.from_pretrained(base, dtype=torch.float32).to(device)
     unet, scheduler = pipeline.unet, DDPMScheduler.from_config(pipeline.scheduler.config)
     for part in (unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False)

@@ -24,7 +24,7 @@ def load_pipeline(base: Path, adapter: Path | None = None, how: Sampling = Sampl
     """A StableDiffusionPipeline in fp32 with DDIM, the adapter attached by `load_lora_weights`."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline  # noqa: PLC0415 - heavy
 
-    pipeline = StableDiffusionPipeline.from_pretrained(base, torch_dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(base, dtype=torch.float32)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     if adapter:
         pipeline.load_lora_weights(str(adapter.parent), weight_name=adapter.name, adapter_name="adapter")
