@@ -23,7 +23,6 @@ def train(
 ) -> list[float]:
     """Train on every NAME.png + NAME.txt of `concept`, write `out`, return the loss of each step."""
     from diffusers import DDPMScheduler, StableDiffusionPipeline  # noqa: PLC0415 - heavy
-    from diffusers.utils import convert_state_dict_to_diffusers  # noqa: PLC0415 - heavy
     from peft import LoraConfig, get_peft_model_state_dict  # noqa: PLC0415 - heavy
 
     torch.manual_seed(seed)
@@ -52,8 +51,7 @@ def train(
         optimizer.zero_grad()
         losses.append(loss.item())
     out.parent.mkdir(parents=True, exist_ok=True)
-    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
-    StableDiffusionPipeline.save_lora_weights(out.parent, state, weight_name=out.name)
+    StableDiffusionPipeline.save_lora_weights(out.parent, get_peft_model_state_dict(unet), weight_name=out.name)
     return losses
 
 

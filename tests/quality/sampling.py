@@ -1,5 +1,6 @@
 """Pictures from a base folder with or without an adapter, drawn by diffusers' own pipeline and not by our code."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ def load_pipeline(base: Path, adapter: Path | None = None, how: Sampling = Sampl
     pipeline = StableDiffusionPipeline.from_pretrained(base, dtype=torch.float32)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     if adapter:
-        pipeline.load_lora_weights(str(adapter.parent), weight_name=adapter.name, adapter_name="adapter")
+        with warnings.catch_warnings():  # layers that the file names in a way the library only half reads
+            warnings.filterwarnings("error", message="While injecting the PEFT adapters")
+            pipeline.load_lora_weights(str(adapter.parent), weight_name=adapter.name, adapter_name="adapter")
         pipeline.set_adapters(["adapter"], [how.strength])
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(how.device)
