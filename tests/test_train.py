@@ -48,7 +48,7 @@ def run(
     settings["model"] = {"base": str(base)}
     settings["data"] |= {"folders": [str(pictures)]}
     settings["schedule"] = {"steps": steps}
-    settings["saving"] = {"every": 1, "name": "tiny"}
+    settings["saving"] = {"every": 0 if stop_at is None else stop_at, "name": "tiny", **changes.get("saving", {})}
     seen: list[events.Event] = []
 
     def emit(event: events.Event) -> None:

@@ -147,10 +147,10 @@ def read_from(path: Path, offset: int = 0) -> tuple[list[tuple[float, Event]], i
         try:
             raw: dict[str, Any] = json.loads(line)
             cls = EVENTS[raw["type"]]
-        except (ValueError, KeyError, TypeError):  # cut off by a crash, or from a newer version
+            event = cls(**{f.name: raw[f.name] for f in fields(cls) if f.name in raw})
+        except (ValueError, KeyError, TypeError):  # cut off by a crash, or from another version
             continue
-        known = {f.name: raw[f.name] for f in fields(cls) if f.name in raw}
-        found.append((raw.get("time", 0.0), cls(**known)))
+        found.append((raw.get("time", 0.0), event))
     return found, offset + len(whole)
 
 

@@ -11,7 +11,8 @@ from trainers.config import LossConfig
 
 def huber(prediction: Tensor, target: Tensor, c: float) -> Tensor:
     """c² (sqrt(1 + (e/c)²) - 1) · 2: squared near zero, linear far out (pseudo-Huber)."""
-    return 2 * c * (((prediction - target) ** 2 + c**2).sqrt() - c)
+    squared = (prediction - target) ** 2
+    return 2 * c * squared / ((squared + c**2).sqrt() + c)  # without the difference that cancels for small errors
 
 
 # elementwise [B, C, h, w] x2, delta -> [B, C, h, w]

@@ -188,7 +188,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--packages", type=Path, required=True, help="node_modules holding the emoji packages")
     parser.add_argument("--out", type=Path, required=True, help="folder with the trained vae; the model lands here too")
-    parser.add_argument("--steps", type=int, default=4750)
+    parser.add_argument("--steps", type=int, default=4640)
     parser.add_argument("--batch", type=int, default=16, help="pictures per process")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--report", type=int, default=500, help="steps between saves")
