@@ -1,12 +1,14 @@
-"""The reference to beat: the plainest loop that trains a LoRA with diffusers and peft. AdamW, constant rate, eps loss.
+"""The reference to beat: the plainest loop that trains a LoRA with diffusers and peft. AdamW, constant rate, plain L2.
 
 `python -m tests.quality.plain_peft --base DIR --concept DIR --out FILE [--steps N --rank R --rate X --batch B]`
 The file is one that diffusers' `load_lora_weights` reads. Alpha equals the rank.
+The target is what the base predicts, epsilon or v, as its scheduler says.
 """
 
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +47,7 @@ def train(
         noise = torch.randn_like(latents)
         timesteps = torch.randint(scheduler.config.num_train_timesteps, (batch,), device=device)
         predicted = unet(scheduler.add_noise(latents, noise, timesteps), timesteps, text[pick]).sample
-        loss = F.mse_loss(predicted, noise)
+        loss = F.mse_loss(predicted, target_of(scheduler, latents, noise, timesteps))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -53,6 +55,16 @@ def train(
     out.parent.mkdir(parents=True, exist_ok=True)
     StableDiffusionPipeline.save_lora_weights(out.parent, get_peft_model_state_dict(unet), weight_name=out.name)
     return losses
+
+
+def target_of(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """What the denoiser ought to predict, [B, C, h, w]. ValueError for a prediction type other than epsilon and v."""
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return noise
+    if kind == "v_prediction":
+        return scheduler.get_velocity(latents, noise, timesteps)
+    raise ValueError(f"The base predicts {kind!r}; this loop knows epsilon and v_prediction.")
 
 
 def read_concept(folder: Path, side: int) -> tuple[Tensor, list[str]]:

@@ -1,6 +1,8 @@
 """The measuring tools measure what they say, shown on made-up pictures: the real drawings are not needed for it."""
 
+import pytest
 import torch
+from diffusers import DDPMScheduler
 from PIL import Image
 
 from assets.concepts import draw_mascot, gather_fluent
@@ -8,7 +10,7 @@ from tests.quality import renderings
 from tests.quality.judge import Judge, varied
 from tests.quality.likeness import likeness
 from tests.quality.measure import psnr
-from tests.quality.plain_peft import read_concept
+from tests.quality.plain_peft import read_concept, target_of
 from tests.quality.sheets import save_sheet
 
 torch.set_num_threads(1)
@@ -73,3 +75,13 @@ def test_a_sheet_has_a_labelled_cell_for_every_picture(tmp_path):
 def test_pictures_become_tensors_and_come_back_unchanged():
     pixels = renderings.as_tensor(renderings.as_pictures(pictures()))
     assert torch.allclose(pixels, renderings.as_tensor(renderings.as_pictures(pixels)))
+
+
+def test_the_reference_loop_aims_at_what_the_base_predicts():
+    latents, noise, timesteps = torch.ones(2, 4, 2, 2), torch.zeros(2, 4, 2, 2), torch.tensor([0, 999])
+    assert target_of(DDPMScheduler(), latents, noise, timesteps) is noise
+    velocity = target_of(DDPMScheduler(prediction_type="v_prediction"), latents, noise, timesteps)
+    expected = -(1 - DDPMScheduler().alphas_cumprod[timesteps]).sqrt()  # v = sqrt(a) noise - sqrt(1 - a) latents
+    assert torch.allclose(velocity[:, 0, 0, 0], expected)
+    with pytest.raises(ValueError, match="sample"):
+        target_of(DDPMScheduler(prediction_type="sample"), latents, noise, timesteps)
