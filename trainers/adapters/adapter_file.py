@@ -1,59 +1,169 @@
-"""Read an adapter file in kohya's layout, and put it into a base model for sampling."""
+"""Read an adapter file, and put it on or into a base model for sampling."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
+from trainers.adapters.adapter import Adapter, LoraWeights, Place, weights
+from trainers.adapters.lean import lean
+from trainers.adapters.lora import adaptable, attach_layers, parts
+from trainers.adapters.names import lookup
 from trainers.errors import UserError
-from trainers.export.kohya import LEVEL, delta
 from trainers.families.base import Components, FamilySpec
+from trainers.families.detect import identify
+
+PAIRS = (  # endings of the two matrices: kohya, peft (with its adapter name, too), diffusers before 0.22
+    (".lora_down.weight", ".lora_up.weight"),
+    (".lora_A.weight", ".lora_B.weight"),
+    (".lora_A.default.weight", ".lora_B.default.weight"),
+    (".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight"),
+    (".lora.down.weight", ".lora.up.weight"),
+    (".down.weight", ".up.weight"),
+)
+OTHER_TYPES = {  # a key that ends so -> the adapter type, none of which is a plain product of two matrices
+    ".hada_w1_a": "LoHa",
+    ".lokr_w1": "LoKr",
+    ".lokr_w1_a": "LoKr",
+    ".oft_blocks": "OFT",
+    ".dora_scale": "DoRA",
+    ".lora_magnitude_vector": "DoRA",
+    ".lora_mid.weight": "LoCon with Tucker decomposition",
+}
 
 
 @dataclass(frozen=True)
 class AdapterFile:
+    """An adapter file's tensors as they are stored, and its header's metadata."""
+
     path: Path
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
 
+    @cached_property
+    def layers(self) -> dict[str, LoraWeights]:
+        """Module name as the file spells it -> its matrices; a missing alpha means scale 1."""
+        return read_layers(self.tensors, self.metadata)
+
     @property
     def modules(self) -> list[str]:
         """Names of the adapted layers, such as lora_unet_mid_block_attentions_0_proj_in."""
-        return sorted(
-            {name.removesuffix(".lora_down.weight") for name in self.tensors if name.endswith(".lora_down.weight")}
-        )
+        return sorted(self.layers)
+
+    @property
+    def type(self) -> str:
+        """LoRA, or one of the other types told from key endings."""
+        return next((name for end, name in OTHER_TYPES.items() if any(k.endswith(end) for k in self.tensors)), "LoRA")
 
 
 def read_adapter(path: Path) -> AdapterFile:
-    """Open a LoRA file in kohya's layout. UserError when it is damaged or something else."""
+    """Open an adapter file of any layout. UserError when it is damaged or something else (and what it is)."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
     except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{path.name} cannot be read as a .safetensors file ({error}).", "Download or export it again."
-        ) from error
+        identify(path)  # says what it is instead, where that can be told
+        message = f"{path.name} cannot be read as a .safetensors file ({error})."
+        raise UserError(message, "Download or export it again.") from error
     found = AdapterFile(path, tensors, metadata)
-    if not found.modules:
-        raise UserError(
-            f"{path.name} holds no LoRA in kohya's layout.", "Choose an adapter file that Darkroom or kohya wrote."
-        )
+    if not found.layers and found.type == "LoRA":
+        kind = identify(path)
+        what = f"is {_article(kind.label)}, not a LoRA adapter" if kind.kind != "unknown" else "holds no LoRA adapter"
+        raise UserError(f"{path.name} {what}.", "Choose an adapter file that Darkroom, kohya, diffusers or peft wrote.")
     return found
 
 
-def layers(components: Components, spec: FamilySpec) -> dict[str, nn.Module]:
-    """Every layer an adapter can name, by its name in kohya's layout."""
-    parts = [(spec.denoiser_prefix, "", components.denoiser)]
-    parts += [(p, LEVEL, encoder) for p, encoder in zip(spec.text_prefixes, components.text_encoders, strict=True)]
+def read_layers(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> dict[str, LoraWeights]:
+    """Pair the matrices of a file by module name.
+
+    alpha comes from the module's `.alpha`, else from the header's `lora_adapter_metadata` (diffusers), else it is the
+    rank.
+    """
+    header = _header_alphas(metadata or {})
+    layers = {}
+    for key, down in tensors.items():
+        pair = next((pair for pair in PAIRS if key.endswith(pair[0])), None)
+        if not pair:
+            continue
+        name = key.removesuffix(pair[0])
+        up, alpha = tensors.get(name + pair[1]), tensors.get(f"{name}.alpha")
+        if up is None or down.ndim < 2 or up.ndim < 2:
+            continue
+        rank = float(down.shape[0])
+        value = float(alpha) if alpha is not None else header.get(name.partition(".")[0], rank)
+        layers[name] = LoraWeights(down, up, value or rank)  # kohya reads alpha 0 as "equal to the rank"
+    return layers
+
+
+def stray_keys(tensors: Mapping[str, Tensor], layers: Mapping[str, LoraWeights]) -> list[str]:
+    """Keys that belong to no pair of matrices."""
+    used = {name + end for name in layers for pair in (*PAIRS, (".alpha", ".alpha")) for end in pair}
+    return sorted(tensors.keys() - used)
+
+
+def fitting(components: Components, layers: Mapping[str, LoraWeights]) -> tuple[dict[Place, LoraWeights], list[str]]:
+    """(the layers that the base has, by place; the names that fit no module of it, or not its shape)."""
+    shapes = module_shapes(components)
+    places = lookup(shapes)
+    found, unknown = {}, []
+    for name, layer in layers.items():
+        place = places.get(name)
+        shaped = reshaped(layer, shapes[place]) if place else None
+        if shaped is None:
+            unknown.append(name)
+        else:
+            found[place] = shaped
+    order = {place: i for i, place in enumerate(shapes)}
+    return dict(sorted(found.items(), key=lambda item: order[item[0]])), sorted(unknown)
+
+
+def module_shapes(components: Components) -> dict[Place, tuple[int, ...]]:
+    """Every layer an adapter can sit on -> the shape of its weight, in module order."""
     return {
-        f"{prefix}_{path if path.startswith(level) else level + path}".replace(".", "_"): module
-        for prefix, level, model in parts
+        (part, path): tuple((module.get_base_layer() if hasattr(module, "base_layer") else module).weight.shape)
+        for part, model in parts(components).items()
         for path, module in model.named_modules()
-        if isinstance(module, (nn.Linear, nn.Conv2d))
+        if adaptable(module) and ".lora_" not in path and not path.endswith(".base_layer")
     }
+
+
+def reshaped(layer: LoraWeights, shape: tuple[int, ...]) -> LoraWeights | None:
+    """The layer with matrices of a weight's own dimensions (1x1 convolutions are stored 2-D or 4-D); None if unfit."""
+    rank = layer.rank
+    down, up = (rank, *shape[1:]), (shape[0], rank, *(1 for _ in shape[2:]))
+    if layer.up.shape[:2] != up[:2] or layer.down.shape[1] != shape[1]:
+        return None
+    if layer.down.numel() != torch.Size(down).numel() or layer.up.numel() != torch.Size(up).numel():
+        return None
+    return LoraWeights(layer.down.reshape(down), layer.up.reshape(up), layer.alpha)
+
+
+def apply_file(components: Components, path: Path, strength: float = 1.0, spec: FamilySpec | None = None) -> Adapter:
+    """Attach the file's adapter to the base, at `strength`, in eval mode; it can be switched off and on again.
+
+    Keys that fit nothing are in the adapter's `unknown`.
+
+    Raises:
+        UserError: the file is no plain LoRA, or none of it fits the base.
+    """
+    file = read_adapter(path)
+    found, unknown = _usable(components, file)
+    adapter = attach_layers(components, {place: (layer.rank, layer.alpha) for place, layer in found.items()})
+    adapter.spec, adapter.unknown = spec, tuple([*unknown, *stray_keys(file.tensors, file.layers)])
+    with torch.no_grad():
+        for place, layer in found.items():
+            for weight, value in zip(weights(adapter.layers[place]), (layer.down, layer.up), strict=True):
+                weight.copy_(value)
+    adapter.set_strength(strength)
+    adapter.eval()
+    lean(adapter, components)
+    return adapter
 
 
 @torch.no_grad()
@@ -61,16 +171,41 @@ def merge_into(components: Components, spec: FamilySpec, file: AdapterFile, stre
     """Add strength times the file's delta-W to the base's weights in place.
 
     Raises:
-        UserError: the file names layers that this base does not have, or of other shapes.
+        UserError: the file is no plain LoRA, or names layers that this base does not have, or of other shapes.
     """
-    places = layers(components, spec)
-    foreign = [name for name in file.modules if name not in places]
-    if not foreign:
-        foreign = [n for n in file.modules if delta(file.tensors, n).numel() != places[n].weight.numel()]
-    if foreign:
-        count = f"{len(foreign)} of {len(file.modules)} layers"
-        message = f"{file.path.name} does not fit {components.name}: {count} ({foreign[0]}, ...)."
-        raise UserError(message, "Choose the base model it was trained on (`darkroom inspect` names it).")
-    for name in file.modules:
-        weight = places[name].weight
-        weight += delta(file.tensors, name, strength).reshape(weight.shape).to(weight.dtype)
+    found, unknown = _usable(components, file)
+    if unknown:
+        raise _unfit(components, file, unknown)
+    models = parts(components)
+    for (part, path), layer in found.items():
+        weight = models[part].get_submodule(path).weight
+        weight += (strength * layer.delta()).to(weight.device, weight.dtype)
+
+
+def _usable(components: Components, file: AdapterFile) -> tuple[dict[Place, LoraWeights], list[str]]:
+    if file.type != "LoRA":
+        hint = "An image program that knows the type can use it; plain LoRA files can be used here."
+        raise UserError(f"{file.path.name} is a {file.type} adapter, which cannot be used here yet.", hint)
+    found, unknown = fitting(components, file.layers)
+    if not found:
+        raise _unfit(components, file, unknown)
+    return found, unknown
+
+
+def _unfit(components: Components, file: AdapterFile, unknown: list[str]) -> UserError:
+    count = f"{len(unknown)} of {len(file.layers)} layers ({unknown[0]}, ...)"
+    message = f"{file.path.name} does not fit {components.name}: it lacks {count} or has them in other sizes."
+    return UserError(message, "Choose the base model it was trained on (`darkroom inspect` names it).")
+
+
+def _header_alphas(metadata: Mapping[str, str]) -> dict[str, float]:
+    """Pipeline part -> alpha, from the entry that diffusers writes ({"unet.lora_alpha": 8, ...})."""
+    try:
+        entries = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+        return {key.removesuffix(".lora_alpha"): float(v) for key, v in entries.items() if key.endswith(".lora_alpha")}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _article(words: str) -> str:
+    return f"{'an' if words[0] in 'AEIOaeio' else 'a'} {words}"

@@ -1,161 +1,141 @@
-"""LoRA on the frozen base: W x + (alpha / rank) B A x  [Hu et al. 2021], attached with peft.
-
-A (`down`) is [rank, in], B (`up`) is [out, rank]; convolutions have the kernel of the layer in A and 1x1 in B.
-"""
+"""LoRA on the denoiser and the text encoders [Hu et al. 2021], attached with peft."""
 
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
-from torch import Tensor, nn
+from torch import nn
 
+from trainers.adapters.adapter import DENOISER, NAME, Adapter, Place
+from trainers.adapters.lean import lean
 from trainers.config import AdapterConfig
 from trainers.errors import UserError
 from trainers.families.base import Components, FamilySpec
 
-INSIDE_TRANSFORMER = r".*\battentions\.\d+\."
-TARGETS = {  # patterns on diffusers module paths
-    "attention": INSIDE_TRANSFORMER + r".*attn\d\.to_(q|k|v|out\.0)",
-    "transformer": INSIDE_TRANSFORMER + r"(.*attn\d\.to_(q|k|v|out\.0)|.*ff\.net\.(0\.proj|2)|proj_in|proj_out)",
-    "full": r"(.*\battentions\.\d+\.(.*attn\d\.to_(q|k|v|out\.0)|.*ff\.net\.(0\.proj|2)|proj_in|proj_out)"
-    r"|.*resnets\.\d+\.(conv1|conv2|time_emb_proj|conv_shortcut)|.*samplers\.0\.conv)",
-}
-TEXT_TARGETS = r".*(self_attn\.(q_proj|k_proj|v_proj|out_proj)|mlp\.fc[12])"
+ATTENTION = re.compile(r"\.to_(q|k|v|out\.0)$")
+TEXT = re.compile(r"(^|\.)(self_attn\.(q_proj|k_proj|v_proj|out_proj)|mlp\.fc[12])$")
+# The first and last convolution and the embeddings steer everything: kohya's LoCon leaves them out as well.
+NEVER = re.compile(r"^(conv_in|conv_out|time_embedding|class_embedding|add_embedding|encoder_hid_proj|time_proj)(\.|$)")
+Shape = tuple[int, float]  # rank, alpha
 
 
-@dataclass(frozen=True)
-class AdapterModule:
-    """One adapted layer: the peft layer, its part ("denoiser" or "text_0"), its diffusers path, and its scale."""
+def attach(components: Components, spec: FamilySpec, config: AdapterConfig, seed: int, fast: bool = True) -> Adapter:
+    """Put a fresh LoRA on the base; its output does not change until the first step.
 
-    part: str
-    path: str
-    layer: LoraLayer
-    rank: int
-    alpha: float
-
-    @property
-    def down(self) -> nn.Parameter:
-        return self.layer.lora_A["default"].weight
-
-    @property
-    def up(self) -> nn.Parameter:
-        return self.layer.lora_B["default"].weight
-
-
-@dataclass
-class Adapter:
-    """All adapted layers of a run, and the models they sit in."""
-
-    modules: list[AdapterModule]
-    models: list[nn.Module]
-
-    def denoiser_parameters(self) -> list[nn.Parameter]:
-        return [p for m in self.modules if m.part == "denoiser" for p in (m.down, m.up)]
-
-    def text_parameters(self) -> list[nn.Parameter]:
-        return [p for m in self.modules if m.part != "denoiser" for p in (m.down, m.up)]
-
-    def state(self) -> dict[str, Tensor]:
-        """fp32 copies on the CPU, keyed part/path.down and .up."""
-        tensors = {f"{m.part}/{m.path}.{name}": getattr(m, name) for m in self.modules for name in ("down", "up")}
-        return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-
-    @torch.no_grad()
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """The reverse of `state`; KeyError when a layer is missing."""
-        for m in self.modules:
-            m.down.copy_(state[f"{m.part}/{m.path}.down"])
-            m.up.copy_(state[f"{m.part}/{m.path}.up"])
-
-    def set_strength(self, strength: float) -> None:
-        """Scale the whole adapter: 0 is the base, 1 as trained."""
-        for m in self.modules:
-            m.layer.scaling["default"] = strength * m.alpha / m.rank
-
-    @contextmanager
-    def disabled(self) -> Iterator[None]:
-        """Inside, the models are the base."""
-        self.set_strength(0.0)
-        try:
-            yield
-        finally:
-            self.set_strength(1.0)
-
-    def train(self) -> None:
-        for model in self.models:
-            model.train()
-
-    def eval(self) -> None:
-        for model in self.models:
-            model.eval()
-
-
-def attach(components: Components, spec: FamilySpec, config: AdapterConfig, seed: int) -> Adapter:
-    """Put fresh LoRA layers (fp32, up = 0: they change nothing yet) into the denoiser and, if asked, the text encoders.
-
-    Their start depends on `seed` and the layers' order alone; the global random state stays as it was.
+    Weights are fp32 whatever the base's dtype, drawn in a fixed order from a generator of their own: the same seed
+    gives the same weights, and no other random state moves. `fast` replaces peft's forward by an equal one (lean.py).
 
     Raises:
-        UserError: no layer matches `config.targets`, or it is no valid pattern.
+        UserError: `targets` is no regular expression, or fits no layer.
     """
-    generator = torch.Generator().manual_seed(seed)
-    pattern = TARGETS.get(config.targets, config.targets)
-    modules = _inject(components.denoiser, "denoiser", pattern, config.rank, config.alpha, config, generator)
-    models: list[nn.Module] = [components.denoiser]
+    layer_shape = (config.rank, config.alpha or float(config.rank))
+    places: dict[Place, Shape] = {
+        (DENOISER, path): layer_shape for path in targets(components.denoiser, config.targets)
+    }
     if config.text_encoder:
         rank = config.text_rank or config.rank
-        alpha = config.text_alpha or (config.alpha if config.text_rank is None else None)
-        for i, encoder in enumerate(components.text_encoders):
-            modules += _inject(encoder, f"text_{i}", TEXT_TARGETS, rank, alpha, config, generator)
-            models.append(encoder)
-    return Adapter(modules, models)
+        for index, encoder in enumerate(components.text_encoders):
+            for path in text_targets(encoder):
+                places[f"text_{index}", path] = (rank, config.text_alpha or float(rank))
+    adapter = attach_layers(components, places, config.dropout)
+    adapter.spec = spec
+    _initialise(adapter, seed)
+    if fast:
+        lean(adapter, components)
+    return adapter
 
 
-def _inject(
-    model: nn.Module,
-    part: str,
-    pattern: str,
-    rank: int,
-    alpha: float | None,
-    config: AdapterConfig,
-    generator: torch.Generator,
-) -> list[AdapterModule]:
-    model.requires_grad_(False)
-    try:
-        matches = [n for n, m in model.named_modules() if _adaptable(m) and re.fullmatch(pattern, n)]
-    except re.error as error:
-        hint = f"Use one of {', '.join(TARGETS)}, or mend the pattern."
-        raise UserError(f"adapter.targets is no valid pattern: {error}.", hint) from error
-    if not matches:
-        hint = f"Use one of {', '.join(TARGETS)}, or a pattern that fits whole module paths."
-        raise UserError(f"adapter.targets = {config.targets!r} matches no layer of the {part}.", hint)
-    alpha = float(alpha or rank)
-    lora = LoraConfig(r=rank, lora_alpha=alpha, target_modules=matches, lora_dropout=config.dropout)
-    with torch.random.fork_rng(devices=[]):
-        inject_adapter_in_model(lora, model)
-    modules = []
-    for path in matches:
-        layer = model.get_submodule(path)
-        module = AdapterModule(part, path, layer, rank, alpha)
-        for side in (layer.lora_A["default"], layer.lora_B["default"]):
-            side.to(torch.float32)  # fp32 masters: in bf16 a small step vanishes
-        _start(module.down, module.up, generator)
-        modules.append(module)
-    return modules
+def attach_layers(components: Components, places: dict[Place, Shape], dropout: float = 0.0) -> Adapter:
+    """LoRA layers of the given ranks and alphas, their weights not yet set. Module paths stay as they are."""
+    layers = {}
+    for part, model in parts(components).items():
+        shapes = {path: shape for (owner, path), shape in places.items() if owner == part}
+        if shapes:
+            layers |= {(part, path): layer for path, layer in _inject(model, shapes, dropout).items()}
+    return Adapter({place: layers[place] for place in places})
 
 
-def _adaptable(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Linear, nn.Conv2d))
+def parts(components: Components) -> dict[str, nn.Module]:
+    """The modules an adapter may sit on, by part."""
+    encoders = {f"text_{i}": encoder for i, encoder in enumerate(components.text_encoders)}
+    return {DENOISER: components.denoiser, **encoders}
+
+
+def targets(denoiser: nn.Module, wish: str) -> list[str]:
+    """Paths of the layers that a preset or a regular expression (found anywhere in the path) names, in module order."""
+    layers = [path for path, module in denoiser.named_modules() if adaptable(module)]
+    if wish in PRESETS:
+        found = PRESETS[wish](denoiser, layers)
+    else:
+        try:
+            pattern = re.compile(wish)
+        except re.error as error:
+            presets = ", ".join(PRESETS)
+            raise UserError(
+                f"adapter.targets = {wish!r} is not a regular expression: {error}.", f"Presets: {presets}."
+            ) from error
+        found = [path for path in layers if pattern.search(path)]
+    if not found:
+        hint = f"Use one of the presets {', '.join(PRESETS)}, or a pattern such as `up_blocks.*attn2`."
+        raise UserError(f"adapter.targets = {wish!r} fits no layer of the denoiser.", hint)
+    return found
+
+
+def text_targets(encoder: nn.Module) -> list[str]:
+    """Attention and feed-forward layers of every CLIP layer."""
+    return [path for path, module in encoder.named_modules() if adaptable(module) and TEXT.search(path)]
+
+
+def adaptable(module: nn.Module) -> bool:
+    """A linear layer or a plain convolution, adapted already or not."""
+    module = module.get_base_layer() if isinstance(module, LoraLayer) else module
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+
+
+def _in_transformers(denoiser: nn.Module, layers: list[str]) -> list[str]:
+    blocks = tuple(f"{path}." for path, m in denoiser.named_modules() if isinstance(m, Transformer2DModel))
+    return [path for path in layers if path.startswith(blocks)]
+
+
+PRESETS: dict[str, Callable[[nn.Module, list[str]], list[str]]] = {
+    "attention": lambda denoiser, layers: [p for p in _in_transformers(denoiser, layers) if ATTENTION.search(p)],
+    "transformer": _in_transformers,
+    "full": lambda denoiser, layers: [path for path in layers if not NEVER.search(path)],
+}
+
+
+def _inject(model: nn.Module, shapes: dict[str, Shape], dropout: float) -> dict[str, LoraLayer]:
+    values = list(shapes.values())
+    rank, alpha = max(set(values), key=values.count)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules="|".join(re.escape(path) for path in shapes),  # a list would match endings too
+        rank_pattern={f"^{re.escape(path)}": r for path, (r, _) in shapes.items() if r != rank},
+        alpha_pattern={f"^{re.escape(path)}": a for path, (_, a) in shapes.items() if a != alpha},
+    )
+    inject_adapter_in_model(
+        config, model, adapter_name=NAME, low_cpu_mem_usage=True
+    )  # on meta: draws no random numbers
+    layers = {path: model.get_submodule(path) for path in shapes}
+    for layer in layers.values():
+        device = layer.get_base_layer().weight.device
+        for side in (layer.lora_A, layer.lora_B):
+            # fp32: in bf16 a step of 1e-4 vanishes once a weight passes 1/32
+            side[NAME].weight = nn.Parameter(torch.zeros(side[NAME].weight.shape, dtype=torch.float32, device=device))
+    return layers
 
 
 @torch.no_grad()
-def _start(down: nn.Parameter, up: nn.Parameter, generator: torch.Generator) -> None:
-    """Kaiming-uniform with a = sqrt 5 for A, that is U(-1, 1)/sqrt(fan in); zero for B [peft's and kohya's start]."""
-    bound = 1 / math.sqrt(down[0].numel())
-    down.copy_((torch.rand(down.shape, generator=generator) * 2 - 1) * bound)
-    up.zero_()
+def _initialise(adapter: Adapter, seed: int) -> None:
+    """down: Kaiming-uniform with a = sqrt(5), that is +-1 / sqrt(fan in); up: zero."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in adapter.layers.values():
+        down = layer.lora_A[NAME].weight
+        bound = 1 / math.sqrt(down[0].numel())
+        down.copy_((torch.rand(down.shape, generator=generator) * 2 - 1) * bound)

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from trainers.adapters.lora import Adapter, attach
-from trainers.config import AdapterConfig
-from trainers.families.base import Components, FamilySpec
+from trainers.adapters import lora
+from trainers.adapters.adapter import Adapter
 
-ADAPTERS: dict[str, Callable[[Components, FamilySpec, AdapterConfig, int], Adapter]] = {"lora": attach}
+ADAPTERS: dict[str, Callable[..., Adapter]] = {  # (components, spec, AdapterConfig, seed) -> Adapter
+    "lora": lora.attach,
+}

@@ -3,37 +3,37 @@
 Loaded by A1111, Forge, ComfyUI, InvokeAI, SD.Next and diffusers.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from trainers.adapters.lora import Adapter, AdapterModule
+from trainers.adapters.adapter import LoraWeights, Place
+from trainers.adapters.names import kohya_name
 from trainers.families.base import FamilySpec
 
-LEVEL = "text_model."  # in every exported name; some versions of transformers have no such level in their paths
 
+def tensors(modules: Mapping[Place, LoraWeights], spec: FamilySpec, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Every tensor of the file, contiguous on the CPU, cast last (from the fp32 masters).
 
-def module_name(module: AdapterModule, spec: FamilySpec) -> str:
-    """lora_unet_down_blocks_0_..., lora_te_text_model_encoder_layers_0_..."""
-    if module.part == "denoiser":
-        return f"{spec.denoiser_prefix}_{module.path}".replace(".", "_")
-    path = module.path if module.path.startswith(LEVEL) else LEVEL + module.path
-    return f"{spec.text_prefixes[int(module.part.split('_')[1])]}_{path}".replace(".", "_")
-
-
-def tensors(adapter: Adapter, spec: FamilySpec, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Every tensor of the file, contiguous on the CPU, cast last (from the fp32 masters)."""
+    down [rank, in] or [rank, in, kh, kw], up [out, rank] or [out, rank, 1, 1], alpha 0-dim, all in `dtype`.
+    """
     result = {}
-    for module in adapter.modules:
-        name = module_name(module, spec)
-        for suffix, value in (("lora_down", module.down), ("lora_up", module.up)):
-            result[f"{name}.{suffix}.weight"] = value.detach().float().cpu().to(dtype).contiguous()
+    for place, module in modules.items():
+        name = kohya_name(place, spec)
+        result[f"{name}.lora_down.weight"] = stored(module.down, dtype)
+        result[f"{name}.lora_up.weight"] = stored(module.up, dtype)
         result[f"{name}.alpha"] = torch.tensor(module.alpha, dtype=dtype)
     return result
 
 
-def delta(tensors: dict[str, Tensor], name: str, strength: float = 1.0) -> Tensor:
-    """The weight change of one module in fp32, shaped like the layer: strength · alpha / rank · up · down."""
-    down, up = tensors[f"{name}.lora_down.weight"].float(), tensors[f"{name}.lora_up.weight"].float()
-    rank = down.shape[0]
-    scale = strength * tensors.get(f"{name}.alpha", torch.tensor(float(rank))).item() / rank
-    return (scale * up.flatten(1) @ down.flatten(1)).reshape(up.shape[0], *down.shape[1:])
+def stored(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy on the CPU in the file's dtype."""
+    return weight.detach().to("cpu", torch.float32).to(dtype).contiguous().clone()
+
+
+def delta(tensors: Mapping[str, Tensor], name: str, strength: float = 1.0) -> Tensor:
+    """The weight change of one module in fp32, shaped like the layer: strength * alpha / rank * up @ down."""
+    down, up = tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"]
+    alpha = tensors.get(f"{name}.alpha")
+    return strength * LoraWeights(down, up, float(down.shape[0] if alpha is None else alpha)).delta()

@@ -1,16 +1,14 @@
-"""Metadata of an adapter file: kohya's ss_*, the sshs_* hashes, ModelSpec 1.0.1, and our own config."""
+"""Metadata of an adapter file: kohya's ss_*, ModelSpec 1.0.1, and our own config. The hashes are in hashes.py."""
 
-import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from safetensors.torch import save
-from torch import Tensor
-
 from trainers.config import TrainConfig
+from trainers.export.hashes import base_hashes
 from trainers.families.base import FamilySpec
 
 
@@ -35,30 +33,43 @@ class RunFacts:
     finished: float
     session: str
     device_precision: str
+    total_epochs: int | None = None  # planned; None: as many as were done
+    aspect_error: float | None = None  # mean difference of aspect ratio between pictures and their buckets
+    optimizer: str = ""  # module.Class(key=value) where it is not what the config names
+    vae_path: Path | None = None  # a VAE file in place of the base's own
+    hash_cache: Path | None = None  # a file that remembers hashes of bases
+    max_tokens: int | None = None  # length of a caption; None: CLIP's 75
 
 
-def metadata(
-    config: TrainConfig, facts: RunFacts, spec: FamilySpec, tensors: dict[str, Tensor], name: str
-) -> dict[str, str]:
-    """Every entry a string, nested values as JSON, unset ones as "None"; hashes computed from `tensors`."""
-    entries = _kohya(config, facts, spec, name)
-    entries = {key: _text(value) for key, value in entries.items()}
-    ss_only = dict(entries)
-    entries |= {key: _text(value) for key, value in _modelspec(config, facts, spec, name).items()}
-    public = config.model_copy(update={"data": config.data.model_copy(update={"folders": ()})})
-    public = public.model_copy(update={"model": public.model.model_copy(update={"base": facts.base_name, "vae": ""})})
-    entries["lora_darkroom.version"] = "0.1.0"
-    entries["lora_darkroom.config"] = public.model_dump_json()
-    body = tensor_bytes(save(tensors))
-    entries["sshs_model_hash"] = hashlib.sha256(body).hexdigest()
-    entries["sshs_legacy_hash"] = hashlib.sha256(save(tensors, ss_only)[0x100000:0x110000]).hexdigest()[:8]
-    entries["modelspec.hash_sha256"] = "0x" + entries["sshs_model_hash"]
-    return entries
+OPTIMIZERS = {
+    "adamw": "torch.optim.adamw.AdamW",
+    "adamw8bit": "bitsandbytes.optim.adamw.AdamW8bit",
+    "prodigy": "pytorch_optimizer.optimizer.prodigy.Prodigy",
+    "adafactor": "transformers.optimization.Adafactor",
+    "lion": "pytorch_optimizer.optimizer.lion.Lion",
+    "schedulefree": "pytorch_optimizer.optimizer.schedulefree.ScheduleFreeAdamW",
+}
 
 
-def tensor_bytes(file: bytes) -> bytes:
-    """All after the header of a safetensors file: what sshs_model_hash covers."""
-    return file[8 + int.from_bytes(file[:8], "little") :]
+def metadata(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) -> dict[str, str]:
+    """Every entry a string, nested values as JSON, unset ones as "None". No path of this machine is in it.
+
+    `name` is the file's, without ending: A1111 and Forge use it as the adapter's alias.
+    """
+    entries = {**_kohya(config, facts, spec, name), **_modelspec(config, facts, spec, name)}
+    entries["lora_darkroom.version"] = _version()
+    entries["lora_darkroom.config"] = public_config(config, facts).model_dump_json()
+    return {key: _text(value) for key, value in entries.items()}
+
+
+def public_config(config: TrainConfig, facts: RunFacts) -> TrainConfig:
+    """The settings without paths: names of base and VAE, no folders."""
+    model = {"base": facts.base_name, "vae": Path(config.model.vae).name}
+    changed = {
+        "data": config.data.model_copy(update={"folders": ()}),
+        "model": config.model.model_copy(update=model),
+    }
+    return config.model_copy(update=changed)
 
 
 def _kohya(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) -> dict[str, object]:
@@ -76,7 +87,9 @@ def _kohya(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) ->
         str(i): {"resolution": list(size), "count": count}
         for i, (size, count) in enumerate(sorted(facts.buckets.items()))
     }
-    hashes = base_hashes(facts.base_path)
+    base, vae = (base_hashes(path, facts.hash_cache) for path in (facts.base_path, facts.vae_path))
+    huber = config.loss.type in ("huber", "smooth_l1")
+    bucket_info = {"buckets": buckets, "mean_img_ar_error": facts.aspect_error} if data.bucketing else None
     return {
         "ss_base_model_version": spec.base_version + ("_v" if v else ""),
         "ss_v2": False,
@@ -91,14 +104,16 @@ def _kohya(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) ->
         "ss_training_started_at": facts.started,
         "ss_training_finished_at": facts.finished,
         "ss_epoch": facts.epochs,
-        "ss_num_epochs": facts.epochs,
+        "ss_num_epochs": facts.total_epochs or facts.epochs,
         "ss_steps": facts.steps,
         "ss_max_train_steps": facts.total_steps,
         "ss_seed": config.seed,
         "ss_sd_model_name": facts.base_name,
-        "ss_sd_model_hash": hashes[0],
-        "ss_new_sd_model_hash": hashes[1],
+        "ss_sd_model_hash": base[0],
+        "ss_new_sd_model_hash": base[1],
         "ss_vae_name": Path(config.model.vae).name or None,
+        "ss_vae_hash": vae[0],
+        "ss_new_vae_hash": vae[1],
         "ss_clip_skip": config.model.clip_skip if config.model.clip_skip > 1 else None,
         "ss_num_train_images": facts.pictures,
         "ss_num_validation_images": facts.held_out,
@@ -107,7 +122,7 @@ def _kohya(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) ->
         "ss_dataset_dirs": folders,
         "ss_reg_dataset_dirs": {},
         "ss_tag_frequency": frequency,
-        "ss_bucket_info": {"buckets": buckets},
+        "ss_bucket_info": bucket_info,
         "ss_resolution": str(facts.resolution),
         "ss_enable_bucket": data.bucketing,
         "ss_bucket_no_upscale": data.no_upscale,
@@ -116,13 +131,19 @@ def _kohya(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) ->
         "ss_shuffle_caption": data.shuffle_tags,
         "ss_keep_tokens": data.keep_tokens,
         "ss_caption_dropout_rate": data.caption_dropout,
+        "ss_caption_dropout_every_n_epochs": 0,
+        "ss_caption_tag_dropout_rate": 0.0,
+        "ss_max_token_length": facts.max_tokens,
         "ss_flip_aug": data.flip,
         "ss_color_aug": False,
         "ss_random_crop": False,
+        "ss_face_crop_aug_range": None,
+        "ss_resize_interpolation": None,
         "ss_learning_rate": optimizer.rate,
         "ss_unet_lr": optimizer.rate,
         "ss_text_encoder_lr": text_rate,
-        "ss_optimizer": f"{optimizer.type}(weight_decay={optimizer.weight_decay})",
+        "ss_optimizer": facts.optimizer
+        or f"{OPTIMIZERS.get(optimizer.type, optimizer.type)}(weight_decay={optimizer.weight_decay})",
         "ss_lr_scheduler": config.schedule.type,
         "ss_lr_warmup_steps": round(config.schedule.warmup * facts.total_steps),
         "ss_max_grad_norm": optimizer.clip_norm,
@@ -131,12 +152,22 @@ def _kohya(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) ->
         "ss_gradient_accumulation_steps": optimizer.accumulation,
         "ss_gradient_checkpointing": config.memory.checkpointing,
         "ss_mixed_precision": {"fp32": "no"}.get(facts.device_precision, facts.device_precision),
-        "ss_cache_latents": True,
+        "ss_full_fp16": False,
+        "ss_fp8_base": False,
+        "ss_cache_latents": config.memory.cache_latents,
+        "ss_lowram": False,
+        "ss_scale_weight_norms": None,
         "ss_loss_type": config.loss.type,
-        "ss_huber_c": config.loss.huber_c if config.loss.type in ("huber", "smooth_l1") else None,
+        "ss_huber_schedule": "constant" if huber else None,
+        "ss_huber_c": config.loss.huber_c if huber else None,
+        "ss_huber_scale": 1.0 if huber else None,
         "ss_min_snr_gamma": config.loss.snr_gamma if config.loss.weighting == "min_snr" else None,
         "ss_debiased_estimation": config.loss.weighting == "debiased",
         "ss_noise_offset": config.noise.offset or None,
+        "ss_adaptive_noise_scale": None,
+        "ss_multires_noise_iterations": None,
+        "ss_multires_noise_discount": None,
+        "ss_ip_noise_gamma": None,
         "ss_zero_terminal_snr": False,
         "ss_prior_loss_weight": 1.0,
     }
@@ -149,11 +180,21 @@ def _modelspec(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str
         "modelspec.implementation": "diffusers",
         "modelspec.title": name,
         "modelspec.resolution": f"{facts.resolution[0]}x{facts.resolution[1]}",
-        "modelspec.trigger_phrase": config.data.trigger,
+        "modelspec.trigger_phrase": config.data.trigger or None,
+        "modelspec.usage_hint": f"Write {config.data.trigger} in the prompt." if config.data.trigger else None,
+        "modelspec.tags": config.data.kind,
+        "modelspec.encoder_layer": str(config.model.clip_skip),
+        "modelspec.timestep_range": f"{config.noise.timestep_min},{config.noise.timestep_max}",
         "modelspec.date": datetime.fromtimestamp(facts.finished, UTC).isoformat(timespec="seconds"),
         "modelspec.prediction_type": facts.prediction,
-        "modelspec.description": config.saving.comment or f"LoRA of a {config.data.kind}, trained with LoRA Darkroom.",
+        "modelspec.description": description(config),
     }
+
+
+def description(config: TrainConfig) -> str:
+    """The user's comment, else one sentence."""
+    article = "an" if config.data.kind[0] in "aeiou" else "a"
+    return config.saving.comment or f"LoRA of {article} {config.data.kind}, trained with LoRA Darkroom."
 
 
 def _tags(captions: list[str]) -> Counter[str]:
@@ -164,14 +205,8 @@ def _text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
 
 
-def base_hashes(path: Path | None) -> tuple[str | None, str | None]:
-    """kohya's legacy (8 hex) and full sha256 of a single-file base; None for a folder."""
-    if path is None or not path.is_file():
-        return None, None
-    whole = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            whole.update(block)
-        file.seek(0x100000)
-        legacy = hashlib.sha256(file.read(0x10000)).hexdigest()[:8]
-    return legacy, whole.hexdigest()
+def _version() -> str:
+    try:
+        return version("lora-darkroom")
+    except PackageNotFoundError:  # run from a checkout
+        return "unknown"

@@ -1,90 +1,178 @@
 """Write an adapter file, read it back, and refuse to call it done until it holds what was trained."""
 
-import hashlib
-import json
-import math
+import logging
 import os
-import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
+from torch import Tensor
 
-from trainers.adapters.lora import Adapter
+from trainers.adapters.adapter import Adapter, LoraWeights, Place
 from trainers.config import TrainConfig
 from trainers.errors import UserError
-from trainers.export import kohya
-from trainers.export.metadata import RunFacts, metadata, tensor_bytes
+from trainers.export import diffusers, kohya
+from trainers.export.check_file import check_file, check_peft_folder
+from trainers.export.hashes import adapter_hashes
+from trainers.export.metadata import RunFacts, metadata
+from trainers.export.sidecars import thumbnail, write_sidecars
 from trainers.families.base import FamilySpec
 from trainers.memory import DTYPES
 
-ROUNDING = {"fp32": 2.0**-23, "bf16": 2.0**-8, "fp16": 2.0**-10}  # relative, per tensor element
-SD_VERSION = {"sd15": "SD1"}
+log = logging.getLogger(__name__)
+NOTABLE_ROUNDING = 0.01  # of a module's delta-W
+
+
+@dataclass
+class ExportReport:
+    """What was written; `rounding` is the largest relative change of a module's delta-W by the file's dtype."""
+
+    path: Path  # a folder in peft's layout
+    files: list[Path]
+    form: str
+    dtype: str
+    modules: dict[str, int]  # by part
+    hash: str  # sshs_model_hash; empty in peft's layout
+    rounding: float
+    warnings: list[str] = field(default_factory=list)
 
 
 def export(
     adapter: Adapter, config: TrainConfig, facts: RunFacts, spec: FamilySpec, path: Path, cover: Path | None
 ) -> Path:
-    """Write `path` (kohya layout) with name.json and, given a cover, name.png beside it; verified before it appears.
+    """`export_report` in kohya's layout and the run's precision; returns the file."""
+    report = export_report(adapter, config, facts, spec, path, cover)
+    for warning in report.warnings:
+        log.warning("%s", warning)
+    return report.path
+
+
+def export_report(
+    adapter: Adapter | Mapping[Place, LoraWeights],
+    config: TrainConfig,
+    facts: RunFacts,
+    spec: FamilySpec,
+    path: Path,
+    cover: Path | None = None,
+    form: str = "kohya",
+) -> ExportReport:
+    """Write `path` with the facts of its run in it, name.json and, given a cover, name.png beside it; verified.
 
     Raises:
-        UserError: the weights are not finite or the file does not read back as what was trained.
+        UserError: the weights are not finite, the disk is full, or the file does not read back as what was trained.
     """
-    tensors = kohya.tensors(adapter, spec, DTYPES[config.saving.dtype])
+    modules = adapter.modules() if isinstance(adapter, Adapter) else adapter
+    entries = metadata(config, facts, spec, path.stem)
+    if cover and cover.exists():
+        entries["modelspec.thumbnail"] = thumbnail(cover)
+    report = write(modules, entries, spec, path, config.saving.dtype, form)
+    if form == "kohya":
+        report.files += write_sidecars(path, config, spec.name, cover)
+    return report
+
+
+def write(
+    modules: Mapping[Place, LoraWeights],
+    entries: dict[str, str],
+    spec: FamilySpec,
+    path: Path,
+    dtype: str,
+    form: str = "kohya",
+) -> ExportReport:
+    """Write the adapter in a layout (kohya, diffusers, peft) and verify it before it appears under its name.
+
+    `entries` is its metadata without hashes, which are added here. peft's layout is a folder of `path`'s name without
+    ending, with one folder per model in it. Raises UserError as `export_report` does.
+    """
+    if form not in FORMS:
+        raise UserError(f"There is no adapter layout {form!r}.", f"Choose one of {', '.join(FORMS)}.")
+    report = ExportReport(path, [], form, dtype, dict(Counter(part for part, _ in modules)), "", 0.0)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        FORMS[form](modules, entries, spec, report)
+    except OSError as error:
+        message = f"The adapter could not be written to {path.parent} ({error.strerror or error})."
+        raise UserError(message, "Make room on that disk, or choose another folder.") from error
+    report.warnings = _warnings(modules, report)
+    return report
+
+
+def _kohya(modules: Mapping[Place, LoraWeights], entries: dict, spec: FamilySpec, report: ExportReport) -> None:
+    tensors = kohya.tensors(modules, spec, DTYPES[report.dtype])
+    _one_file(tensors, modules, entries, report)
+
+
+def _diffusers(modules: Mapping[Place, LoraWeights], entries: dict, spec: FamilySpec, report: ExportReport) -> None:
+    tensors = diffusers.tensors(modules, spec, DTYPES[report.dtype])
+    _one_file(tensors, modules, {**entries, "format": "pt"}, report)
+
+
+def _one_file(tensors: dict, modules: Mapping[Place, LoraWeights], entries: dict, report: ExportReport) -> None:
+    _refuse_broken(tensors, report.dtype)
+    hashes = adapter_hashes(tensors, entries)
+    partial = _partial(report.path)
+    try:
+        _flushed(partial, save(tensors, {**entries, **hashes}))
+        report.rounding = check_file(partial, report.path.name, tensors, modules, report.dtype)
+        os.replace(partial, report.path)
+    finally:
+        partial.unlink(missing_ok=True)
+    report.hash, report.files = hashes["sshs_model_hash"], [report.path]
+
+
+def _peft(modules: Mapping[Place, LoraWeights], entries: dict, spec: FamilySpec, report: ExportReport) -> None:
+    report.path = report.path.with_suffix("")
+    for part in dict.fromkeys(part for part, _ in modules):
+        tensors = diffusers.peft_tensors(modules, part, DTYPES[report.dtype])
+        _refuse_broken(tensors, report.dtype)
+        folder = report.path / ("unet" if part == "denoiser" else part.replace("text_0", "text_encoder"))
+        folder.mkdir(parents=True, exist_ok=True)
+        own = {place: module for place, module in modules.items() if place[0] == part}
+        contents = {
+            "adapter_model.safetensors": save(tensors, {"format": "pt", **entries}),
+            "adapter_config.json": diffusers.peft_config(modules, part).encode(),
+        }
+        for name, content in contents.items():
+            _flushed(_partial(folder / name), content)
+            os.replace(_partial(folder / name), folder / name)
+            report.files.append(folder / name)
+        report.rounding = max(report.rounding, check_peft_folder(folder, tensors, own, report.dtype))
+
+
+FORMS = {"kohya": _kohya, "diffusers": _diffusers, "peft": _peft}
+
+
+def _refuse_broken(tensors: Mapping[str, Tensor], dtype: str) -> None:
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise UserError(
-            f"The adapter holds numbers that {config.saving.dtype} cannot ({broken[0]}, {len(broken)} in all).",
+            f"The adapter holds numbers that {dtype} cannot ({broken[0]}, {len(broken)} in all).",
             "Export an earlier checkpoint, or set saving.dtype = fp32.",
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors, partial, metadata(config, facts, spec, tensors, path.stem))
-    verify(partial, adapter, spec, config.saving.dtype)
-    with partial.open("rb+") as file:
+
+
+def _warnings(modules: Mapping[Place, LoraWeights], report: ExportReport) -> list[str]:
+    found = []
+    idle = [place for place, module in modules.items() if not module.up.any()]
+    if len(idle) == len(modules):
+        found.append("The adapter changes nothing yet: all the weights it adds are zero.")
+    elif idle:
+        found.append(f"{len(idle)} of {len(modules)} layers change nothing, for example {idle[0][1]}.")
+    if report.rounding > NOTABLE_ROUNDING:
+        share = f"{report.rounding:.0%}"
+        found.append(f"Rounding to {report.dtype} changes a layer by {share}: its numbers are too small. Use fp32.")
+    return found
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+def _flushed(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, path)
-    _sidecars(path, config, spec, cover)
-    return path
-
-
-def verify(path: Path, adapter: Adapter, spec: FamilySpec, dtype: str) -> None:
-    """Read the file back: the same modules, every delta-W as trained within the rounding of `dtype`, a true hash."""
-    tensors = load_file(path)
-    names = [kohya.module_name(module, spec) for module in adapter.modules]
-    expected = {f"{n}.{suffix}" for n in names for suffix in ("lora_down.weight", "lora_up.weight", "alpha")}
-    if set(tensors) != expected:
-        raise UserError(f"{path.name} does not hold the layers that were trained.", "Export again to another disk.")
-    for name, module in zip(names, adapter.modules, strict=True):
-        up, down = module.up.detach().float().cpu().flatten(1), module.down.detach().float().cpu().flatten(1)
-        trained = module.alpha / module.rank * up @ down
-        difference = (kohya.delta(tensors, name).flatten(1) - trained).norm()
-        allowed = 4 * ROUNDING[dtype] * module.alpha / module.rank * up.norm() * down.norm() + 1e-8 * math.sqrt(
-            trained.numel()
-        )
-        if difference > allowed:
-            raise UserError(f"{name} in {path.name} is not what was trained.", "Export with saving.dtype = fp32.")
-    with safe_open(path, "pt") as file:
-        stored = file.metadata()["sshs_model_hash"]
-    if stored != hashlib.sha256(tensor_bytes(path.read_bytes())).hexdigest():
-        raise UserError(f"{path.name} was damaged while it was written.", "Export again to another disk.")
-
-
-def _sidecars(path: Path, config: TrainConfig, spec: FamilySpec, cover: Path | None) -> None:
-    """name.json as A1111, Forge and InvokeAI read it; name.png as every UI shows it."""
-    facts = {
-        "description": config.saving.comment or f"LoRA of a {config.data.kind}, trained with LoRA Darkroom.",
-        "sd version": SD_VERSION[spec.name],
-        "activation text": config.data.trigger,
-        "preferred weight": 1.0,
-        "negative text": "",
-        "notes": "",
-    }
-    partial = path.with_name(f".{path.stem}.json.partial")
-    partial.write_text(json.dumps(facts, ensure_ascii=False, indent=2), encoding="utf-8")
-    os.replace(partial, path.with_suffix(".json"))
-    if cover and cover.exists():
-        partial = path.with_name(f".{path.stem}.png.partial")
-        shutil.copyfile(cover, partial)
-        os.replace(partial, path.with_suffix(".png"))

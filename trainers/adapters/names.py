@@ -1,0 +1,64 @@
+"""What a module of the base is called in adapter files, in every layout that is read.
+
+kohya writes `lora_unet_` + path with `_` for `.`: that cannot be turned back by text, so names are looked up in the
+list of the base's own modules.
+"""
+
+from collections.abc import Iterable
+
+from trainers.adapters.adapter import DENOISER, Place
+from trainers.families.base import FamilySpec
+
+LEVEL = "text_model."  # in every exported name; transformers 5 has no such level in CLIPTextModel's paths
+OLD_PROCESSOR = (".to_q", ".to_k", ".to_v", ".to_out.0")
+
+
+def exported_path(place: Place) -> str:
+    """The module path with the `text_model` level that files carry."""
+    part, path = place
+    return path if part == DENOISER or path.startswith(LEVEL) else LEVEL + path
+
+
+def kohya_name(place: Place, spec: FamilySpec) -> str:
+    """lora_unet_down_blocks_0_..., lora_te_text_model_encoder_layers_0_..."""
+    part = place[0]
+    prefix = spec.denoiser_prefix if part == DENOISER else spec.text_prefixes[text_index(part)]
+    return f"{prefix}_{exported_path(place)}".replace(".", "_")
+
+
+def diffusers_name(place: Place) -> str:
+    """unet.down_blocks.0..., text_encoder.text_model.encoder.layers.0..."""
+    return f"{pipeline_part(place[0])}.{exported_path(place)}"
+
+
+def pipeline_part(part: str) -> str:
+    """The component of a diffusers pipeline: unet, text_encoder, text_encoder_2."""
+    if part == DENOISER:
+        return "unet"
+    return "text_encoder" if text_index(part) == 0 else f"text_encoder_{text_index(part) + 1}"
+
+
+def text_index(part: str) -> int:
+    return int(part.removeprefix("text_"))
+
+
+def spellings(place: Place) -> dict[str, str]:
+    """Every name of a module that is read -> its layout: kohya, diffusers, peft or old diffusers."""
+    part, path = place
+    flat, dotted = exported_path(place).replace(".", "_"), diffusers_name(place)
+    names = {dotted: "diffusers", f"{pipeline_part(part)}.{path}": "diffusers"}
+    if part == DENOISER:
+        names |= {f"lora_unet_{flat}": "kohya", f"base_model.model.{path}": "peft"}
+        ending = next((e for e in OLD_PROCESSOR if path.endswith(e)), None)
+        if ending:
+            name = f"{path.removesuffix(ending)}.processor{ending.removesuffix('.0')}_lora"
+            names |= {f"unet.{name}": "old diffusers", name: "old diffusers"}
+    else:
+        index = text_index(part)
+        names |= {f"lora_te{index + 1}_{flat}": "kohya"} | ({f"lora_te_{flat}": "kohya"} if index == 0 else {})
+    return names
+
+
+def lookup(places: Iterable[Place]) -> dict[str, Place]:
+    """Any name that is read -> its module."""
+    return {name: place for place in places for name in spellings(place)}

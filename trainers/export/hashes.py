@@ -1,0 +1,85 @@
+"""The hashes by which image programs and sites know adapters and base models."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from safetensors.torch import save
+from torch import Tensor
+
+LEGACY_START, LEGACY_SIZE = 0x100000, 0x10000  # what A1111's first model hash looked at
+
+
+def adapter_hashes(tensors: dict[str, Tensor], entries: dict[str, str]) -> dict[str, str]:
+    """sshs_model_hash, sshs_legacy_hash and modelspec.hash_sha256, as kohya and ModelSpec define them.
+
+    The first covers tensor bytes only, so that it tells whether two runs ended in the same weights.
+    """
+    whole = hashlib.sha256(tensor_bytes(save(tensors))).hexdigest()
+    ss_only = {key: value for key, value in entries.items() if key.startswith("ss_")}
+    piece = save(tensors, ss_only)[LEGACY_START : LEGACY_START + LEGACY_SIZE]
+    legacy = hashlib.sha256(piece).hexdigest()[:8]
+    return {"sshs_model_hash": whole, "sshs_legacy_hash": legacy, "modelspec.hash_sha256": f"0x{whole}"}
+
+
+def hash_of_file(path: Path) -> str:
+    """sshs_model_hash of an adapter file: sha256 of all after its header."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def tensor_bytes(file: bytes) -> bytes:
+    """All after the header of a safetensors file: what sshs_model_hash covers."""
+    return file[8 + int.from_bytes(file[:8], "little") :]
+
+
+def base_hashes(path: Path | None, cache: Path | None = None) -> tuple[str | None, str | None]:
+    """kohya's legacy hash (8 hex) and the full sha256 of a single-file base; None for a folder.
+
+    `cache` is a JSON file that remembers them by path, size and time of change: a base has gigabytes.
+    """
+    if path is None or not path.is_file():
+        return None, None
+    found = path.stat()
+    key = f"{path.resolve()}|{found.st_size}|{found.st_mtime_ns}"
+    known = _read(cache)
+    if key not in known:
+        known[key] = _hash(path)
+        _write(cache, known)
+    legacy, whole = known[key]
+    return legacy, whole
+
+
+def _hash(path: Path) -> tuple[str, str]:
+    whole = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            whole.update(block)
+        file.seek(LEGACY_START)
+        legacy = hashlib.sha256(file.read(LEGACY_SIZE)).hexdigest()[:8]
+    return legacy, whole.hexdigest()
+
+
+def _read(cache: Path | None) -> dict:
+    try:
+        known = json.loads(cache.read_text("utf-8")) if cache else {}
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _write(cache: Path | None, known: dict) -> None:
+    if cache is None:
+        return
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        partial = cache.with_name(f".{cache.name}.partial")
+        partial.write_text(json.dumps(known), encoding="utf-8")
+        os.replace(partial, cache)
+    except OSError:
+        pass  # it only costs time
