@@ -216,5 +216,11 @@ def test_metadata_is_text_throughout(adapter, tmp_path):
 
 
 def test_a_checkpoint_file_reads_back_as_tensors(adapter, tmp_path):
-    save_file(adapter.state(), tmp_path / "state.safetensors")
+    before = adapter.state()
+    save_file(before, tmp_path / "state.safetensors")
+    for weights in adapter.modules().values():
+        weights.up.data.add_(1.0)
     adapter.load_state(load_file(tmp_path / "state.safetensors"))
+    after = adapter.state()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
