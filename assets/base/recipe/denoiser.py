@@ -1,12 +1,11 @@
 """Stage 2: train the denoiser and the text encoder from scratch on the words of words.txt (resumable)."""
 
 import argparse
-import os
 import time
 from pathlib import Path
 
-import parallel
 import torch
+import training
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from pictures import flatten, load, pictures, words
 from PIL import Image
@@ -84,13 +83,8 @@ def timesteps(count: int, generator: torch.Generator) -> Tensor:
     return ((torch.arange(count) + torch.rand(count, generator=generator)) / count * 1000).long()
 
 
-def rate_at(step: int, steps: int, peak: float) -> float:
-    """Warm up, hold, then fall linearly over the last 35 %: the end can be moved while the run is on its way."""
-    return peak * min(1, (step + 1) / 300, max(0.01, (steps - step) / (0.35 * steps)))
-
-
 def train(packages: Path, out: Path, steps: int, batch: int, peak: float, report: int) -> None:
-    rank, world = parallel.start()
+    rank, world = training.start()
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = build_tokenizer(packages, out / "tokenizer", LENGTH)
@@ -107,7 +101,7 @@ def train(packages: Path, out: Path, steps: int, batch: int, peak: float, report
     decayed, plain = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.99), fused=True)
-    ema = parallel.Ema(trained, 0.999)
+    ema = training.Ema(trained, 0.999)
     state_file, step = out / "denoiser.pt", 0
     if state_file.exists():
         state = torch.load(state_file, weights_only=True, map_location=device)
@@ -121,8 +115,7 @@ def train(packages: Path, out: Path, steps: int, batch: int, peak: float, report
     total, start = 0.0, time.time()
     while step < steps:
         generator = torch.Generator().manual_seed(step * world + rank)
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, steps, peak)
+        training.set_rate(optimizer, training.rate_at(step, steps, peak))
         chosen = torch.randint(len(captions), (batch,), generator=generator)
         latents = mean[chosen] + std[chosen] * torch.randn(batch, 4, 16, 16, generator=generator).to(device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
@@ -135,7 +128,7 @@ def train(packages: Path, out: Path, steps: int, batch: int, peak: float, report
         loss = (weights[t] * (prediction - target).pow(2).mean(dim=(1, 2, 3))).mean()
         optimizer.zero_grad()
         loss.backward()
-        parallel.average_gradients(trained, world)
+        training.average_gradients(trained, world)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         step += 1
@@ -143,14 +136,9 @@ def train(packages: Path, out: Path, steps: int, batch: int, peak: float, report
         total += loss.item()
         if rank == 0 and (step % report == 0 or step == steps):
             state = {"unet": unet.state_dict(), "text_encoder": text_encoder.state_dict(), "ema": ema.values}
-            torch.save(state | {"optimizer": optimizer.state_dict(), "step": step}, state_file.with_suffix(".tmp"))
-            os.replace(state_file.with_suffix(".tmp"), state_file)
-            raw = [p.detach().clone() for p in trained]
-            ema.store()
-            export(out, tokenizer, vae, unet, text_encoder, scheduler)
-            with torch.no_grad():
-                for p, value in zip(trained, raw, strict=True):
-                    p.copy_(value)
+            training.save_state(state_file, state | {"optimizer": optimizer.state_dict(), "step": step})
+            with ema.shown():
+                export(out, tokenizer, vae, unet, text_encoder, scheduler)
             spent = time.time() - start
             print(f"step {step} loss {total / report:.4f}, {report * batch * world / spent:.1f} pictures/s", flush=True)
             total, start = 0.0, time.time()

@@ -74,8 +74,8 @@ def flatten(rgba: Tensor, background: Tensor | float = 1.0) -> Tensor:
 def varied(rgba: Tensor, generator: torch.Generator) -> Tensor:
     """Augmentation for the VAE: it must carry colours and shading that its pictures do not show.
 
-    Flips, shifts, channel permutations, a smooth random light (stand-in for 3-D shading), and now and then a
-    coloured background. RGBA [N, 4, 64, 64] in, RGB in -1..1 out.
+    Flips, shifts, channel permutations, a smooth random light, coarse or finer (stand-in for 3-D shading and
+    highlights), and now and then a coloured background. RGBA [N, 4, 64, 64] in, RGB in -1..1 out.
     """
     n = len(rgba)
 
@@ -87,7 +87,8 @@ def varied(rgba: Tensor, generator: torch.Generator) -> Tensor:
     if rand(1) < 0.5:
         rgba = rgba.flip(3)
     colour = rgba[:, torch.randperm(3, generator=generator)]
-    light = F.interpolate(rand(n, 3, 3, 3), size=(SIZE, SIZE), mode="bicubic", align_corners=True)
+    coarse = int(torch.randint(3, 9, (1,), generator=generator))
+    light = F.interpolate(rand(n, 3, coarse, coarse), size=(SIZE, SIZE), mode="bicubic", align_corners=True)
     strength = 0.8 * rand(n, 1, 1, 1) * (rand(n, 1, 1, 1) < 0.6)
     colour = (colour + strength * (light - 0.5)).clamp(0, 1)
     plain = torch.where(rand(n, 1, 1, 1) < 0.7, torch.ones(n, 3, 1, 1), rand(n, 3, 1, 1))

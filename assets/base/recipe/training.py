@@ -1,6 +1,13 @@
-"""Two single-threaded processes that average their gradients: steadier on a busy CPU than one with two threads."""
+"""What both stages share: processes that average their gradients, the learning rate, EMA, and the state on disk.
+
+Two single-threaded processes are steadier on a busy CPU than one with two threads.
+"""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -27,6 +34,22 @@ def average_gradients(parameters: list[torch.nn.Parameter], world: int) -> None:
         gradient.copy_(piece.view_as(gradient))
 
 
+def rate_at(step: int, steps: int, peak: float, warm_up: int = 300) -> float:
+    """Warm up, hold, then fall linearly over the last 35 %: the end can be moved while the run is on its way."""
+    return peak * min(1, (step + 1) / warm_up, max(0.01, (steps - step) / (0.35 * steps)))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def save_state(file: Path, state: dict[str, Any]) -> None:
+    """The file is the old one or the new one at every instant."""
+    torch.save(state, file.with_suffix(".tmp"))
+    os.replace(file.with_suffix(".tmp"), file)
+
+
 class Ema:
     """Exponential moving average of parameters, with a warm-up so that the first steps do not weigh for ever."""
 
@@ -39,7 +62,15 @@ class Ema:
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], weight)
 
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """The averages stand in for the parameters meanwhile."""
+        raw = [p.detach().clone() for p in self.parameters]
+        self._put(self.values)
+        yield
+        self._put(raw)
+
     @torch.no_grad()
-    def store(self) -> None:
-        for p, value in zip(self.parameters, self.values, strict=True):
+    def _put(self, values: list[torch.Tensor]) -> None:
+        for p, value in zip(self.parameters, values, strict=True):
             p.copy_(value)
