@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 import training
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from pictures import flatten, load, pictures, words
+from captions import caption
+from pictures import Picture, flatten, load, pictures, words
 from PIL import Image
 from tokenizer import build_tokenizer
 from torch import Tensor
@@ -67,15 +68,15 @@ def build_scheduler() -> DDIMScheduler:
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL, packages: Path) -> tuple[list[str], Tensor, Tensor]:
-    """Captions, posterior means and standard deviations [N, 4, 16, 16], scaled, of every learnt word in both styles."""
+def encode(vae: AutoencoderKL, packages: Path) -> tuple[list[Picture], Tensor, Tensor]:
+    """Pictures, posterior means and standard deviations [N, 4, 16, 16], scaled, of every learnt word in both styles."""
     learnt = set(words())
     found = [p for p in pictures(packages) if p.name in learnt]
     rgb = flatten(load([p.path for p in found]))
     posteriors = [vae.encode(part).latent_dist for part in rgb.split(32)]
     scale = vae.config.scaling_factor
     mean, std = (torch.cat([getattr(p, part) for p in posteriors]) * scale for part in ("mean", "std"))
-    return [p.caption for p in found], mean, std
+    return found, mean, std
 
 
 def timesteps(count: int, generator: torch.Generator) -> Tensor:
@@ -92,10 +93,7 @@ def train(packages: Path, out: Path, steps: int, batch: int, peak: float, report
     unet, text_encoder, scheduler = build_unet(), build_text_encoder(tokenizer), build_scheduler()
     unet.to(device, memory_format=torch.channels_last).train()
     text_encoder.to(device).train()
-    captions, mean, std = encode(vae, packages)
-    tokens = tokenizer([*captions, ""], padding="max_length", max_length=LENGTH, return_tensors="pt").input_ids.to(
-        device
-    )
+    found, mean, std = encode(vae, packages)
     mean, std = mean.to(device), std.to(device)
     trained = [*unet.parameters(), *text_encoder.parameters()]
     decayed, plain = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
@@ -116,12 +114,12 @@ def train(packages: Path, out: Path, steps: int, batch: int, peak: float, report
     while step < steps:
         generator = torch.Generator().manual_seed(step * world + rank)
         training.set_rate(optimizer, training.rate_at(step, steps, peak))
-        chosen = torch.randint(len(captions), (batch,), generator=generator)
+        chosen = torch.randint(len(found), (batch,), generator=generator)
         latents = mean[chosen] + std[chosen] * torch.randn(batch, 4, 16, 16, generator=generator).to(device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
         t = timesteps(batch, generator).to(device)
-        dropped = torch.rand(batch, generator=generator) < 0.1
-        ids = tokens[torch.where(dropped, len(captions), chosen)]
+        texts = [caption(found[i], generator) for i in chosen.tolist()]
+        ids = tokenizer(texts, padding="max_length", max_length=LENGTH, return_tensors="pt").input_ids.to(device)
         noisy, target = scheduler.add_noise(latents, noise, t), scheduler.get_velocity(latents, noise, t)
         embeds = text_encoder(ids).last_hidden_state
         prediction = unet(noisy.contiguous(memory_format=torch.channels_last), t, embeds).sample
