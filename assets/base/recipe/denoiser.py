@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 import training
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from captions import caption
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from pictures import Picture, flatten, load, pictures, words
 from PIL import Image
 from tokenizer import build_tokenizer
