@@ -1,8 +1,9 @@
 """The command line. Exit codes: 0 done, 1 a sentence says what is wrong, 2 wrong usage, 130 interrupted and saved."""
 
-import errno
 import io
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,8 @@ from app import demo as demonstration
 from app.paths import absolute, find_home
 from app.settings import load_settings
 from trainers import config_io
-from trainers.errors import UserError
+from trainers.errors import UserError, disk_error
+from trainers.families.locate import require_base
 
 KINDS = ("person", "style", "object", "character")
 app = typer.Typer(
@@ -40,12 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         output.complain(error.message, error.hint)
     except KeyboardInterrupt:
         sys.exit(cli_runs.INTERRUPTED)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
-        hint = "Make room, or name a home folder on another disk with --home." if full else ""
-        output.complain(
-            "The disk is full." if full else f"{error.filename or 'A file'}: {error.strerror or error}.", hint
-        )
+    except Exception as error:
+        _complain_of(error)
     sys.exit(1)
 
 
@@ -100,6 +98,7 @@ def new(
     data = {"folders": [str(pictures)], "kind": kind, "trigger": trigger}
     config = config_io.merge(config, {"data": data, "saving": {"name": projects.slug(name)}})
     config = config_io.override(config, changes)  # before anything is made, so that a typo leaves nothing behind
+    require_base(config.model)
     project = projects.create(home, name, pictures, kind, trigger)
     output.say(str(runs.create(project, config).folder))
 
@@ -151,8 +150,12 @@ def resume(context: typer.Context, run: RunName = "last") -> None:
     """Go on with a stopped or interrupted run, from its newest checkpoint."""
     home = find_home(context.obj)
     chosen = runs.find(home, run)
-    if runs.status(chosen).word == "new":
+    word = runs.status(chosen).word
+    if word == "new":
         raise UserError(f"{chosen.folder.name} has not begun yet.", "Start it with `darkroom train`.")
+    if word == "finished":
+        hint = f"To train longer, make a new run: darkroom train {chosen.config} --set schedule.steps=..."
+        raise UserError(f"{chosen.folder.name} is finished; there is nothing to resume.", hint)
     train(context, str(chosen.folder))
 
 
@@ -234,6 +237,8 @@ def export(
 def inspect(file: Annotated[Path, typer.Argument(help="An adapter file.")], as_json: Json = False) -> None:
     """Say what an adapter file is and which image programs load it."""
     path = absolute(file)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not an adapter file.", "Name the .safetensors file in it.")
     if not path.is_file():
         raise UserError(f"There is no file {path}.", "Check the spelling.")
     output.show(engine.inspect(path), as_json)
@@ -250,6 +255,25 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
 def bench(context: typer.Context) -> None:
     """Measure seconds, dispatches, host syncs and memory per training step (`darkroom bench --help`)."""
     raise typer.Exit(engine.bench(context.args) or 0)
+
+
+def _complain_of(error: Exception) -> None:
+    """Any error as one sentence; the traceback of one that nobody foresaw goes to a file."""
+    if disk := disk_error(error):
+        output.complain(disk.message, "Make room, or name a home folder on another disk with --home.")
+    elif isinstance(error, OSError):
+        output.complain(f"{error.filename or 'A file'}: {error.strerror or error}.")
+    else:
+        story = "".join(traceback.format_exception(error))
+        try:
+            with tempfile.NamedTemporaryFile(
+                "w", prefix="darkroom-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+            ) as file:
+                file.write(story)
+            hint = f"The whole story is in {file.name}."
+        except OSError:
+            hint = story  # better on the screen than nowhere
+        output.complain(f"Something unexpected went wrong: {type(error).__name__}: {str(error).rstrip('.')}.", hint)
 
 
 def _home_first(arguments: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from app.runs import Run
 from trainers import config_io
 from trainers.config import TrainConfig
 from trainers.errors import UserError
+from trainers.families.locate import require_base
 
 INTERRUPTED = 130  # exit code
 
@@ -39,13 +40,15 @@ def change(run: Run, changes: list[str]) -> None:
     if runs.status(run).word != "new":
         hint = f"Make a new run with them: darkroom train {run.config} --set ..."
         raise UserError(f"{run.folder.name} has begun, and a run's settings stay as they are.", hint)
-    config = config_io.override(config_io.load(run.config), changes)
-    config_io.save(runs.with_absolute_paths(config), run.config)
+    config = runs.with_absolute_paths(config_io.override(config_io.load(run.config), changes))
+    require_base(config.model)  # before it is saved, so that a mistyped base leaves the settings as they were
+    config_io.save(config, run.config)
 
 
 def run_from_file(home: Home, file: Path, changes: list[str]) -> Run:
     """A new run from a settings file: in the project it lies in, else in one named after the adapter or the file."""
     config = runs.with_absolute_paths(config_io.override(config_of(file), changes))
+    require_base(config.model)
     for project in projects.list_projects(home):
         if project.folder in file.parents:
             return runs.create(project, config)

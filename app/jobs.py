@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +21,11 @@ from app.settings import load_settings
 from trainers import config_io, events
 from trainers.errors import UserError
 from trainers.events import Event, Failed, Finished, RunState, Stopped
+from trainers.families.locate import require_base
 
 ENGINE = (sys.executable, "-m", "trainers")
 POLL = 0.2  # seconds between looks at the events
+ROOM = 64 * 1024  # bytes; with less the engine cannot even say why it ended
 OWN_GROUP = 0x08000000 | 0x00000200  # CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP, from the Windows API
 
 
@@ -44,11 +47,15 @@ class Outcome:
 def start(run: Run, home: Home, command: Sequence[str] | None = None) -> Job:
     """Start the engine on a run, detached: it goes on when this process ends.
 
-    `command` stands in for the engine; the run folder is added to it. UserError when the run is being trained already.
+    `command` stands in for the engine; the run folder is added to it.
+
+    Raises:
+        UserError: the run is being trained already, or a glance at its settings and base shows that it cannot be.
     """
     if is_alive(run):
         name = run.folder.name
         raise UserError(f"{name} is being trained already.", f"See it with `darkroom status {name}`, or stop it first.")
+    require_base(config_io.load(run.config).model)  # the engine says it too, ten seconds later and in its own log
     run.stop_file.unlink(missing_ok=True)
     offset = run.events.stat().st_size if run.events.exists() else 0
     environment = engine_environment(os.environ, ROOT, load_settings(home).cache_folder(home))
@@ -66,7 +73,12 @@ def start(run: Run, home: Home, command: Sequence[str] | None = None) -> Job:
         born = psutil.Process(process.pid).create_time()
     except psutil.Error:  # it has ended already
         born = time.time()
-    config_io.write_text(run.process, json.dumps({"pid": process.pid, "create_time": born}))
+    try:
+        config_io.write_text(run.process, json.dumps({"pid": process.pid, "create_time": born}))
+    except BaseException:
+        process.kill()  # nobody could find it again to stop it
+        process.wait()
+        raise
     return Job(run, process, offset)
 
 
@@ -171,6 +183,8 @@ def _ended(process: subprocess.Popen) -> bool:
 
 
 def _sudden_end(job: Job) -> str:
+    if shutil.disk_usage(job.run.folder).free < ROOM:
+        return f"The training ended without a word: the disk of {job.run.folder} is full."
     code = job.process.returncode
     reason = f"signal {-code}" if code < 0 else f"exit code {code}"
     killed = " The system may have ended it because memory ran out." if code in (-9, 137) else ""

@@ -38,7 +38,7 @@ def build(folder: Path) -> Nasty:
 def snapshot(folder: Path) -> dict[str, tuple[str, int, int]]:
     """Relative path -> (sha256 of the bytes or "", time of last change in ns, mode), folders and links included."""
     found = {}
-    for path in sorted(folder.rglob("*")):
+    for path in (folder, *sorted(folder.rglob("*"))):  # a file that came and went shows in its folder's time
         status = path.lstat()
         readable = path.is_file() and not path.is_symlink() and os.access(path, os.R_OK)
         content = hashlib.sha256(path.read_bytes()).hexdigest() if readable else ""
@@ -72,6 +72,7 @@ def _good(nasty: Nasty) -> None:
     add("\U0001f98a fox.png", picture(64, 64, 4))
     add("f\u00fcchse/\u6f22\u5b57 \u0416.webp", picture(90, 64, 5))
     add("f\u00fcchse/deep/er/plain.png", picture(64, 90, 6))  # the same name again, in another folder
+    add("a folder called.png/inside.png", picture(64, 64, 25))
     add("panorama.jpg", picture(20_000, 300, 7))
     add("cmyk.jpg", picture(64, 64, 8).convert("CMYK"))
     add("phone.heic", picture(96, 48, 9), format="HEIF", exif=rotated(6))
@@ -131,13 +132,16 @@ def _what_the_system_allows(nasty: Nasty) -> None:
     try:
         picture(64, 64, 21).save(folder / NOT_UTF8)
         nasty.usable.append(NOT_UTF8)
-        picture(64, 64, 22).save(folder / "two\nlines.png")
-        nasty.usable.append("two\nlines.png")
+        for seed, name in ((22, "two\nlines.png"), (24, 'the "best" one.png')):
+            picture(64, 64, seed).save(folder / name)
+            nasty.usable.append(name)
     except (OSError, UnicodeError):
         pass  # macOS and Windows refuse such names
     try:
         (folder / "gone.jpg").symlink_to(folder / "not there.jpg")
         nasty.broken["gone.jpg"] = "not there"
+        (folder / "ring.png").symlink_to(folder / "ring.png")  # nobody can open it, not even root
+        nasty.broken["ring.png"] = "cannot be opened"
         (folder / "loop").symlink_to(folder, target_is_directory=True)
     except OSError:
         pass  # Windows asks for a right to make links

@@ -1,13 +1,12 @@
 """`python -m trainers RUN_DIR`: load, train, and turn whatever goes wrong into one Failed event."""
 
 import argparse
-import errno
 import logging
 import os
 import sys
 from pathlib import Path
 
-from trainers.errors import UserError
+from trainers.errors import UserError, disk_error
 from trainers.events import EventLog, Failed
 
 
@@ -43,11 +42,14 @@ def _train(run: Path, emit: EventLog) -> None:
 def _failure(error: Exception) -> Failed:
     if isinstance(error, UserError):
         return Failed(error.message, error.hint)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Failed("The disk is full.", "Make room and resume: the run goes on from its last checkpoint.")
+    if disk := disk_error(error):
+        return Failed(disk.message, "Make room and resume: the run goes on from its last checkpoint.")
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         hint = "Lower data.batch_size or data.resolution, or turn on memory.checkpointing."
-        return Failed(f"The memory ran out ({str(error).splitlines()[0][:160]}).", hint)
+        return Failed(f"The memory ran out ({(str(error).splitlines() or ['no number'])[0][:160]}).", hint)
+    if isinstance(error, OSError) and error.filename:
+        hint = "Check that it is there and that your account may read and write it, then resume."
+        return Failed(f"{error.filename}: {error.strerror or error}.", hint)
     return Failed(
         f"Something unexpected went wrong: {type(error).__name__}: {error}", "The whole story is in log.txt of the run."
     )

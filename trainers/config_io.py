@@ -109,7 +109,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        hint = "Write Windows paths with / or in 'single quotes'." if "\\" in text else ""
+        hint = "Mend that line: texts stand in quotes, true and false in small letters."
+        hint = "Write Windows paths with / or in 'single quotes'." if "\\" in text else hint
         raise UserError(f"{path} is not valid TOML: {error}.", hint) from error
 
 

@@ -1,4 +1,7 @@
-"""The one error a user is meant to read."""
+"""The one error a user is meant to read, and what a disk refuses as such an error."""
+
+import errno
+import re
 
 
 class UserError(Exception):
@@ -10,3 +13,21 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
+
+
+DISK_ERRORS = {
+    errno.ENOSPC: "The disk is full.",
+    112: "The disk is full.",  # ERROR_DISK_FULL of Windows, as the safetensors library tells it
+    errno.EFBIG: "The disk does not take a file of this size.",
+    getattr(errno, "EDQUOT", -1): "Your account's share of the disk is used up.",
+}
+
+
+def disk_error(error: BaseException) -> UserError | None:
+    """A full disk, a used-up quota or a file too large for its disk, in words; None for any other error.
+
+    The safetensors library says the number only in its text: "No space left on device (os error 28)".
+    """
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(said[1]) if said else None
+    return UserError(DISK_ERRORS[number]) if number in DISK_ERRORS else None

@@ -1,5 +1,6 @@
 """What a model file is, told from its tensor names and shapes. Loads no tensor and imports no torch."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,7 +8,16 @@ from trainers.errors import UserError
 from trainers.families import folders, keys
 from trainers.families.headers import check_pickle, look_at, read_header, read_shapes, refuse_lookalikes
 
-__all__ = ["FAMILY_LABELS", "Identity", "classify", "identify", "read_header", "refuse", "require_family"]
+__all__ = [
+    "FAMILY_LABELS",
+    "Identity",
+    "choose_family",
+    "classify",
+    "identify",
+    "read_header",
+    "refuse",
+    "require_family",
+]
 
 FAMILY_LABELS = {
     "sd15": "Stable Diffusion 1.x",
@@ -65,6 +75,21 @@ def classify(shapes: keys.Shapes, metadata: dict[str, str] | None = None) -> Ide
     # NoobAI and its kin mark v-prediction by an empty tensor of that name; ComfyUI reads the same marks.
     prediction = "v" if "v_pred" in shapes or said.startswith("v") else "epsilon" if said.startswith("eps") else ""
     return Identity(kind, family, layout, prediction, "ztsnr" in shapes, metadata)
+
+
+def choose_family(path: Path, trained: Collection[str]) -> str:
+    """Which of the `trained` families the base model at `path` belongs to. UserError when it is none of them."""
+    found = identify(path)
+    if found.kind == "pickle":  # what is in it shows when it is loaded
+        return "sd15"
+    wanted = found.family if found.family in trained else "sd15"
+    try:
+        refuse(found, Path(path).name, wanted)
+    except UserError as error:
+        known = ", ".join(FAMILY_LABELS[family] for family in trained)
+        hint = error.hint if found.family in trained or found.kind != "base" else f"Trained here: {known}."
+        raise UserError(error.message, hint) from error
+    return wanted
 
 
 def require_family(path: Path, wanted: str) -> Identity:

@@ -15,6 +15,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # the protocols torch has written
 AGAIN = "Download it again."
+ANOTHER = "Download it again, or choose another model file."
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 BITS = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8}
 BITS |= {"F8_E5M2FNUZ": 8, "BF16": 16, "F16": 16, "F32": 32, "F64": 64, "C64": 64}
@@ -32,7 +33,7 @@ def read_header(path: Path) -> tuple[dict[str, dict], dict[str, str]]:
     if length > MAX_HEADER or start[8:9] != b"{":
         refuse_lookalikes(path, start)
     if length > MAX_HEADER or start[8:9] not in (b"{", b""):
-        raise UserError(f"{path.name} is not a safetensors file.", "Choose a model file that ends in .safetensors.")
+        raise UserError(f"{path.name} is not a safetensors file.", ANOTHER)
     if len(start) < 8 or 8 + length > size:
         raise UserError(f"{path.name} ends inside its header: the download was interrupted.", AGAIN)
     with path.open("rb") as file:
@@ -63,7 +64,9 @@ def check_pickle(path: Path) -> None:
             raise UserError(f"{path.name} is cut off: the download was interrupted.", AGAIN)
     elif not start.startswith(PICKLE_STARTS):
         refuse_lookalikes(path, start)
-        raise UserError(f"{path.name} is not a PyTorch model file.", "Choose a .safetensors or .ckpt model file.")
+        if int.from_bytes(start[:8], "little") <= MAX_HEADER and start[8:9] == b"{":
+            raise UserError(f"{path.name} is a safetensors file.", "Rename it to end in .safetensors.")
+        raise UserError(f"{path.name} is not a PyTorch model file.", ANOTHER)
 
 
 def look_at(path: Path) -> tuple[int, bytes]:
@@ -101,7 +104,7 @@ def refuse_lookalikes(path: Path, start: bytes) -> None:
     if start.startswith(b"GGUF"):
         raise UserError(f"{path.name} is a GGUF file, which cannot be trained on.", "Choose the .safetensors version.")
     if _is_text(start):
-        raise UserError(f"{path.name} is a text file, not a model.", "Choose a model file that ends in .safetensors.")
+        raise UserError(f"{path.name} is a text file, not a model.", ANOTHER)
 
 
 def _is_text(start: bytes) -> bool:
@@ -130,7 +133,8 @@ def _checked_end(entry: dict) -> int:
 
 def _check_size(path: Path, size: int, wanted: int) -> None:
     if size < wanted:
-        share = f"{size / 1e6:,.1f} of {wanted / 1e6:,.1f} MB" if wanted > 1e6 else f"{size:,} of {wanted:,} bytes"
+        tells = 1e5 < size < wanted - 1e5  # in megabytes it would read "1.1 of 1.1"
+        share = f"{size / 1e6:,.1f} of {wanted / 1e6:,.1f} MB" if tells else f"{size:,} of {wanted:,} bytes"
         raise UserError(f"{path.name} is cut off ({share}): the download was interrupted.", AGAIN)
     if size > wanted:
         raise UserError(f"{path.name} has {size - wanted:,} bytes more than its header lists: it is damaged.", AGAIN)

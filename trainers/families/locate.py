@@ -3,8 +3,11 @@
 import os
 import re
 from pathlib import Path
+from typing import get_args
 
+from trainers.config import ModelConfig
 from trainers.errors import UserError
+from trainers.families.detect import choose_family, require_family
 from trainers.families.folders import WEIGHT_PARTS, choose_weights, describe
 
 EMBEDDED = "embedded"
@@ -15,13 +18,34 @@ FILE_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 def locate(base: str) -> Path:
     """The local path of a base model; a hub id is downloaded once. UserError when it cannot be found."""
+    return find_here(base) or download(base)
+
+
+def require_base(config: ModelConfig) -> None:
+    """UserError where a glance shows that the base is missing, cut off or of another kind.
+
+    Loads nothing, needs no torch, and leaves a hub id for later.
+    """
+    path = find_here(config.base)
+    if path is None:
+        return
+    if config.family == "auto":
+        choose_family(
+            path, [name for name in get_args(ModelConfig.model_fields["family"].annotation) if name != "auto"]
+        )
+    else:
+        require_family(path, config.family)
+
+
+def find_here(base: str) -> Path | None:
+    """The path of a base model on this machine; None for a hub id. UserError when it is neither."""
     if base == EMBEDDED:
         return embedded_base()
     path = Path(base).expanduser()
     if os.path.lexists(path):
         return path.absolute()
     if HUB_ID.fullmatch(base) and not base.endswith(FILE_ENDINGS) and not path.parent.exists():
-        return download(base)
+        return None
     raise UserError(
         f"There is no base model at {base or 'an empty path'}.",
         "model.base takes `embedded`, a diffusers folder, a .safetensors file, or a hub id such as owner/name.",

@@ -96,10 +96,16 @@ def build(make: Callable[[], nn.Module], weights: Weights, names: Names, dtype: 
         part: for errors: "UNet", "VAE", "text encoder".
 
     Raises:
-        UserError when a weight is missing or of another shape.
+        UserError when a weight is missing or of another shape, or the settings make no module.
     """
-    with torch.device("meta"):
-        module = make()
+    try:
+        with torch.device("meta"):
+            module = make()
+    except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError, NotImplementedError) as error:
+        raise UserError(
+            f"The config.json of the {part} beside {weights.name} describes no model ({_first_line(error)}).",
+            "Copy or download the model folder again, whole.",
+        ) from error
     wanted = module.state_dict()
     chosen = {key: next((name for name in names(key) if name in weights), None) for key in wanted}
     missing = [key for key, name in chosen.items() if name is None]
