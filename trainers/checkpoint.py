@@ -1,8 +1,9 @@
 """Save and resume: everything a run needs to go on as if it had never stopped.
 
 Noise, order, dropout and timesteps follow from (seed, step), so the position is one number. A checkpoint is a folder
-`step_000500` with adapter.safetensors (fp32 masters), ema.safetensors, optimizer.pt and state.json; it is written under
-another name and renamed, so that a half-written one is never taken for whole.
+`step_000500` with adapter.safetensors (fp32 masters), ema.safetensors, optimizer.pt and state.json; for the adapter
+file of that step it has facts.json and, where the run averages, exported.safetensors. It is written under another name
+and renamed, so that a half-written one is never taken for whole.
 """
 
 import errno
@@ -11,6 +12,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -37,6 +39,8 @@ class Saved:
     optimizer: dict
     schedule: dict
     scaler: dict | None
+    exported: dict[str, Tensor] | None = None  # what an adapter file of this step holds; None: the masters
+    facts: dict[str, Any] | None = None  # what such a file says of the run, as JSON values; see export/facts.py
 
 
 def save(folder: Path, saved: Saved, keep: int) -> Path:
@@ -49,6 +53,10 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
         save_file(saved.adapter, partial / "adapter.safetensors")
         if saved.ema is not None:
             save_file(saved.ema, partial / "ema.safetensors")
+        if saved.exported is not None and not _equal(saved.exported, saved.adapter):
+            save_file(saved.exported, partial / "exported.safetensors")
+        if saved.facts is not None:
+            (partial / "facts.json").write_text(json.dumps(saved.facts), encoding="utf-8")
         state = {"optimizer": saved.optimizer, "schedule": saved.schedule, "scaler": saved.scaler}
         torch.save(state, partial / "optimizer.pt")
         (partial / "state.json").write_text(json.dumps({"format": FORMAT, **asdict(saved.position)}), encoding="utf-8")
@@ -68,6 +76,10 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 def _flush(file: Path) -> None:
@@ -95,5 +107,26 @@ def load(folder: Path) -> Saved:
             **rest,
         )
     except Exception as error:  # any way a file can be damaged
-        hint = "Delete that folder: the run resumes from the checkpoint before it."
-        raise UserError(f"The checkpoint {folder} is damaged ({type(error).__name__}).", hint) from error
+        raise _damaged(folder, error) from error
+
+
+def load_exported(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(weights keyed part/path.down and .up, facts) for an adapter file of that step, without the optimizer's state.
+
+    UserError when a file of it is missing or damaged.
+    """
+    facts = folder / "facts.json"
+    if not facts.exists():
+        message = f"The checkpoint {folder} was saved by an earlier version, without the facts that a file needs."
+        raise UserError(message, "Resume the run: the checkpoints that it saves from then on have them.")
+    try:
+        averaged = folder / "exported.safetensors"
+        tensors = load_file(averaged if averaged.exists() else folder / "adapter.safetensors")
+        return tensors, json.loads(facts.read_text(encoding="utf-8"))
+    except Exception as error:  # any way a file can be damaged
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder: Path, error: Exception) -> UserError:
+    hint = "Delete that folder: the run resumes from the checkpoint before it."
+    return UserError(f"The checkpoint {folder} is damaged ({type(error).__name__}).", hint)

@@ -1,61 +1,86 @@
-"""Write the adapter file of a run's checkpoint."""
+"""Write the adapter file of a run's checkpoint; the checkpoint and the settings are all that it takes."""
 
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
-
 from trainers import checkpoint, config_io
-from trainers.adapters.adapter_file import read_adapter
+from trainers.adapters.adapter import DENOISER, modules_of_state
 from trainers.errors import UserError
+from trainers.export.facts import unpack
+from trainers.export.metadata import RunFacts
+from trainers.export.writer import FORMS, ExportReport, export_report
+from trainers.families.headers import read_header
+from trainers.finish import cover
+
+ENDINGS = {"kohya": ".safetensors", "diffusers": "-diffusers.safetensors", "peft": "-peft"}  # the last is a folder
 
 
 def export_run(run: Path, step: str | None, form: str, to: Path | None) -> dict[str, Any]:
-    """Write the adapter of a checkpoint (the newest without `step`) in kohya's layout, from the run's own adapter file.
+    """Write and verify the adapter of a checkpoint (the newest without `step`), with its picture and name.json.
+
+    It goes to `to`, else to the run's output folder. Every file has a name of its own: `<name>` for the end of the
+    run, `<name>-step00000500` before it, with `-diffusers` or `-peft` behind it in those layouts.
 
     Raises:
-        UserError: the run has no such checkpoint or no adapter file yet, or the layout is not written.
+        UserError: no such checkpoint or layout, a damaged checkpoint, numbers that the precision cannot hold, a full
+            disk, or another adapter that has the file's name.
     """
-    if form != "kohya":
-        raise UserError(f"The {form} layout is not written yet.", "Use kohya: every image UI and diffusers load it.")
+    if form not in FORMS:
+        raise UserError(f"There is no adapter layout {form!r}.", f"Choose one of {', '.join(FORMS)}.")
     config = config_io.load(run / "config.toml")
-    saved = checkpoint.list_checkpoints(run / "checkpoints")
-    chosen = [p for p in saved if step is None or int(p.name.split("_")[1]) == int(step)]
-    if not chosen:
-        known = ", ".join(str(int(p.name.split("_")[1])) for p in saved) or "none"
+    state, packed = checkpoint.load_exported(_chosen(run, step))
+    facts, spec = unpack(packed)
+    path, again = _target(to or run / "output", config.saving.name, form, facts)
+    modules = modules_of_state(state, config.adapter)
+    report = export_report(modules, config, facts, spec, path, cover(run, facts.steps), form, keep=not again)
+    return _said(report, facts)
+
+
+def _chosen(run: Path, step: str | None) -> Path:
+    saved = {int(folder.name.split("_")[1]): folder for folder in checkpoint.list_checkpoints(run / "checkpoints")}
+    if not saved:
+        raise UserError(f"{run.name} has no checkpoint yet.", "Train it; stopping a run saves one.")
+    wanted = str(max(saved)) if step is None else step.strip().removeprefix("step_")
+    if not wanted.isdecimal() or int(wanted) not in saved:
+        known = ", ".join(map(str, saved))
         raise UserError(f"{run.name} has no checkpoint of step {step}.", f"Its checkpoints: {known}.")
-    source = run / "output" / f"{config.saving.name}.safetensors"
-    if not source.exists():
-        raise UserError(f"{run.name} has written no adapter file yet.", "Stop the run once: stopping writes it.")
-    number = int(chosen[-1].name.split("_")[1])
-    finished = read_adapter(source)
-    if str(number) == finished.metadata.get("ss_steps"):
-        tensors, metadata = finished.tensors, finished.metadata
-    else:
-        tensors, metadata = _of_checkpoint(chosen[-1], finished.tensors), dict(finished.metadata)
-        metadata |= {"ss_steps": str(number), "ss_output_name": f"{config.saving.name}-step{number:08d}"}
-        for name in ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256"):
-            metadata.pop(name, None)
-    folder = to or run / "output"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / (
-        source.name if tensors is finished.tensors else f"{config.saving.name}-step{number:08d}.safetensors"
-    )
-    if path != source:
-        partial = path.with_name(f".{path.name}.partial")
-        save_file(tensors, partial, metadata)
-        partial.replace(path)
-    return {"adapter": str(path), "step": number, "modules": len(read_adapter(path).modules)}
+    return saved[int(wanted)]
 
 
-def _of_checkpoint(folder: Path, like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The checkpoint's weights under the names, in the format and with the alphas of the finished file."""
-    state = checkpoint.load(folder).adapter
-    named = {}
-    for key, value in state.items():
-        part, path = key.split("/", 1)
-        path, side = path.rsplit(".", 1)
-        name = f"lora_unet_{path}" if part == "denoiser" else f"lora_te_text_model.{path.removeprefix('text_model.')}"
-        named[f"{name.replace('.', '_')}.lora_{side}.weight"] = value
-    return {name: named[name].to(tensor.dtype) if name in named else tensor for name, tensor in like.items()}
+def _target(folder: Path, name: str, form: str, facts: RunFacts) -> tuple[Path, bool]:
+    """Where the file goes, and whether this checkpoint's own lies there; a file of another one is never replaced."""
+    ending = ENDINGS[form]
+    plain, numbered = (folder / f"{stem}{ending}" for stem in (name, f"{name}-step{facts.steps:08d}"))
+    at_end = facts.steps == facts.total_steps
+    for path in (plain, numbered):
+        own = path.exists() and _is_of(path, facts)
+        if own or (not path.exists() and (at_end or path == numbered)):
+            return path.with_name(f"{path.name}.safetensors") if form == "peft" else path, own
+    message = f"{numbered} is there already, and is not the adapter of this checkpoint."
+    raise UserError(message, "Move it away, or name another folder with --to.")
+
+
+def _is_of(path: Path, facts: RunFacts) -> bool:
+    """Whether an adapter (a file, or a folder in peft's layout) is of the very checkpoint that has these facts."""
+    for file in path.glob("*/adapter_model.safetensors") if path.is_dir() else [path]:
+        try:
+            found = read_header(file)[1]
+        except UserError:
+            return False
+        return (found.get("ss_session_id"), found.get("ss_steps")) == (facts.session, str(facts.steps))
+    return False
+
+
+def _said(report: ExportReport, facts: RunFacts) -> dict[str, Any]:
+    names = {part: "denoiser" if part == DENOISER else "text encoder" for part in report.modules}
+    read_back = f"all {sum(report.modules.values())} layers read back as trained"
+    return {
+        "adapter": str(report.path),
+        "step": facts.steps,
+        "format": f"{report.form}, {report.dtype}",
+        "modules": {names[part]: count for part, count in report.modules.items()},
+        "verified": f"{read_back}; {report.dtype} changes one by {report.rounding:.2%} at most",
+        "hash": report.hash,
+        "files": [str(file) for file in report.files],
+        "warnings": report.warnings,
+    }

@@ -2,50 +2,60 @@
 
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 from trainers.adapters.lora import Adapter
 from trainers.checkpoint import Position
 from trainers.config import TrainConfig
 from trainers.data.batches import Batches
 from trainers.data.types import Crop, Example
+from trainers.events import Event, Warned
 from trainers.export.metadata import RunFacts
-from trainers.export.writer import export
+from trainers.export.writer import export_report
 from trainers.families.base import Components, FamilySpec
+
+HASHES = "hashes.json"  # in the cache: a base of gigabytes is hashed once
 
 
 def gather(
+    config: TrainConfig,
     components: Components,
-    examples: list[Example],
-    crops: list[Crop],
+    trained: list[tuple[Example, Crop]],
     held_out: int,
     batches: Batches,
     position: Position,
     steps: int,
-    micro_steps: int,
     resolution: int,
     prediction: str,
     precision: str,
+    cache: Path,
 ) -> RunFacts:
-    """What the metadata says, from the run itself; `examples` and `crops` are those trained on."""
+    """What the metadata says at `position`, from the run itself; `trained` are the pictures that are not held out."""
     captions, repeats = defaultdict(list), {}
-    for example in examples:
+    for example, _ in trained:
         folder = example.path.parent.name
         captions[folder].append(example.caption)
         repeats[folder] = example.repeats
+    errors = [abs(c.bucket.width / c.bucket.height - e.size[0] / e.size[1]) for e, c in trained]
     return RunFacts(
         steps=position.step,
         total_steps=steps,
-        epochs=-(-micro_steps // batches.per_epoch),
-        pictures=len(examples),
+        epochs=_epochs(position.step, config, batches),
+        total_epochs=_epochs(steps, config, batches),
+        pictures=len(trained),
         held_out=held_out,
         batches_per_epoch=batches.per_epoch,
         resolution=(resolution, resolution),
-        buckets=dict(Counter((crop.bucket.width, crop.bucket.height) for crop in crops)),
+        buckets=dict(Counter((crop.bucket.width, crop.bucket.height) for _, crop in trained)),
+        aspect_error=fmean(errors) if errors else None,
         captions=dict(captions),
         folder_repeats=repeats,
         base_name=components.name,
         base_path=components.path,
+        vae_path=Path(config.model.vae).expanduser() if config.model.vae else None,
+        hash_cache=cache / HASHES,
         prediction=prediction,
         started=position.started,
         finished=time.time(),
@@ -54,8 +64,29 @@ def gather(
     )
 
 
-def write_adapter(config: TrainConfig, run: Path, adapter: Adapter, spec: FamilySpec, facts: RunFacts) -> Path:
-    """output/<name>.safetensors with its sidecars; the newest sample of the first prompt is its cover."""
-    covers = sorted((run / "samples").glob("step_*_0.png"))
+def write_adapter(
+    config: TrainConfig,
+    run: Path,
+    adapter: Adapter,
+    spec: FamilySpec,
+    facts: RunFacts,
+    emit: Callable[[Event], None],
+) -> Path:
+    """output/<name>.safetensors with its sidecars; what is doubtful about it becomes warnings of the run."""
     path = run / "output" / f"{config.saving.name}.safetensors"
-    return export(adapter, config, facts, spec, path, covers[-1] if covers else None)
+    report = export_report(adapter, config, facts, spec, path, cover(run, facts.steps))
+    for warning in report.warnings:
+        emit(Warned(warning))
+    return report.path
+
+
+def cover(run: Path, step: int) -> Path | None:
+    """The newest sample of the first prompt up to `step`; none from before the first step, which shows the base."""
+    made = {int(file.name.split("_")[1]): file for file in (run / "samples").glob("step_*_0.png")}
+    fitting = [number for number in made if 0 < number <= step]
+    return made[max(fitting)] if fitting else None
+
+
+def _epochs(steps: int, config: TrainConfig, batches: Batches) -> int:
+    """Epochs begun by then."""
+    return -(-steps * config.optimizer.accumulation // batches.per_epoch)

@@ -23,6 +23,8 @@ from trainers.data.examples import scan
 from trainers.ema import Ema
 from trainers.errors import UserError
 from trainers.events import Checkpoint, Event, Finished, Phase, Sample, Started, Step, Stopped, Validation, Warned
+from trainers.export.facts import pack
+from trainers.export.metadata import RunFacts
 from trainers.families.registry import find_family
 from trainers.finish import gather, write_adapter
 from trainers.loss import Loss
@@ -159,11 +161,20 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
                 f"This run has already done {position.step} steps, more than its {steps}.", "Start a new run."
             )
 
+    def facts() -> RunFacts:
+        trained = [(found.examples[i], crops[i]) for i in training]
+        where, how = (batches, position, steps), (resolution, noise.prediction, plan.precision)
+        return gather(config, components, trained, len(held_out), *where, *how, folders.cache)
+
     def save() -> None:
-        optimizers.averaged(optimizer, False)
+        masters = adapter.state()
+        with _weights_to_save(adapter, ema, optimizer):
+            exported = adapter.state()
+        adapter.load_state(masters)  # a schedule-free optimizer's way there and back rounds
         scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
         averages = ema.state() if ema else None
-        state = Saved(position, adapter.state(), averages, optimizer.state_dict(), schedule.state_dict(), scaler)
+        resumed = (masters, averages, optimizer.state_dict(), schedule.state_dict(), scaler)
+        state = Saved(position, *resumed, exported, pack(facts(), family.spec))
         path = checkpoint.save(folders.checkpoints, state, config.saving.keep)
         emit(Checkpoint(position.step, str(path.relative_to(folders.run))))
 
@@ -240,20 +251,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
         raise UserError("There is nothing to train: the run has no steps.", "Set schedule.steps or schedule.views.")
     emit(Phase("Writing the adapter"))
     with _weights_to_save(adapter, ema, optimizer):
-        facts = gather(
-            components,
-            [found.examples[i] for i in training],
-            [crops[i] for i in training],
-            len(held_out),
-            batches,
-            position,
-            steps,
-            position.step * config.optimizer.accumulation,
-            resolution,
-            noise.prediction,
-            plan.precision,
-        )
-        path = write_adapter(config, folders.run, adapter, family.spec, facts)
+        path = write_adapter(config, folders.run, adapter, family.spec, facts(), emit)
     if stopped:
         emit(Stopped(position.step))
     else:

@@ -15,8 +15,13 @@ SD_VERSION = {"sd15": "SD1", "sd2": "SD2", "sdxl": "SDXL"}  # A1111's and Forge'
 THUMBNAIL = 256  # pixels, as ModelSpec asks
 
 
-def write_sidecars(file: Path, config: TrainConfig, family: str, cover: Path | None) -> list[Path]:
-    """name.json as A1111, Forge and InvokeAI read it; name.png, given a picture, as every UI shows it."""
+def write_sidecars(
+    file: Path, config: TrainConfig, family: str, cover: Path | None, keep: bool = False
+) -> tuple[list[Path], list[Path]]:
+    """name.json as A1111, Forge and InvokeAI read it; name.png, given a picture, as every UI shows it.
+
+    Returns (written, left as they were): with `keep`, files that are there already may be a person's own.
+    """
     facts = {
         "description": description(config),
         "sd version": SD_VERSION.get(family, "Other"),
@@ -25,11 +30,12 @@ def write_sidecars(file: Path, config: TrainConfig, family: str, cover: Path | N
         "negative text": config.preview.negative,
         "notes": "",
     }
-    written = [_write(file.with_suffix(".json"), json.dumps(facts, ensure_ascii=False, indent=2).encode())]
+    wanted = {file.with_suffix(".json"): json.dumps(facts, ensure_ascii=False, indent=2).encode()}
     if cover and cover.exists():
         with Image.open(cover) as picture:
-            written.append(_write(file.with_suffix(".png"), _encoded(picture.convert("RGB"), "PNG")))
-    return written
+            wanted[file.with_suffix(".png")] = _encoded(picture.convert("RGB"), "PNG")
+    kept = [path for path in wanted if keep and path.exists()]
+    return [_write(path, content) for path, content in wanted.items() if path not in kept], kept
 
 
 def thumbnail(cover: Path) -> str:

@@ -1,7 +1,7 @@
 """Write an adapter file, read it back, and refuse to call it done until it holds what was trained."""
 
-import logging
 import os
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trainers.adapters.adapter import Adapter, LoraWeights, Place
+from trainers.adapters.names import pipeline_part
 from trainers.config import TrainConfig
 from trainers.errors import UserError
 from trainers.export import diffusers, kohya
@@ -22,7 +23,6 @@ from trainers.export.sidecars import thumbnail, write_sidecars
 from trainers.families.base import FamilySpec
 from trainers.memory import DTYPES
 
-log = logging.getLogger(__name__)
 NOTABLE_ROUNDING = 0.01  # of a module's delta-W
 
 
@@ -40,16 +40,6 @@ class ExportReport:
     warnings: list[str] = field(default_factory=list)
 
 
-def export(
-    adapter: Adapter, config: TrainConfig, facts: RunFacts, spec: FamilySpec, path: Path, cover: Path | None
-) -> Path:
-    """`export_report` in kohya's layout and the run's precision; returns the file."""
-    report = export_report(adapter, config, facts, spec, path, cover)
-    for warning in report.warnings:
-        log.warning("%s", warning)
-    return report.path
-
-
 def export_report(
     adapter: Adapter | Mapping[Place, LoraWeights],
     config: TrainConfig,
@@ -58,19 +48,28 @@ def export_report(
     path: Path,
     cover: Path | None = None,
     form: str = "kohya",
+    keep: bool = False,
 ) -> ExportReport:
     """Write `path` with the facts of its run in it, name.json and, given a cover, name.png beside it; verified.
+
+    `keep`: a name.json or name.png that is there already stays as it is, which is a warning of the report.
 
     Raises:
         UserError: the weights are not finite, the disk is full, or the file does not read back as what was trained.
     """
     modules = adapter.modules() if isinstance(adapter, Adapter) else adapter
     entries = metadata(config, facts, spec, path.stem)
+    damaged = False
     if cover and cover.exists():
-        entries["modelspec.thumbnail"] = thumbnail(cover)
+        try:
+            entries["modelspec.thumbnail"] = thumbnail(cover)
+        except OSError:  # the adapter is worth more than its picture
+            damaged, cover = True, None
     report = write(modules, entries, spec, path, config.saving.dtype, form)
-    if form == "kohya":
-        report.files += write_sidecars(path, config, spec.name, cover)
+    beside, kept = write_sidecars(path, config, spec.name, cover, keep)
+    report.files += beside
+    report.warnings += [f"{file.name} was there before, and was left as it is." for file in kept]
+    report.warnings += ["The newest sample cannot be read: the adapter has no cover picture."] if damaged else []
     return report
 
 
@@ -85,7 +84,7 @@ def write(
     """Write the adapter in a layout (kohya, diffusers, peft) and verify it before it appears under its name.
 
     `entries` is its metadata without hashes, which are added here. peft's layout is a folder of `path`'s name without
-    ending, with one folder per model in it. Raises UserError as `export_report` does.
+    ending, with one folder per model in it, each with hashes of its own. Raises UserError as `export_report` does.
     """
     if form not in FORMS:
         raise UserError(f"There is no adapter layout {form!r}.", f"Choose one of {', '.join(FORMS)}.")
@@ -124,22 +123,27 @@ def _one_file(tensors: dict, modules: Mapping[Place, LoraWeights], entries: dict
 
 
 def _peft(modules: Mapping[Place, LoraWeights], entries: dict, spec: FamilySpec, report: ExportReport) -> None:
+    """One folder per model, made elsewhere and verified before its files get their names."""
     report.path = report.path.with_suffix("")
-    for part in dict.fromkeys(part for part, _ in modules):
-        tensors = diffusers.peft_tensors(modules, part, DTYPES[report.dtype])
-        _refuse_broken(tensors, report.dtype)
-        folder = report.path / ("unet" if part == "denoiser" else part.replace("text_0", "text_encoder"))
-        folder.mkdir(parents=True, exist_ok=True)
-        own = {place: module for place, module in modules.items() if place[0] == part}
-        contents = {
-            "adapter_model.safetensors": save(tensors, {"format": "pt", **entries}),
-            "adapter_config.json": diffusers.peft_config(modules, part).encode(),
-        }
-        for name, content in contents.items():
-            _flushed(_partial(folder / name), content)
-            os.replace(_partial(folder / name), folder / name)
-            report.files.append(folder / name)
-        report.rounding = max(report.rounding, check_peft_folder(folder, tensors, own, report.dtype))
+    partial = _partial(report.path)
+    try:
+        for part in dict.fromkeys(part for part, _ in modules):
+            own = {place: module for place, module in modules.items() if place[0] == part}
+            tensors = diffusers.peft_tensors(modules, part, DTYPES[report.dtype])
+            _refuse_broken(tensors, report.dtype)
+            folder = partial / pipeline_part(part)
+            folder.mkdir(parents=True, exist_ok=True)
+            header = {**entries, **adapter_hashes(tensors, entries), "format": "pt"}
+            _flushed(folder / "adapter_model.safetensors", save(tensors, header))
+            _flushed(folder / "adapter_config.json", diffusers.peft_config(modules, part).encode())
+            report.rounding = max(report.rounding, check_peft_folder(folder, tensors, own, report.dtype))
+        for file in sorted(partial.glob("*/*")):
+            target = report.path / file.relative_to(partial)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
+            report.files.append(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 FORMS = {"kohya": _kohya, "diffusers": _diffusers, "peft": _peft}
