@@ -241,7 +241,7 @@ def inspect(file: Annotated[Path, typer.Argument(help="An adapter file.")], as_j
         raise UserError(f"{path} is a folder, not an adapter file.", "Name the .safetensors file in it.")
     if not path.is_file():
         raise UserError(f"There is no file {path}.", "Check the spelling.")
-    output.show(engine.inspect(path), as_json)
+    output.adapter_facts(engine.inspect(path), as_json)
 
 
 @app.command()

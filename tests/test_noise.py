@@ -4,7 +4,8 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from trainers.config import NoiseConfig
+from trainers.config import LossConfig, NoiseConfig
+from trainers.loss import WEIGHTINGS, Loss
 from trainers.noise import DdpmNoise
 
 CPU = torch.device("cpu")
@@ -30,6 +31,16 @@ def test_corruption_and_targets_are_those_of_diffusers(prediction):
 def test_snr_is_alpha_over_one_minus_alpha():
     reference = DDPMScheduler(**SD15).alphas_cumprod
     torch.testing.assert_close(noise_for().snr, reference / (1 - reference))
+
+
+def test_zero_terminal_snr_is_that_of_diffusers_and_ends_in_pure_noise():
+    scheduler = SD15 | {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    noise, reference = DdpmNoise(scheduler, NoiseConfig(), CPU), DDPMScheduler(**scheduler)
+    torch.testing.assert_close(noise.signal**2, reference.alphas_cumprod, rtol=1e-4, atol=1e-6)
+    assert noise.snr[-1] == 0
+    for weighting in WEIGHTINGS:
+        weights = Loss(LossConfig(weighting=weighting), noise.snr, noise.prediction).weights
+        assert weights is None or weights.isfinite().all()
 
 
 def test_every_batch_covers_the_range_in_equal_slices():

@@ -1,4 +1,4 @@
-"""What a run would do, found out without starting it: pictures, crops, buckets, steps."""
+"""What a run would do, found out without starting it: pictures, crops, buckets, steps, memory, time."""
 
 import math
 from collections import Counter
@@ -11,6 +11,7 @@ from trainers.data.batches import split_validation
 from trainers.data.buckets import plan as plan_crops
 from trainers.data.buckets import report as crop_report
 from trainers.data.examples import scan
+from trainers.estimate import Estimate, estimate
 from trainers.families.registry import find_family
 
 
@@ -20,12 +21,15 @@ def check(config: TrainConfig, report: Callable[[str], None]) -> dict[str, Any]:
     found = scan(config.data)
     report("Reading the base model ...")
     plan = memory.plan(config.memory)
-    components = find_family(config.model).load(config.model, plan.dtype)
+    family = find_family(config.model)
+    components = family.load(config.model, plan.dtype)
     resolution = config.data.resolution or components.resolution
     crops = plan_crops(found.examples, config.data, resolution, components.latent.factor * components.multiple)
     training, held_out = split_validation(found.examples, config.data.validation_share, config.seed)
     per_step = config.data.batch_size * config.optimizer.accumulation
     steps = config.schedule.steps or math.ceil(config.schedule.views / per_step)
+    report("Trying a step ...")
+    need = estimate(family, components, config, plan)
     buckets = Counter(f"{crop.bucket.width}x{crop.bucket.height}" for crop in crops)
     return {
         "base": components.name,
@@ -36,4 +40,26 @@ def check(config: TrainConfig, report: Callable[[str], None]) -> dict[str, Any]:
         "crops": [crop_report(example, crop) for example, crop in zip(found.examples, crops, strict=True)],
         "steps": steps,
         "views_per_picture": round(steps * per_step / len(training), 1),
+        "verdict": _verdict(need, steps),
+        "memory_gb": {
+            "peak": round(need.peak_gb, 2),
+            "free": round(need.free_gb, 2),
+            "base": round(need.weights_gb, 2),
+            "adapter_and_optimizer": round(need.adapter_gb, 2),
+            "activations": round(need.activations_gb, 2),
+        },
+        "seconds_per_step": need.seconds and round(need.seconds, 3),
     }
+
+
+def _verdict(need: Estimate, steps: int) -> str:
+    """One sentence on memory and one on time; previews and the reading of pictures come on top."""
+    if not need.fits:
+        return (
+            f"This needs about {need.peak_gb:.1f} GB of memory and {need.free_gb:.1f} GB are free. Turn on "
+            "memory.checkpointing, or lower data.batch_size or data.resolution."
+        )
+    how = "three steps were timed just now" if need.measured else "roughly: from the number of operations"
+    minutes = need.seconds * steps / 60
+    spent = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.0f} minutes" if minutes > 1.5 else "a minute"
+    return f"It fits: about {need.peak_gb:.1f} of {need.free_gb:.1f} GB. {steps} steps take about {spent} ({how})."

@@ -66,7 +66,8 @@ class Loss:
         self.measure, self.c = LOSSES[config.type], config.huber_c
         self.weights = None
         if config.weighting != "none":
-            self.weights = WEIGHTINGS[config.weighting](snr, config.snr_gamma, prediction == "v")
+            above_zero = snr.clamp(min=1e-8)  # a zero-terminal-SNR base ends in pure noise: no 0/0 there
+            self.weights = WEIGHTINGS[config.weighting](above_zero, config.snr_gamma, prediction == "v")
 
     def per_sample(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Unweighted error of each picture: [B, C, h, w] x2 -> [B], fp32."""

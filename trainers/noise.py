@@ -19,7 +19,15 @@ def alphas_cumprod(scheduler: dict) -> Tensor:
             betas = torch.linspace(low, high, steps, dtype=torch.float32)
         case other:
             raise ValueError(f"beta schedule {other}")
-    return torch.cumprod(1 - betas, dim=0)
+    alphas = torch.cumprod(1 - betas, dim=0)
+    return _to_zero_snr(alphas) if scheduler.get("rescale_betas_zero_snr") else alphas
+
+
+def _to_zero_snr(alphas: Tensor) -> Tensor:
+    """Shift and scale sqrt(alpha-bar) so that the last is 0 and the first stays [Lin et al. 2024, algorithm 1]."""
+    roots = alphas.sqrt()
+    first, last = roots[0], roots[-1]
+    return ((roots - last) * first / (first - last)) ** 2
 
 
 class DdpmNoise:

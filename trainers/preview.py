@@ -52,7 +52,10 @@ def sample(
             module.eval().to(device)
         tokens = tuple(t.to(device) for t in family.tokenize(components, [*prompts, config.negative]))
         embeds = family.encode_text(components.text_encoders, tokens, clip_skip).embeds.to(dtype)
-        scheduler = DDIMScheduler.from_config(components.scheduler, clip_sample=False)
+        options = {"clip_sample": False}
+        if components.scheduler.get("rescale_betas_zero_snr"):
+            options["timestep_spacing"] = "trailing"  # such a base is asked about pure noise first
+        scheduler = DDIMScheduler.from_config(components.scheduler, **options)
         scheduler.set_timesteps(config.sampling_steps, device=device)
         pictures = []
         for i, one in enumerate(seeds):

@@ -117,7 +117,7 @@ class LeanLinear(Lean, Linear):
         dropout = self.lora_dropout[NAME]
         dropping = self.training and isinstance(dropout, nn.Dropout)
         plain = type(base) is nn.Linear and x.dtype == down.dtype == base.weight.dtype
-        if plain and not dropping and not torch.is_autocast_enabled(x.device.type):
+        if plain and not dropping and not autocast_on(x):
             return LoraLinear.apply(x, base.weight, base.bias, down, up)
         y = base(x)
         hidden = F.linear(dropout(x).to(down.dtype), down)
@@ -134,6 +134,10 @@ class LeanConv2d(Lean, Conv2d):
         x = self.lora_dropout[NAME](x).to(down.dtype)
         hidden = F.conv2d(x, down, None, base.stride, base.padding, base.dilation)
         return y + F.conv2d(hidden, up).to(y.dtype)
+
+
+def autocast_on(x: Tensor) -> bool:
+    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)  # meta knows no autocast
 
 
 def dtype_of(layer: LoraLayer) -> torch.dtype:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trainers.adapters.adapter_file import AdapterFile, module_shapes, read_adapter, stray_keys
+from trainers.export.embedded import fits_embedded
 from trainers.export.hashes import hash_of_file
 from trainers.export.verify import UiVerdict, text_width, verdicts
 from trainers.families.base import Components
@@ -23,6 +24,11 @@ SHOWN = (
     "lora_darkroom.version",
 )
 WIDTHS = {768: "sd15", 1024: "sd2", 1280: "sdxl", 2048: "sdxl"}  # input of attn2 to_k
+EMBEDDED_SAID = (
+    "made for the small base that comes with Darkroom, and loads there: in `darkroom sample`, and in diffusers with "
+    "that base. A1111, ComfyUI and their like open no base this small; adapters that you train on a Stable "
+    "Diffusion 1.5 model load in them all."
+)
 FEW = 5  # unmatched keys shown per UI
 
 
@@ -36,26 +42,37 @@ def inspect(path: Path, components: Components | None = None) -> dict[str, Any]:
     stray = stray_keys(file.tensors, layers) if file.type == "LoRA" else []
     shapes = module_shapes(components) if components else None
     judged = verdicts(file.tensors, file.metadata, shapes)
+    embedded = file.type == "LoRA" and fits_embedded(layers)
     facts = {
         "file": str(path),
         "type": f"{file.type}, {_layout(file)} layout",
-        "family": _family(file),
+        "family": "Darkroom's small teaching base" if embedded else _family(file),
         "rank": _counts(layer.rank for layer in layers.values()),
-        "alpha": _counts(layer.alpha for layer in layers.values()) if _has_alpha(file) else "none: scale 1",
+        "alpha": _alpha(file),
         "dtype": _one(_counts(str(t.dtype).removeprefix("torch.") for t in file.tensors.values())),
         "modules": dict(Counter("text encoder" if _is_text(name) else "denoiser" for name in layers)),
         "hash": _hash(file),
         "metadata": {key: file.metadata[key] for key in SHOWN if file.metadata.get(key, "None") not in ("None", "")},
-        "interfaces": {verdict.ui: _said(verdict) for verdict in judged} or "not known for this family",
+        "interfaces": EMBEDDED_SAID if embedded else _interfaces(file, judged),
     }
-    unmatched = {v.ui: list(v.unmatched[:FEW]) for v in judged if v.unmatched}
+    partly = [
+        v for v in judged if not embedded and 0 < len(v.unmatched) < len(file.tensors)
+    ]  # all: the reason says why
+    unmatched = {v.ui: list(v.unmatched[:FEW]) for v in partly}
     return facts | ({"unknown keys": stray} if stray else {}) | ({"unmatched keys": unmatched} if unmatched else {})
+
+
+def _interfaces(file: AdapterFile, judged: list[UiVerdict]) -> dict[str, str] | str:
+    if _layout(file) == "peft":
+        return {"peft": "loads: name its folder to PeftModel.from_pretrained"} | {v.ui: _said(v) for v in judged}
+    return {verdict.ui: _said(verdict) for verdict in judged} or "not known for this family"
 
 
 def _said(verdict: UiVerdict) -> str:
     """`loads`, `loads in part: ...` or `does not load: ...`."""
     head = {"whole": "loads", "partly": "loads in part", "no": "does not load"}[verdict.loads]
-    count = f"{len(verdict.unmatched)} keys unmatched" if verdict.loads == "partly" and verdict.unmatched else ""
+    amount = len(verdict.unmatched)
+    count = f"{amount} key{'s' * (amount > 1)} unmatched" if verdict.loads == "partly" and amount else ""
     reasons = "; ".join(part for part in (count, verdict.why) if part)
     return f"{head}: {reasons}" if reasons else head
 
@@ -82,8 +99,15 @@ def _hash(file: AdapterFile) -> str:
     return "true" if stored == hash_of_file(file.path) else "FALSE: the file was changed after it was written"
 
 
-def _has_alpha(file: AdapterFile) -> bool:
-    return any(key.endswith(".alpha") for key in file.tensors) or "lora_adapter_metadata" in file.metadata
+def _alpha(file: AdapterFile) -> dict | str:
+    """Alphas and how many layers have them; layers without one are scaled by 1 everywhere."""
+    own = {name for name in file.layers if f"{name}.alpha" in file.tensors}
+    if "lora_adapter_metadata" in file.metadata:
+        own = set(file.layers)
+    elif not own:
+        beside = _layout(file) == "peft" and (file.path.parent / "adapter_config.json").is_file()
+        return "in adapter_config.json" if beside else "none: scale 1"
+    return _counts(layer.alpha if name in own else "none: scale 1" for name, layer in file.layers.items())
 
 
 def _is_text(name: str) -> bool:

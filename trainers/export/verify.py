@@ -123,7 +123,8 @@ def _judge(
     if len(unmatched) == len(tensors):
         return UiVerdict(rules.ui, "no", unmatched, _cause(rules, layers, names))
     if len(unmatched) > rules.tolerates:
-        return UiVerdict(rules.ui, "no", unmatched, "it refuses a file with so many keys that it does not know")
+        amount = f"more than {rules.tolerates:.0f} keys" if rules.tolerates else "any key"
+        return UiVerdict(rules.ui, "no", unmatched, f"it refuses a file with {amount} that it does not know")
     if not any(names[name][0] == DENOISER for name in good) and any(_is_unet(name) for name in layers):
         return UiVerdict(rules.ui, "partly", unmatched, "it uses the text encoder's part only")
     why = _remark(rules, metadata, layers, checked)
