@@ -82,7 +82,7 @@ def test_diffusers_loads_the_delta_that_was_trained(tmp_path, form, dtype):
 
 def test_peft_loads_its_own_layout(adapter, tmp_path):
     report = write(adapter, tmp_path / "a.safetensors", "fp32", "peft")
-    assert report.path == tmp_path / "a" and {f.parent.name for f in report.files} == {"unet", "text_encoder"}
+    assert report.path == tmp_path / "a" and {f.name for f in report.path.iterdir()} == {"unet", "text_encoder"}
     for part, name, model in (("denoiser", "unet", "denoiser"), ("text_0", "text_encoder", "text")):
         components = tiny_components()
         base = components.denoiser if model == "denoiser" else components.text_encoders[0]
