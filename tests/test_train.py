@@ -113,7 +113,7 @@ def test_training_lowers_the_loss_on_its_own_pictures(tmp_path, base, pictures):
         base,
         pictures,
         60,
-        preview={"every": 1, "sampling_steps": 1, "prompts": ["zib"]},
+        preview={"every": 10, "sampling_steps": 1, "prompts": ["zib"]},
         data={"caption_dropout": 0.0},
     )
     losses = [e.train_loss for e in seen if isinstance(e, events.Validation)]

@@ -1,5 +1,6 @@
 """One optimizer step: the part of a run that repeats, and that `darkroom bench` times."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -7,10 +8,16 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from trainers import optimizers
+from trainers.adapters.adapter import Adapter
+from trainers.config import TrainConfig
 from trainers.ema import Ema
-from trainers.families.base import Family
+from trainers.events import Adjusted
+from trainers.families.base import Components, Family
 from trainers.loss import Loss
+from trainers.memory import Plan
 from trainers.noise import DdpmNoise
+from trainers.schedules import build_schedule
 from trainers.stores import Feed
 
 STREAM = 1 << 32  # micro-steps per seed: every one has a random stream of its own
@@ -76,3 +83,44 @@ class TrainingStep:
         self.total.zero_()
         self._counted = 0
         return mean
+
+
+def build_step(
+    config: TrainConfig,
+    plan: Plan,
+    family: Family,
+    components: Components,
+    adapter: Adapter,
+    feed: Feed,
+    steps: int,
+    report: Callable[[Adjusted], None],
+) -> TrainingStep:
+    """The step that the settings describe, its optimizer and schedule at their start; `steps` is the run's length."""
+    accelerator = Accelerator(
+        cpu=plan.device.type == "cpu",
+        mixed_precision="fp16" if plan.precision == "fp16" else "no",  # for the gradient scaler; we cast the weights
+        gradient_accumulation_steps=config.optimizer.accumulation,
+    )
+    parameters = [*adapter.denoiser_parameters(), *adapter.text_parameters()]
+    groups = optimizers.parameter_groups(adapter.denoiser_parameters(), adapter.text_parameters(), config.optimizer)
+    optimizer, adjusted = optimizers.build_optimizer(groups, config.optimizer, plan.device)
+    if adjusted:
+        report(adjusted)
+    schedule = build_schedule(config.schedule, optimizer, steps)
+    noise = DdpmNoise(components.scheduler, config.noise, plan.device)
+    return TrainingStep(
+        feed=feed,
+        noise=noise,
+        loss=Loss(config.loss, noise.snr, noise.prediction),
+        family=family,
+        denoiser=components.denoiser,
+        dtype=plan.dtype,
+        accelerator=accelerator,
+        optimizer=accelerator.prepare(optimizer),
+        schedule=schedule,
+        parameters=parameters,
+        clip_norm=config.optimizer.clip_norm,
+        accumulation=config.optimizer.accumulation,
+        seed=config.seed,
+        ema=Ema(parameters, config.optimizer.ema_decay) if config.optimizer.ema else None,
+    )

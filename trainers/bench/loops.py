@@ -5,21 +5,16 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from diffusers import DDPMScheduler
 from peft import LoraConfig, inject_adapter_in_model
 
-from trainers import optimizers
 from trainers.adapters.registry import ADAPTERS
 from trainers.config import TrainConfig
 from trainers.data.batches import Batches
 from trainers.data.types import Bucket, Crop
 from trainers.families.base import Components, Family
-from trainers.loss import Loss
 from trainers.memory import Plan
-from trainers.noise import DdpmNoise
-from trainers.schedules import build_schedule
-from trainers.step import TrainingStep
+from trainers.step import TrainingStep, build_step
 from trainers.stores import Feed, LatentStore, TextStore
 
 PICTURES = 8
@@ -47,30 +42,11 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     crop = Crop(bucket, (bucket.width, bucket.height), 0, 0, 0.0)
     batches = Batches([crop] * PICTURES, [1] * PICTURES, config.data.batch_size, config.seed)
-    accelerator = Accelerator(cpu=device.type == "cpu", gradient_accumulation_steps=config.optimizer.accumulation)
-    groups = optimizers.parameter_groups(adapter.denoiser_parameters(), adapter.text_parameters(), config.optimizer)
-    optimizer, _ = optimizers.build_optimizer(groups, config.optimizer, device)
-    schedule = build_schedule(config.schedule, optimizer, max(steps, 100))
-    noise = DdpmNoise(components.scheduler, config.noise, device)
     if config.memory.checkpointing:
         components.denoiser.enable_gradient_checkpointing()
     adapter.train()
-    return TrainingStep(
-        feed=Feed(batches, list(range(PICTURES)), latents, text, captions, config),
-        noise=noise,
-        loss=Loss(config.loss, noise.snr, noise.prediction),
-        family=family,
-        denoiser=components.denoiser,
-        dtype=plan.dtype,
-        accelerator=accelerator,
-        optimizer=accelerator.prepare(optimizer),
-        schedule=schedule,
-        parameters=[*adapter.denoiser_parameters(), *adapter.text_parameters()],
-        clip_norm=config.optimizer.clip_norm,
-        accumulation=config.optimizer.accumulation,
-        seed=config.seed,
-        ema=None,
-    )
+    feed = Feed(batches, list(range(PICTURES)), latents, text, captions, config)
+    return build_step(config, plan, family, components, adapter, feed, max(steps, 100), lambda adjusted: None)
 
 
 class BareLoop:

@@ -1,0 +1,140 @@
+"""What a run leaves behind while it trains: checkpoints, previews, validation losses; at the end its adapter file."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainers import checkpoint, optimizers, preview
+from trainers.adapters.adapter import Adapter
+from trainers.checkpoint import Position, Saved
+from trainers.config import TrainConfig
+from trainers.errors import UserError
+from trainers.events import Checkpoint, Event, Sample, Validation, Warned
+from trainers.export.facts import pack
+from trainers.export.metadata import RunFacts
+from trainers.families.base import Components
+from trainers.finish import write_adapter
+from trainers.step import TrainingStep
+from trainers.validate import Validator
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a run keeps its things; `cache` is shared by all runs."""
+
+    run: Path
+    cache: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.run / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        return self.run / "samples"
+
+    def asked(self, word: str) -> bool:
+        """Whether the app put a file of that name into control/."""
+        return (self.run / "control" / word).exists()
+
+
+@dataclass
+class Outputs:
+    """Writes each kind of output on demand, from the adapter as a file would hold it."""
+
+    config: TrainConfig
+    folders: Folders
+    emit: Callable[[Event], None]
+    components: Components
+    adapter: Adapter
+    step: TrainingStep
+    position: Position
+    held_out: list[int]
+    prompts: list[str]
+    resolution: int
+    facts: Callable[[Position], RunFacts]
+
+    def resume(self) -> bool:
+        """Put everything back as the newest checkpoint has it; False when there is none."""
+        earlier = checkpoint.list_checkpoints(self.folders.checkpoints)
+        if not earlier:
+            return False
+        saved, step = checkpoint.load(earlier[-1]), self.step
+        self.position = saved.position
+        self.adapter.load_state(saved.adapter)
+        step.optimizer.load_state_dict(saved.optimizer)
+        step.schedule.load_state_dict(saved.schedule)
+        if step.ema and saved.ema:
+            step.ema.load_state(saved.ema)
+        if step.accelerator.scaler and saved.scaler:
+            step.accelerator.scaler.load_state_dict(saved.scaler)
+        return True
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        step, masters = self.step, self.adapter.state()
+        with self._as_exported():
+            exported = self.adapter.state()
+        self.adapter.load_state(masters)  # a schedule-free optimizer's way there and back rounds
+        scaler = step.accelerator.scaler.state_dict() if step.accelerator.scaler else None
+        averages = step.ema.state() if step.ema else None
+        resumed = (masters, averages, step.optimizer.state_dict(), step.schedule.state_dict(), scaler)
+        state = Saved(self.position, *resumed, exported, pack(self.facts(self.position), step.family.spec))
+        path = checkpoint.save(self.folders.checkpoints, state, self.config.saving.keep)
+        self.emit(Checkpoint(self.position.step, str(path.relative_to(self.folders.run))))
+
+    def preview(self) -> None:
+        """Sample every prompt; a failure is a warning, since the training is worth more."""
+        try:
+            pictures = self._sampled()
+            paths = preview.save_pictures(pictures, self.folders.samples, self.position.step)
+            for prompt, path in zip(self.prompts, paths, strict=True):
+                self.emit(Sample(self.position.step, prompt, str(path.relative_to(self.folders.run))))
+        except Exception as error:
+            log.exception("preview failed")
+            hint = f"Training goes on. ({type(error).__name__}: {error})"
+            self.emit(Warned("The preview pictures could not be made.", hint))
+
+    def validate(self) -> None:
+        """Measure the held-out pictures, where the run has any."""
+        if self.held_out:
+            step = self.step
+            how = (step.noise, step.loss, step.family, step.denoiser, step.seed)
+            with self._as_exported():
+                losses = Validator(step.feed, self.held_out, *how).measure(step.feed.text, step.dtype)
+            self.emit(Validation(self.position.step, *losses))
+
+    def write(self) -> Path:
+        """Write and verify the adapter file; returns its path."""
+        if self.position.step == 0:
+            raise UserError("There is nothing to train: the run has no steps.", "Set schedule.steps or schedule.views.")
+        facts = self.facts(self.position)
+        with self._as_exported():
+            return write_adapter(self.config, self.folders.run, self.adapter, self.step.family.spec, facts, self.emit)
+
+    def _sampled(self) -> list:
+        settings, device = self.config.preview, self.step.feed.text.device
+        with self._as_exported():
+            return preview.sample(
+                self.step.family,
+                self.components,
+                self.prompts,
+                settings,
+                self.config.model.clip_skip,
+                device,
+                self.resolution,
+            )
+
+    @contextmanager
+    def _as_exported(self) -> Iterator[None]:
+        """Inside, the adapter holds what a file would hold: eval mode, averaged where the run averages."""
+        self.adapter.eval()
+        optimizers.averaged(self.step.optimizer, True)
+        with self.step.ema.swapped() if self.step.ema else nullcontext():
+            yield
+        optimizers.averaged(self.step.optimizer, False)
+        self.adapter.train()
