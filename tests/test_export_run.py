@@ -117,7 +117,7 @@ def test_the_newest_checkpoint_is_the_finished_file(done):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("step", [2, 4])
-def test_any_checkpoint_goes_into_any_layout_without_the_finished_file_base_and_pictures(done, form, step):
+def test_any_checkpoint_goes_into_any_layout_without_the_finished_file_base_and_pictures(done, pictures, form, step):
     shutil.rmtree(done / "output")
     config = config_io.load(done / "config.toml")
     gone = {"model": {"base": "/gone"}, "data": {"folders": ["/gone"]}}
@@ -141,7 +141,7 @@ def test_any_checkpoint_goes_into_any_layout_without_the_finished_file_base_and_
         assert entries["modelspec.hash_sha256"] == f"0x{entries['sshs_model_hash']}"
         assert len(entries["sshs_legacy_hash"]) == 8
         assert entries["modelspec.thumbnail"].startswith("data:image")
-        assert json.loads(entries["ss_dataset_dirs"])["pictures0"]["img_count"] == 5
+        assert json.loads(entries["ss_dataset_dirs"])[pictures.name]["img_count"] == 5
         assert json.loads(entries["ss_bucket_info"])["mean_img_ar_error"] > 0
     with Image.open(done / "there" / f"{name}.png") as cover:
         with Image.open(done / "samples" / f"step_{step:06d}_0.png") as sample:

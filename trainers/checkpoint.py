@@ -6,7 +6,6 @@ file of that step it has facts.json and, where the run averages, exported.safete
 and renamed, so that a half-written one is never taken for whole.
 """
 
-import errno
 import json
 import os
 import shutil
@@ -15,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainers.errors import UserError
+from trainers.errors import UserError, disk_error
 
 FORMAT = 1
 
@@ -64,9 +64,9 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
             _flush(file)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
         shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, RuntimeError) or error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, RuntimeError) or disk_error(error):
             free = shutil.disk_usage(folder if folder.exists() else folder.parent).free / 2**20
             message = (
                 f"The checkpoint of step {saved.position.step} could not be saved: {free:.0f} MB are free in {folder}."

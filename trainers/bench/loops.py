@@ -60,7 +60,7 @@ class BareLoop:
         self.parameters = [p for p in self.denoiser.parameters() if p.requires_grad]
         for parameter in self.parameters:
             parameter.data = parameter.data.float()
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=config.optimizer.rate)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=config.optimizer.rate, fused=True)
         self.scheduler = DDPMScheduler.from_config(components.scheduler)
         side = (config.data.resolution or components.resolution) // components.latent.factor
         shape = (config.data.batch_size, components.latent.channels, side, side)

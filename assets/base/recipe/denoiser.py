@@ -9,20 +9,12 @@ import training
 from captions import caption
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from pictures import Picture, flatten, load, pictures, words
-from PIL import Image
 from tokenizer import build_tokenizer
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 LENGTH = 32  # tokens
 WIDTH = 128  # of the text encoder and the cross-attention
-PROMPTS = ["a noto style cat face", "a twemoji style cat face", "a noto style rocket", "a twemoji style rocket"]
-PROMPTS += [
-    "a noto style slice of pizza",
-    "a twemoji style octopus",
-    "a noto style strawberry",
-    "a twemoji style guitar",
-]
 
 
 def build_unet() -> UNet2DConditionModel:
@@ -143,7 +135,7 @@ def train(packages: Path, out: Path, steps: int, batch: int, peak: float, report
 
 
 def export(out: Path, tokenizer, vae, unet, text_encoder, scheduler) -> None:  # noqa: ANN001
-    """Write the fp16 pipeline folder and a row of samples."""
+    """Write the fp16 pipeline folder."""
     parts = {"vae": vae, "unet": unet, "text_encoder": text_encoder}
     parts = {
         name: type(m).from_config(m.config) if name != "text_encoder" else type(m)(m.config)
@@ -160,14 +152,6 @@ def export(out: Path, tokenizer, vae, unet, text_encoder, scheduler) -> None:  #
         requires_safety_checker=False,
     )
     pipe.save_pretrained(out / "model")
-    pipe.to(torch.float32)
-    pipe.set_progress_bar_config(disable=True)
-    random = [torch.Generator().manual_seed(7 + i) for i in range(len(PROMPTS))]
-    images = pipe(PROMPTS, height=64, width=64, num_inference_steps=20, guidance_scale=4.0, generator=random).images
-    row = Image.new("RGB", (128 * len(images), 128), "white")
-    for i, image in enumerate(images):
-        row.paste(image.resize((128, 128), Image.Resampling.LANCZOS), (128 * i, 0))
-    row.save(out / "row.png")
 
 
 if __name__ == "__main__":
