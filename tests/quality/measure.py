@@ -38,10 +38,9 @@ class Quality:
 
 
 def measure(
-    base: Path, packages: Path, judge: Judge, adapter: Path | None, how: Sampling, style: str = "fluent"
+    base: Path, packages: Path, judge: Judge, adapter: Path | None, how: Sampling, words: list[str], style: str
 ) -> tuple[Quality, Tensor]:
-    """The figures, and the 64 samples [64, 3, 64, 64] in the order of the held-out words."""
-    words = renderings.held_out_words()
+    """The figures, and the samples [N, 3, 64, 64] in the order of the N words."""
     files = renderings.drawings(packages)
     number = renderings.STYLES.index(style)
     truth = renderings.load([files[word][number] for word in words])
@@ -90,6 +89,9 @@ def main() -> None:
     parser.add_argument("--adapter", type=Path, help=".safetensors file")
     parser.add_argument("--strength", type=float, default=1.0)
     parser.add_argument("--style", choices=renderings.STYLES, default="fluent")
+    parser.add_argument(
+        "--words", choices=("held-out", "tuning"), default="held-out", help="tuning: to choose settings"
+    )
     parser.add_argument("--judge", type=Path, default=Path("build/judge.pt"), help="trained and kept there if missing")
     parser.add_argument("--out", type=Path, help="folder for the contact sheets and quality.json")
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="several give one line each")
@@ -100,13 +102,16 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     judge = trained_judge(arguments.packages, arguments.judge)
+    tuning = arguments.words == "tuning"
+    words = renderings.tuning_words(arguments.packages) if tuning else renderings.held_out_words()
     rows = []
     for seed in arguments.seed:
         how = Sampling(arguments.steps, arguments.guidance, seed, strength=arguments.strength, device=arguments.device)
-        quality, samples = measure(arguments.base, arguments.packages, judge, arguments.adapter, how, arguments.style)
+        paths = (arguments.base, arguments.packages)
+        quality, samples = measure(*paths, judge, arguments.adapter, how, words, arguments.style)
         rows.append(asdict(quality))
         if arguments.out:
-            save_samples(samples, renderings.held_out_words(), arguments.out / f"seed_{seed}")
+            save_samples(samples, words, arguments.out / f"seed_{seed}")
     if arguments.out:
         (arguments.out / "quality.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     for row in rows:

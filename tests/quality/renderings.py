@@ -10,11 +10,21 @@ from torch import Tensor
 STYLES = ("noto", "twemoji", "fluent")  # the order of the judge's outputs; the base never saw the last
 RECIPE = Path(__file__).parents[2] / "assets" / "base" / "recipe"
 SIZE, DRAWN = 64, 56  # pixels
+COUNT = 64  # words of a measurement
 
 
 def held_out_words() -> list[str]:
     """The 64 words every quality figure is measured on. The base knows them, in the first two styles only."""
     return _lines(RECIPE / "held_out.txt")
+
+
+def tuning_words(packages: Path) -> list[str]:
+    """64 other words, neither held out nor in the sample concept: what presets are chosen on."""
+    concept = RECIPE.parents[1] / "concepts" / "fluent"
+    shown = {file.read_text(encoding="utf-8").strip().removeprefix("a fluent style ") for file in concept.glob("*.txt")}
+    known = drawings(packages).keys() - shown - set(held_out_words())
+    free = [word for word in base_words() if word in known]
+    return free[:: len(free) // COUNT][:COUNT]
 
 
 def base_words() -> list[str]:
