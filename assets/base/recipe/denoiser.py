@@ -111,7 +111,8 @@ def train(packages: Path, out: Path, steps: int, batch: int, peak: float, report
         noise = torch.randn(latents.shape, generator=generator).to(device)
         t = timesteps(batch, generator).to(device)
         texts = [caption(found[i], generator) for i in chosen.tolist()]
-        ids = tokenizer(texts, padding="max_length", max_length=LENGTH, return_tensors="pt").input_ids.to(device)
+        encoded = tokenizer(texts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt")
+        ids = encoded.input_ids.to(device)
         noisy, target = scheduler.add_noise(latents, noise, t), scheduler.get_velocity(latents, noise, t)
         embeds = text_encoder(ids).last_hidden_state
         prediction = unet(noisy.contiguous(memory_format=torch.channels_last), t, embeds).sample
