@@ -82,6 +82,12 @@ def test_a_larger_batch_needs_more_and_checkpointing_less(base):
     assert large.adapter_gb == small.adapter_gb > 0
 
 
+def test_every_way_of_showing_pictures_can_be_timed(base):
+    shown = {"flip": True, "caption_dropout": 0.5, "shuffle_tags": True}
+    need, *_ = counted(base, data=shown, adapter={"text_encoder": True})
+    assert need.measured and need.seconds > 0
+
+
 def test_what_does_not_fit_says_so(base):
     need, *_ = counted(base)
     assert need.fits and not replace(need, free_gb=need.peak_gb / 2).fits

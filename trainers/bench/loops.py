@@ -30,7 +30,8 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
     latents = LatentStore(1.0, device)
     for i in range(PICTURES):
         mean = torch.randn(latent.channels, side, side, generator=generator)
-        latents.add(i, False, bucket, mean, torch.full_like(mean, -10.0))
+        for mirrored in {False, config.data.flip}:
+            latents.add(i, mirrored, bucket, mean, torch.full_like(mean, -10.0))
     latents.seal()
     captions = [[f"a picture of thing {i}"] for i in range(PICTURES)]
     text = TextStore([*(c[0] for c in captions), ""], family, components, config.model.clip_skip, device)
