@@ -1,7 +1,7 @@
 """Will it fit, and how long: the memory and the seconds of one training step, before a run starts.
 
 Memory is counted on the meta device, where tensors have shapes and no storage: every allocation of a real forward and
-backward pass is followed until it is freed. Seconds are measured with two real steps where those are cheap and fit;
+backward pass is followed until it is freed. Seconds are measured with real steps where those are cheap and fit;
 else they follow from the operation count and the speed of this device.
 """
 
