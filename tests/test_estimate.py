@@ -91,3 +91,12 @@ def test_every_way_of_showing_pictures_can_be_timed(base):
 def test_what_does_not_fit_says_so(base):
     need, *_ = counted(base)
     assert need.fits and not replace(need, free_gb=need.peak_gb / 2).fits
+
+
+def test_output_preservation_is_in_the_operations(base):
+    plain, *_ = counted(base)
+    often, *_ = counted(base, loss={"preservation": 1, "preservation_every": 1})
+    seldom, *_ = counted(base, loss={"preservation": 1, "preservation_every": 10})
+    extra = often.tflop / plain.tflop - 1
+    assert 1.4 < extra < 1.6  # once more forward and backward, and one forward of the base: about half of these
+    assert seldom.tflop / plain.tflop - 1 == pytest.approx(extra / 10)

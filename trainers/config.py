@@ -98,6 +98,12 @@ class DataConfig(Section):
     )
     shuffle_tags: bool = setting(False, "Shuffle tags", "Reorder comma-separated tags each time; not for sentences.")
     keep_tokens: int = setting(1, "Keep tags", "The first so many tags stay in place when shuffling.", ge=0, le=100)
+    class_words: Lines = setting(
+        (),
+        "Class words",
+        "What the base knows of this kind (`woman`, `oil painting`): they take the trigger word's place in captions "
+        "when the base's output is preserved; empty leaves its place empty.",
+    )
     caption_dropout: Share = setting(0.0, "Caption dropout", "Share of views trained with an empty caption.")
     validation_share: Share = setting(
         0.1, "Held-out share", "Pictures kept out to measure the validation loss; none below 8 pictures.", lt=1
@@ -122,6 +128,21 @@ class LossConfig(Section):
     weighting: str = setting("min_snr", "Weighting", "How much each noise level counts.")
     snr_gamma: float = setting(
         5.0, "Min-SNR gamma", "Upper bound of the signal-to-noise weight; 5 in the paper.", gt=0, le=100
+    )
+    preservation: float = setting(
+        0.0,
+        "Output preservation",
+        "Weight of a second loss that keeps what is drawn without the trigger word as the base draws it; 0 is off.",
+        ge=0,
+        le=100,
+    )
+    preservation_every: int = setting(
+        4,
+        "Preserve every",
+        "Batches from one such loss to the next; its weight grows with it, so that the balance stays.",
+        unit="batches",
+        ge=1,
+        le=1000,
     )
 
 

@@ -46,21 +46,25 @@ class Estimate:
 
 def estimate(family: Family, components: Components, config: TrainConfig, plan: memory.Plan) -> Estimate:
     """Count a step; then time it where it fits. Leaves the components with an adapter on them: use them no further."""
-    adapter, activations, flops = _count(family, components, config, plan.dtype)
+    adapter, activations, flops, preserving = _count(family, components, config, plan.dtype)
+    flops *= preserving
     weights = _resident(components, config, plan.device)
     peak = weights + adapter + activations + (LIBRARIES if plan.device.type == "cpu" else 0.3)
     free = _free(plan.device)
     seconds, measured = None, False
     if peak < free:
         measured = flops < CHEAP or plan.device.type != "cpu"
-        seconds = _timed(family, components, config, plan) if measured else flops / _speed(plan)
+        seconds = _timed(family, components, config, plan) * preserving if measured else flops / _speed(plan)
     return Estimate(peak, free, weights, activations, adapter, flops / 1e12, seconds, measured)
 
 
 def _count(
     family: Family, components: Components, config: TrainConfig, dtype: torch.dtype
-) -> tuple[float, float, float]:
-    """GB that the adapter keeps, GB that a step has alive at its peak, floating-point operations of a step."""
+) -> tuple[float, float, float, float]:
+    """GB that the adapter keeps, GB that a step has alive at its peak, floating-point operations of a step.
+
+    Last, how many times as much a step costs with output preservation, in the mean.
+    """
     hollow = replace(
         components,
         denoiser=_hollow(components.denoiser, dtype),
@@ -83,10 +87,12 @@ def _count(
         conditioning = Conditioning(embeds.to(dtype))
         timesteps = torch.zeros(count, dtype=torch.long, device="meta")
         prediction = family.denoise(hollow.denoiser, latents.to(dtype), timesteps, conditioning)
+        forward = flops.get_total_flops() + attention.flops
         (prediction.float() - latents).pow(2).mean().backward()
     per_weight = 2 + (1 if "8bit" in config.optimizer.type.lower() else 2) + config.optimizer.ema
-    total = (flops.get_total_flops() + attention.flops) * config.optimizer.accumulation
-    return kept * per_weight / GB, max(0, live.peak - kept) / GB, total
+    total = flops.get_total_flops() + attention.flops
+    again = 1 + (total + forward) / total / config.loss.preservation_every if config.loss.preservation else 1.0
+    return kept * per_weight / GB, max(0, live.peak - kept) / GB, total * config.optimizer.accumulation, again
 
 
 def _hollow(model: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -114,8 +120,9 @@ def _free(device: torch.device) -> float:
 
 
 def _timed(family: Family, components: Components, config: TrainConfig, plan: memory.Plan) -> float:
-    """Median seconds of three steps after one that sets things up."""
-    step = engine_step(family, components, config, plan, steps=4)
+    """Median seconds of three steps, without output preservation, after one that sets things up."""
+    plain = config.model_copy(update={"loss": config.loss.model_copy(update={"preservation": 0.0})})
+    step = engine_step(family, components, plain, plan, steps=4)
     seconds = []
     for number in range(4):
         start = time.perf_counter()

@@ -13,14 +13,16 @@ from trainers.adapters.adapter import Adapter
 from trainers.config import TrainConfig
 from trainers.ema import Ema
 from trainers.events import Adjusted
-from trainers.families.base import Components, Family
+from trainers.families.base import Components, Conditioning, Family
 from trainers.loss import Loss
 from trainers.memory import Plan
 from trainers.noise import DdpmNoise
+from trainers.preservation import Preservation
 from trainers.schedules import build_schedule
 from trainers.stores import Feed
 
 STREAM = 1 << 32  # micro-steps per seed: every one has a random stream of its own
+Seen = tuple[list[int], Tensor, Tensor]  # pictures, noisy latents [B, C, h, w], timesteps [B]
 
 
 @dataclass
@@ -41,6 +43,7 @@ class TrainingStep:
     accumulation: int
     seed: int
     ema: Ema | None
+    preservation: Preservation | None
     total: Tensor = field(init=False)  # sum of micro-step losses since the last `mean_loss`, on the device
     _generator: torch.Generator = field(init=False)
     _counted: int = 0
@@ -52,9 +55,11 @@ class TrainingStep:
     def __call__(self, step: int) -> None:
         """Do step number `step` (from 0); its data, noise and dropout follow from (seed, step) alone. No host sync."""
         for micro_step in range(step * self.accumulation, (step + 1) * self.accumulation):
-            error = self.micro_step(micro_step)
+            error, seen = self.micro_step(micro_step)
             self.accelerator.backward(error)  # divides by the accumulation, scales fp16
             self.total += error.detach()
+            if self.preservation and self.preservation.due(micro_step):
+                self.accelerator.backward(self.preservation(micro_step, *seen))
         if self.clip_norm:
             self.accelerator.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()
@@ -64,8 +69,8 @@ class TrainingStep:
             self.ema.update(step + 1)
         self._counted += self.accumulation
 
-    def micro_step(self, number: int) -> Tensor:
-        """The loss of one micro-batch: timesteps, noise, target, prediction, weighted error."""
+    def micro_step(self, number: int) -> tuple[Tensor, Seen]:
+        """The loss of one micro-batch (timesteps, noise, target, prediction, weighted error), and what it looked at."""
         seed = self.seed * STREAM + number
         self._generator.manual_seed(seed)
         torch.manual_seed(seed)  # dropout inside modules draws from here
@@ -74,8 +79,9 @@ class TrainingStep:
         noise = self.noise.noise_like(batch.latents, self._generator)
         noisy, target = self.noise.corrupt(batch.latents, noise, timesteps)
         conditioning = self.feed.text.conditioning(batch.captions).to(self.dtype)
-        prediction = self.family.denoise(self.denoiser, noisy.to(self.dtype), timesteps, conditioning)
-        return self.loss(prediction, target, timesteps)
+        noisy = noisy.to(self.dtype)
+        prediction = self.family.denoise(self.denoiser, noisy, timesteps, conditioning)
+        return self.loss(prediction, target, timesteps), (batch.pictures, noisy, timesteps)
 
     def mean_loss(self) -> float:
         """Mean loss since the last call. Waits for the device: call it every few steps only."""
@@ -92,10 +98,14 @@ def build_step(
     components: Components,
     adapter: Adapter,
     feed: Feed,
+    base_text: Conditioning | None,
     steps: int,
     report: Callable[[Adjusted], None],
 ) -> TrainingStep:
-    """The step that the settings describe, its optimizer and schedule at their start; `steps` is the run's length."""
+    """The step that the settings describe, its optimizer and schedule at their start; `steps` is the run's length.
+
+    `base_text`: every caption as the text encoders without an adapter encode it, for output preservation.
+    """
     accelerator = Accelerator(
         cpu=plan.device.type == "cpu",
         mixed_precision="fp16" if plan.precision == "fp16" else "no",  # for the gradient scaler; we cast the weights
@@ -108,10 +118,14 @@ def build_step(
         report(adjusted)
     schedule = build_schedule(config.schedule, optimizer, steps)
     noise = DdpmNoise(components.scheduler, config.noise, plan.device)
+    loss = Loss(config.loss, noise.snr, noise.prediction)
+    preservation = None
+    if config.loss.preservation:
+        preservation = Preservation(config.loss, adapter, family, components.denoiser, feed, base_text, loss)
     return TrainingStep(
         feed=feed,
         noise=noise,
-        loss=Loss(config.loss, noise.snr, noise.prediction),
+        loss=loss,
         family=family,
         denoiser=components.denoiser,
         dtype=plan.dtype,
@@ -123,4 +137,5 @@ def build_step(
         accumulation=config.optimizer.accumulation,
         seed=config.seed,
         ema=Ema(parameters, config.optimizer.ema_decay) if config.optimizer.ema else None,
+        preservation=preservation,
     )

@@ -25,6 +25,7 @@ class Batch:
 
     latents: Tensor
     captions: Tensor
+    pictures: list[int]  # their numbers among all examples
 
 
 class LatentStore:
@@ -74,11 +75,11 @@ class TextStore:
         self.row = {caption: i for i, caption in enumerate(self.captions)}
         self.family, self.components, self.clip_skip, self.device = family, components, clip_skip, device
         self.tokens = tuple(t.to(device) for t in family.tokenize(components, self.captions))
-        self.cached: Conditioning | None = None
+        self.cached: Conditioning | None = None  # set it to what `encode_all` returned once the encoders are frozen
 
     @torch.no_grad()
-    def encode_all(self, cache: Cache | None, progress: Progress) -> None:
-        """Encode every caption once with the encoders as they are now (their device and weights)."""
+    def encode_all(self, cache: Cache | None, progress: Progress) -> Conditioning:
+        """Encode every caption once with the encoders as they are now (their device and weights): one row each."""
         encoders = self.components.text_encoders
         for encoder in encoders:
             encoder.eval()
@@ -94,12 +95,12 @@ class TextStore:
                     cache.put(name, kept)
             rows.append(kept["embeds"])
             progress("Encoding captions", i + 1, len(self.captions))
-        self.cached = Conditioning(torch.stack(rows).to(self.device))
+        return Conditioning(torch.stack(rows).to(self.device))
 
     def conditioning(self, rows: Tensor) -> Conditioning:
         """Rows [B] -> embeds [B, L, D]; runs the text encoder while it is being trained."""
         if self.cached is not None:
-            return Conditioning(self.cached.embeds[rows])
+            return self.cached.rows(rows)
         tokens = tuple(t[rows] for t in self.tokens)
         return self.family.encode_text(self.components.text_encoders, tokens, self.clip_skip)
 
@@ -114,10 +115,15 @@ class Feed:
         latents: LatentStore,
         text: TextStore,
         variants: list[list[str]],
+        preserved: list[list[str]],
         config: TrainConfig,
     ):
-        """`batches` counts within `training`, the numbers of the pictures that are not held out."""
-        self.batches, self.training, self.latents, self.text, self.variants = batches, training, latents, text, variants
+        """`batches` counts within `training`, the numbers of the pictures that are not held out.
+
+        `variants` and `preserved`: the captions of each picture, one of which is drawn (preservation.py).
+        """
+        self.batches, self.training, self.latents, self.text = batches, training, latents, text
+        self.variants, self.preservable = variants, preserved
         self.flip, self.dropout, self.seed = config.data.flip, config.data.caption_dropout, config.seed
 
     def batch(self, micro_step: int, generator: torch.Generator) -> Batch:
@@ -126,8 +132,15 @@ class Feed:
         indices = [self.training[i] for i in self.batches.batch(micro_step)]
         flips = [self.flip and draw.random() < 0.5 for _ in indices]
         captions = ["" if draw.random() < self.dropout else draw.choice(self.variants[i]) for i in indices]
-        rows = torch.tensor([self.text.row[c] for c in captions]).to(self.text.device, non_blocking=True)
-        return Batch(self.latents.sample(indices, flips, generator), rows)
+        return Batch(self.latents.sample(indices, flips, generator), self._rows(captions), indices)
+
+    def preserved(self, micro_step: int, pictures: list[int]) -> Tensor:
+        """Rows [B] of captions without the trigger word, one for each picture of that micro-step."""
+        draw = random.Random(f"{self.seed}/{micro_step}/preserved")
+        return self._rows([draw.choice(self.preservable[i]) for i in pictures])
+
+    def _rows(self, captions: list[str]) -> Tensor:
+        return torch.tensor([self.text.row[c] for c in captions]).to(self.text.device, non_blocking=True)
 
 
 def caption_variants(example: Example, config: DataConfig, seed: int) -> list[str]:

@@ -4,6 +4,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable
+from itertools import chain
 
 import torch
 
@@ -21,6 +22,7 @@ from trainers.export.metadata import RunFacts
 from trainers.families.registry import find_family
 from trainers.finish import gather
 from trainers.outputs import Folders, Outputs
+from trainers.preservation import preserved_captions
 from trainers.step import build_step
 from trainers.stores import Feed, TextStore, caption_variants, encode_pictures
 
@@ -51,11 +53,16 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     latents = encode_pictures(found.examples, crops, family, components, config.data.flip, cache, device, progress)
     training, held_out = split_validation(found.examples, config.data.validation_share, config.seed)
     variants = [caption_variants(example, config.data, config.seed) for example in found.examples]
-    text = TextStore([*(c for v in variants for c in v), ""], family, components, config.model.clip_skip, device)
+    preserved = [preserved_captions(example, config) for example in found.examples]
+    captions = [*chain(*variants, *preserved), ""]
+    text = TextStore(captions, family, components, config.model.clip_skip, device)
     for encoder in components.text_encoders:
         encoder.to(device)
+    base_text = None
+    if config.loss.preservation or not config.adapter.text_encoder:
+        base_text = text.encode_all(cache, progress)
     if not config.adapter.text_encoder:
-        text.encode_all(cache, progress)
+        text.cached = base_text
         for encoder in components.text_encoders:
             encoder.to("cpu")
 
@@ -71,10 +78,10 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     # --- one step: batches, noise, loss, optimizer, schedule; and what the run leaves behind --------------------------
     trained = [(found.examples[i], crops[i]) for i in training]
     batches = Batches([c for _, c in trained], [e.repeats for e, _ in trained], config.data.batch_size, config.seed)
-    feed = Feed(batches, training, latents, text, variants, config)
+    feed = Feed(batches, training, latents, text, variants, preserved, config)
     per_step = config.data.batch_size * config.optimizer.accumulation
     steps = config.schedule.steps or math.ceil(config.schedule.views / per_step)
-    step = build_step(config, plan, family, components, adapter, feed, steps, emit)
+    step = build_step(config, plan, family, components, adapter, feed, base_text, steps, emit)
 
     def facts(position: Position) -> RunFacts:
         where, how = (batches, position, steps), (resolution, step.noise.prediction, plan.precision)
@@ -102,7 +109,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     stopped = False
     while position.step < steps and not stopped:
         if adapter.text_parameters() and text.cached is None and position.step >= text_stop:
-            text.encode_all(None, progress)  # from here on the text encoder is frozen and need not run
+            text.cached = text.encode_all(None, progress)  # from here on the text encoder is frozen and need not run
             step.parameters = adapter.denoiser_parameters()
         step(position.step)
         position.step += 1

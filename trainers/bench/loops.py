@@ -34,11 +34,13 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
             latents.add(i, mirrored, bucket, mean, torch.full_like(mean, -10.0))
     latents.seal()
     captions = [[f"a picture of thing {i}"] for i in range(PICTURES)]
+    preserved = [[""]] * PICTURES
     text = TextStore([*(c[0] for c in captions), ""], family, components, config.model.clip_skip, device)
     for encoder in components.text_encoders:
         encoder.to(device)
+    base_text = text.encode_all(None, lambda *_: None)
     if not config.adapter.text_encoder:
-        text.encode_all(None, lambda *_: None)
+        text.cached = base_text
     components.denoiser.to(device)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     crop = Crop(bucket, (bucket.width, bucket.height), 0, 0, 0.0)
@@ -46,8 +48,9 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
     if config.memory.checkpointing:
         components.denoiser.enable_gradient_checkpointing()
     adapter.train()
-    feed = Feed(batches, list(range(PICTURES)), latents, text, captions, config)
-    return build_step(config, plan, family, components, adapter, feed, max(steps, 100), lambda adjusted: None)
+    feed = Feed(batches, list(range(PICTURES)), latents, text, captions, preserved, config)
+    steps = max(steps, 100)
+    return build_step(config, plan, family, components, adapter, feed, base_text, steps, lambda adjusted: None)
 
 
 class BareLoop:

@@ -6,6 +6,7 @@ decides. Only a picture without a caption gets the trigger word and kind.
 
 import codecs
 import random
+import re
 from pathlib import Path
 
 ENDINGS = (".txt", ".caption", ".TXT", ".CAPTION")  # the first that exists wins; capitals matter on Linux
@@ -62,6 +63,15 @@ def fallback_caption(trigger: str, kind: str) -> str:
 def mentions(caption: str, trigger: str) -> bool:
     """Whether the trigger word stands in the caption, in any case of letters."""
     return " ".join(trigger.casefold().split()) in caption.casefold()
+
+
+def without_trigger(caption: str, trigger: str, class_word: str) -> str:
+    """The caption with `class_word` in the trigger's place; the class word alone where the trigger is not in it."""
+    words = " ".join(trigger.split())
+    if not words or not mentions(caption, words):
+        return class_word
+    replaced = re.sub(re.escape(words), lambda _: class_word, " ".join(caption.split()), flags=re.IGNORECASE)
+    return " ".join(replaced.split()).strip(" ,")
 
 
 def tags(caption: str) -> list[str]:

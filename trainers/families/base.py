@@ -1,5 +1,6 @@
 """What a model family is: its data (FamilySpec) and the methods the recipe calls."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,8 +45,15 @@ class Conditioning:
     time_ids: Tensor | None = None
 
     def to(self, dtype: torch.dtype) -> "Conditioning":
+        return self._each(lambda part: part.to(dtype))
+
+    def rows(self, numbers: Tensor) -> "Conditioning":
+        """The conditioning of some captions out of many: numbers [B]."""
+        return self._each(lambda part: part[numbers])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
         parts = (self.embeds, self.pooled, self.time_ids)
-        return Conditioning(*(None if part is None else part.to(dtype) for part in parts))
+        return Conditioning(*(None if part is None else change(part) for part in parts))
 
 
 @dataclass(frozen=True)

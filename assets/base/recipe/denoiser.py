@@ -76,13 +76,16 @@ def timesteps(count: int, generator: torch.Generator) -> Tensor:
     return ((torch.arange(count) + torch.rand(count, generator=generator)) / count * 1000).long()
 
 
-def train(packages: Path, out: Path, steps: int, batch: int, peak: float, report: int) -> None:
+def train(packages: Path, out: Path, begin: Path | None, steps: int, batch: int, peak: float, report: int) -> None:
     rank, world = training.start()
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = build_tokenizer(packages, out / "tokenizer", LENGTH)
-    vae = AutoencoderKL.from_pretrained(out / "vae").eval()
     unet, text_encoder, scheduler = build_unet(), build_text_encoder(tokenizer), build_scheduler()
+    vae = AutoencoderKL.from_pretrained(begin / "vae" if begin else out / "vae").eval()
+    if begin:
+        unet.load_state_dict(UNet2DConditionModel.from_pretrained(begin / "unet").state_dict())
+        text_encoder.load_state_dict(CLIPTextModel.from_pretrained(begin / "text_encoder").state_dict())
     unet.to(device, memory_format=torch.channels_last).train()
     text_encoder.to(device).train()
     found, mean, std = encode(vae, packages)
@@ -159,10 +162,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--packages", type=Path, required=True, help="node_modules holding the emoji packages")
     parser.add_argument("--out", type=Path, required=True, help="folder with the trained vae; the model lands here too")
+    parser.add_argument("--begin", type=Path, help="a finished model whose weights a new run starts from")
     parser.add_argument("--steps", type=int, default=4640)
     parser.add_argument("--batch", type=int, default=16, help="pictures per process")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--report", type=int, default=500, help="steps between saves")
     a = parser.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
-    train(a.packages, a.out, a.steps, a.batch, a.rate, a.report)
+    train(a.packages, a.out, a.begin, a.steps, a.batch, a.rate, a.report)
