@@ -7,7 +7,7 @@ from trainers import choices
 from trainers.config import OptimizerConfig, ScheduleConfig
 from trainers.ema import Ema
 from trainers.loss import LOSSES, WEIGHTINGS
-from trainers.optimizers import OPTIMIZERS, averaged, build_optimizer, parameter_groups
+from trainers.optimizers import OPTIMIZERS, averaged, build_optimizer, described, parameter_groups
 from trainers.schedules import SCHEDULES, build_schedule
 
 CPU = torch.device("cpu")
@@ -67,6 +67,7 @@ def test_eight_bit_adamw_becomes_adamw_on_a_cpu_and_says_so():
     optimizer, adjusted = build_optimizer(groups, config, CPU)
     assert isinstance(optimizer, torch.optim.AdamW)
     assert "AdamW8bit" in adjusted.what
+    assert described(optimizer) == "torch.optim.adamw.AdamW(weight_decay=0.01)"
 
 
 def test_the_text_encoder_learns_at_a_tenth_of_the_rate_unless_told():

@@ -30,6 +30,7 @@ def gather(
     resolution: int,
     prediction: str,
     precision: str,
+    optimizer: str,
     cache: Path,
 ) -> RunFacts:
     """What the metadata says at `position`, from the run itself; `trained` are the pictures that are not held out."""
@@ -61,6 +62,7 @@ def gather(
         finished=time.time(),
         session=position.session,
         device_precision=precision,
+        optimizer=optimizer,
     )
 
 

@@ -79,6 +79,13 @@ def build_optimizer(
         return adamw(groups, config), Adjusted("The optimizer is AdamW, not AdamW8bit", error.message)
 
 
+def described(optimizer: torch.optim.Optimizer) -> str:
+    """The optimizer that really runs, as kohya writes it: `torch.optim.adamw.AdamW(weight_decay=0.01)`."""
+    inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+    decay = inner.param_groups[0]["weight_decay"]
+    return f"{type(inner).__module__}.{type(inner).__qualname__}(weight_decay={decay})"
+
+
 def parameter_groups(denoiser: list, text: list, config: OptimizerConfig) -> list[dict]:
     """One group per part, each with its own rate; an empty part makes no group."""
     text_rate = config.text_rate if config.text_rate is not None else config.rate / 10

@@ -8,7 +8,7 @@ from itertools import chain
 
 import torch
 
-from trainers import memory, preview
+from trainers import memory, optimizers, preview
 from trainers.adapters.registry import ADAPTERS
 from trainers.checkpoint import Position
 from trainers.config import TrainConfig
@@ -84,7 +84,8 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     step = build_step(config, plan, family, components, adapter, feed, base_text, steps, emit)
 
     def facts(position: Position) -> RunFacts:
-        where, how = (batches, position, steps), (resolution, step.noise.prediction, plan.precision)
+        optimizer = optimizers.described(step.optimizer)
+        where, how = (batches, position, steps), (resolution, step.noise.prediction, plan.precision, optimizer)
         return gather(config, components, trained, len(held_out), *where, *how, folders.cache)
 
     position = Position(started=time.time(), session=str(uuid.uuid4().int >> 64))

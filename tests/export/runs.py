@@ -27,6 +27,7 @@ FACTS = RunFacts(
     finished=1.7e9 + 60,
     session="123",
     device_precision="bf16",
+    optimizer="torch.optim.adamw.AdamW(weight_decay=0.01)",
 )
 
 

@@ -95,8 +95,9 @@ def _layout(file: AdapterFile) -> str:
 def _hash(file: AdapterFile) -> str:
     stored = file.metadata.get("sshs_model_hash")
     if stored is None:
-        return "missing"
-    return "true" if stored == hash_of_file(file.path) else "FALSE: the file was changed after it was written"
+        return "none in the file"
+    same = stored == hash_of_file(file.path)
+    return "fits: the weights are as they were written" if same else "FALSE: the file was changed after it was written"
 
 
 def _alpha(file: AdapterFile) -> dict | str:

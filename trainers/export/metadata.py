@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from trainers.config import TrainConfig
+from trainers.config import DataConfig, TrainConfig
 from trainers.export.hashes import base_hashes
 from trainers.families.base import FamilySpec
 
@@ -33,22 +33,12 @@ class RunFacts:
     finished: float
     session: str
     device_precision: str
+    optimizer: str  # module.Class(key=value)
     total_epochs: int | None = None  # planned; None: as many as were done
     aspect_error: float | None = None  # mean difference of aspect ratio between pictures and their buckets
-    optimizer: str = ""  # module.Class(key=value) where it is not what the config names
     vae_path: Path | None = None  # a VAE file in place of the base's own
     hash_cache: Path | None = None  # a file that remembers hashes of bases
     max_tokens: int | None = None  # length of a caption; None: CLIP's 75
-
-
-OPTIMIZERS = {
-    "adamw": "torch.optim.adamw.AdamW",
-    "adamw8bit": "bitsandbytes.optim.adamw.AdamW8bit",
-    "prodigy": "pytorch_optimizer.optimizer.prodigy.Prodigy",
-    "adafactor": "transformers.optimization.Adafactor",
-    "lion": "pytorch_optimizer.optimizer.lion.Lion",
-    "schedulefree": "pytorch_optimizer.optimizer.schedulefree.ScheduleFreeAdamW",
-}
 
 
 def metadata(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) -> dict[str, str]:
@@ -56,7 +46,8 @@ def metadata(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) 
 
     `name` is the file's, without ending: A1111 and Forge use it as the adapter's alias.
     """
-    entries = {**_kohya(config, facts, spec, name), **_modelspec(config, facts, spec, name)}
+    kohya = _run(config, facts, spec, name) | _dataset(config.data, facts) | _optimisation(config, facts)
+    entries = kohya | _modelspec(config, facts, spec, name)
     entries["lora_darkroom.version"] = _version()
     entries["lora_darkroom.config"] = public_config(config, facts).model_dump_json()
     return {key: _text(value) for key, value in entries.items()}
@@ -72,24 +63,12 @@ def public_config(config: TrainConfig, facts: RunFacts) -> TrainConfig:
     return config.model_copy(update=changed)
 
 
-def _kohya(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) -> dict[str, object]:
-    data, optimizer = config.data, config.optimizer
+def _run(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) -> dict[str, object]:
+    """kohya's entries on the network, the base and the run."""
     rank, alpha = config.adapter.rank, config.adapter.alpha or config.adapter.rank
-    text_rate = (optimizer.text_rate or optimizer.rate / 10) if config.adapter.text_encoder else None
     v = facts.prediction == "v"
     network_args = {"conv_dim": str(rank), "conv_alpha": str(alpha)} if config.adapter.targets == "full" else {}
-    frequency = {folder: dict(_tags(captions)) for folder, captions in facts.captions.items()}
-    folders = {
-        folder: {"n_repeats": facts.folder_repeats[folder], "img_count": len(captions)}
-        for folder, captions in facts.captions.items()
-    }
-    buckets = {
-        str(i): {"resolution": list(size), "count": count}
-        for i, (size, count) in enumerate(sorted(facts.buckets.items()))
-    }
     base, vae = (base_hashes(path, facts.hash_cache) for path in (facts.base_path, facts.vae_path))
-    huber = config.loss.type in ("huber", "smooth_l1")
-    bucket_info = {"buckets": buckets, "mean_img_ar_error": facts.aspect_error} if data.bucketing else None
     return {
         "ss_base_model_version": spec.base_version + ("_v" if v else ""),
         "ss_v2": False,
@@ -115,6 +94,22 @@ def _kohya(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) ->
         "ss_vae_hash": vae[0],
         "ss_new_vae_hash": vae[1],
         "ss_clip_skip": config.model.clip_skip if config.model.clip_skip > 1 else None,
+    }
+
+
+def _dataset(data: DataConfig, facts: RunFacts) -> dict[str, object]:
+    """kohya's entries on pictures and captions."""
+    frequency = {folder: dict(_tags(captions)) for folder, captions in facts.captions.items()}
+    folders = {
+        folder: {"n_repeats": facts.folder_repeats[folder], "img_count": len(captions)}
+        for folder, captions in facts.captions.items()
+    }
+    buckets = {
+        str(i): {"resolution": list(size), "count": count}
+        for i, (size, count) in enumerate(sorted(facts.buckets.items()))
+    }
+    bucket_info = {"buckets": buckets, "mean_img_ar_error": facts.aspect_error} if data.bucketing else None
+    return {
         "ss_num_train_images": facts.pictures,
         "ss_num_validation_images": facts.held_out,
         "ss_num_reg_images": 0,
@@ -139,11 +134,19 @@ def _kohya(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) ->
         "ss_random_crop": False,
         "ss_face_crop_aug_range": None,
         "ss_resize_interpolation": None,
+    }
+
+
+def _optimisation(config: TrainConfig, facts: RunFacts) -> dict[str, object]:
+    """kohya's entries on optimizer, schedule, precision, loss and noise."""
+    data, optimizer = config.data, config.optimizer
+    text_rate = (optimizer.text_rate or optimizer.rate / 10) if config.adapter.text_encoder else None
+    huber = config.loss.type in ("huber", "smooth_l1")
+    return {
         "ss_learning_rate": optimizer.rate,
         "ss_unet_lr": optimizer.rate,
         "ss_text_encoder_lr": text_rate,
-        "ss_optimizer": facts.optimizer
-        or f"{OPTIMIZERS.get(optimizer.type, optimizer.type)}(weight_decay={optimizer.weight_decay})",
+        "ss_optimizer": facts.optimizer,
         "ss_lr_scheduler": config.schedule.type,
         "ss_lr_warmup_steps": round(config.schedule.warmup * facts.total_steps),
         "ss_max_grad_norm": optimizer.clip_norm,
