@@ -1,8 +1,10 @@
 """Projects: a name, a folder of pictures that is only read, and the runs made from them."""
 
 import os
+import shutil
 import unicodedata
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -52,9 +54,10 @@ def create(home: Home, name: str, pictures: Path, kind: str, trigger: str = "") 
         raise UserError(
             f'There is already a project "{name}", with the pictures of {known.pictures}.', "Choose another name."
         )
-    project = Project(new_folder(home.projects, slug(name)), name, str(pictures), kind, trigger)
-    values = {key: value for key, value in asdict(project).items() if key != "folder"}
-    config_io.write_text(project.folder / "project.toml", tomlkit.dumps(values))
+    with new_folder(home.projects, slug(name)) as folder:
+        project = Project(folder, name, str(pictures), kind, trigger)
+        values = {key: value for key, value in asdict(project).items() if key != "folder"}
+        config_io.write_text(folder / "project.toml", tomlkit.dumps(values))
     return project
 
 
@@ -104,14 +107,20 @@ def require_pictures(folder: Path) -> int:
     return count
 
 
-def new_folder(parent: Path, name: str) -> Path:
-    """Make a folder that was not there: name, name-2, name-3, ..."""
+@contextmanager
+def new_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Make a folder that was not there: name, name-2, name-3, ...; it goes again when it could not be filled."""
     parent.mkdir(parents=True, exist_ok=True)
-    number = 1
+    folder, number = parent / name, 1
     while True:
-        folder = parent / (name if number == 1 else f"{name}-{number}")
         try:
             folder.mkdir()
-            return folder
+            break
         except FileExistsError:
             number += 1
+            folder = parent / f"{name}-{number}"
+    try:
+        yield folder
+    except OSError:  # a full disk
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

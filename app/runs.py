@@ -71,9 +71,9 @@ class Status:
 def create(project: Project, config: TrainConfig, start: Path | None = None) -> Run:
     """Make a run folder holding the settings, every path in them absolute; relative ones begin at `start`."""
     moment = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    folder = new_folder(project.runs, f"{moment}_{slug(config.saving.name)}")
-    run = Run(folder)
-    config_io.save(with_absolute_paths(config, start), run.config)
+    with new_folder(project.runs, f"{moment}_{slug(config.saving.name)}") as folder:
+        run = Run(folder)
+        config_io.save(with_absolute_paths(config, start), run.config)
     return run
 
 

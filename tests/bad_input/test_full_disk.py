@@ -62,6 +62,8 @@ def test_a_disk_that_fills_up_costs_no_checkpoint_that_was_whole(small_disk, pic
     )  # must not be left behind
     assert_refused(darkroom("train", run, "--home", small_disk), "The disk is full. Make room")
     assert not runs.is_alive(runs.Run(run))
+    projects = set((small_disk / "projects").iterdir())
     said = darkroom("new", "dog", "--home", small_disk, "--pictures", pictures, "--kind", "object")
     assert_refused(said, "The disk is full. Make room")
+    assert set((small_disk / "projects").iterdir()) == projects
     assert {name: (run / name).read_bytes() for name in files_below(run)} == before

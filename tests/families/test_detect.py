@@ -1,6 +1,7 @@
 """Wrong, damaged and foreign files are named for what they are, before anything heavy is loaded."""
 
 import json
+import os
 import shutil
 import struct
 import zipfile
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.bad_input.files import safetensors
 from tests.tiny import tiny_pipeline_folder, write_json, write_ldm_file
 from trainers.errors import UserError
 from trainers.families.detect import classify, identify, read_header, require_family
@@ -74,7 +76,7 @@ def test_tensor_names_and_shapes_tell_what_a_file_is(kind, family, shapes):
 @pytest.mark.parametrize(("kind", "family", "shapes"), [k for k in KINDS if k[:2] != ("base", "sd15")])
 def test_a_wrong_file_is_named_in_one_sentence(tmp_path, kind, family, shapes):
     path = tmp_path / "thing.safetensors"
-    write_shapes(path, shapes)
+    safetensors(path, shapes)
     with pytest.raises(UserError) as caught:
         require_family(path, "sd15")
     assert caught.value.message.startswith("thing.safetensors ") and caught.value.hint
@@ -139,6 +141,17 @@ def test_an_interrupted_download_is_named_at_any_length(tmp_path):
     part.write_bytes(content + b"\0")
     with pytest.raises(UserError, match="1 bytes more than its header lists"):
         read_header(part)
+
+
+def test_a_download_into_space_set_aside_is_interrupted(tmp_path):
+    file = tmp_path / "model.safetensors"
+    save_file({"a": torch.ones(5_000_000), "b": torch.ones(500_000)}, file)
+    read_header(file)
+    size = file.stat().st_size
+    os.truncate(file, size - 4_000_000)
+    os.truncate(file, size)
+    with pytest.raises(UserError, match="ends in zeros: the download was interrupted"):
+        read_header(file)
 
 
 @pytest.mark.parametrize(
@@ -271,16 +284,3 @@ def test_a_header_length_that_looks_like_a_pickle_is_still_read(tmp_path):
     text = b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'.ljust(0x0280)
     path.write_bytes(struct.pack("<Q", len(text)) + text)
     assert list(read_header(path)[0]) == ["a"]
-
-
-def write_shapes(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """A file as large as its header says, without a byte on disk: the tensors are a hole."""
-    header, place = {}, 0
-    for name, shape in shapes.items():
-        size = 2 * torch.Size(shape).numel()
-        header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [place, place + size]}
-        place += size
-    text = json.dumps(header).encode()
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        file.truncate(8 + len(text) + place)

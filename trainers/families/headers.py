@@ -17,6 +17,7 @@ PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # the prot
 AGAIN = "Download it again."
 ANOTHER = "Download it again, or choose another model file."
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+SET_ASIDE, TAIL = 1 << 24, 1 << 20  # bytes; smaller files arrive at once, and may end in a tensor of zeros
 BITS = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8}
 BITS |= {"F8_E5M2FNUZ": 8, "BF16": 16, "F16": 16, "F32": 32, "F64": 64, "C64": 64}
 BITS |= {f"{kind}{bits}": bits for kind in "IU" for bits in (8, 16, 32, 64)}
@@ -47,6 +48,7 @@ def read_header(path: Path) -> tuple[dict[str, dict], dict[str, str]]:
         raise UserError(f"{path.name} has a damaged header ({type(error).__name__}).", AGAIN) from error
     _check_size(path, size, 8 + length + max(ends, default=0))
     _check_gaps(path, header)
+    _check_tail(path, size)
     return header, {str(key): str(value) for key, value in metadata.items()}
 
 
@@ -138,6 +140,16 @@ def _check_size(path: Path, size: int, wanted: int) -> None:
         raise UserError(f"{path.name} is cut off ({share}): the download was interrupted.", AGAIN)
     if size > wanted:
         raise UserError(f"{path.name} has {size - wanted:,} bytes more than its header lists: it is damaged.", AGAIN)
+
+
+def _check_tail(path: Path, size: int) -> None:
+    """Some download tools set the file's full size aside first: what did not arrive is zeros."""
+    if size < SET_ASIDE:
+        return
+    with path.open("rb") as file:
+        file.seek(-TAIL, 2)
+        if not file.read(TAIL).strip(b"\0"):
+            raise UserError(f"{path.name} ends in zeros: the download was interrupted.", AGAIN)
 
 
 def _check_gaps(path: Path, header: dict[str, dict]) -> None:
