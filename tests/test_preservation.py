@@ -6,10 +6,16 @@ import torch
 from tests.tiny import tiny_pipeline_folder
 from trainers import config_io, memory
 from trainers.bench.loops import engine_step
+from trainers.config import NoiseConfig
+from trainers.data.cache import Cache
 from trainers.data.captions import without_trigger
 from trainers.data.types import Example
+from trainers.errors import UserError
 from trainers.families.registry import find_family
-from trainers.preservation import preserved_captions
+from trainers.noise import DdpmNoise
+from trainers.preservation import draw_class_pictures, preserved_captions
+from trainers.preview import draw
+from trainers.stores import TextStore
 
 
 @pytest.mark.parametrize(
@@ -85,7 +91,7 @@ def test_the_adapter_moves_the_unprompted_prediction_less(base, text_encoder):
 def test_a_fresh_adapter_preserves_everything(base):
     step = built(base, 1.0)
     _, seen = step.micro_step(0)
-    assert step.preservation(0, *seen).item() == 0
+    assert step.preservation(0, *seen, torch.Generator()).item() == 0
 
 
 def test_the_last_of_each_few_batches_pays_for_all(base):
@@ -98,3 +104,65 @@ def test_the_adapter_is_on_again_afterwards(base):
     step = built(base, 1.0)
     step(0)
     assert step.preservation.adapter.enabled and all(p.requires_grad for p in step.parameters)
+
+
+def drawn(base, cache, seed: int = 1, words: tuple[str, ...] = ("a dog", "a cat"), count: int = 3):
+    """(ClassPictures, every progress report) of a run's settings."""
+    config = config_io.parse(
+        {
+            "model": {"base": str(base)},
+            "memory": {"device": "cpu"},
+            "data": {"class_words": list(words), "class_pictures": count},
+            "loss": {"preservation": 1},
+            "preview": {"sampling_steps": 3},
+            "seed": seed,
+        }
+    )
+    plan, family = memory.plan(config.memory), find_family(config.model)
+    components = family.load(config.model, plan.dtype)
+    text = TextStore(["", *words], family, components, 1, plan.device)
+    base_text, told = text.encode_all(None, lambda *_: None), []
+    pictures = draw_class_pictures(
+        config, family, components, text, base_text, 16, cache, lambda *progress: told.append(progress)
+    )
+    return pictures, told, text, (config, family, components)
+
+
+def test_class_pictures_are_the_bases_own_previews(base):
+    pictures, told, text, (config, family, components) = drawn(base, None)
+    assert pictures.latents.shape == (3, 4, 8, 8) and told[-1][1:] == (3, 3)
+    assert pictures.captions.tolist() == [text.row["a dog"], text.row["a cat"], text.row["a dog"]]
+    shape, seed = (1, 4, 8, 8), config.seed * 1_000_003 + 1
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    both = text.encode_all(None, lambda *_: None).rows(torch.tensor([text.row[""], text.row["a cat"]]))
+    expected = draw(family, components, noise, both, config.preview)
+    assert torch.equal(pictures.latents[1:2], expected)
+
+
+def test_class_pictures_come_from_the_cache_unless_what_they_show_changes(base, tmp_path, monkeypatch):
+    cache = Cache(tmp_path)
+    first, *_ = drawn(base, cache)
+    monkeypatch.setattr("trainers.preview.draw", None)  # not called again
+    again, *_ = drawn(base, cache)
+    assert torch.equal(first.latents, again.latents)
+    for change in ({"seed": 2}, {"words": ("a red dog",)}, {"count": 4}):
+        with pytest.raises(TypeError):
+            drawn(base, cache, **change)
+
+
+def test_a_batch_of_class_pictures_shows_words_and_now_and_then_none(base):
+    pictures, *_ = drawn(base, None)
+    noise = DdpmNoise({"prediction_type": "epsilon"}, NoiseConfig(), torch.device("cpu"))
+    timesteps, generator = torch.zeros(1000, dtype=torch.long), torch.Generator().manual_seed(0)
+    noisy, rows = pictures.batch(noise, timesteps, generator)
+    empty = rows == pictures.empty
+    assert 0.2 < empty.float().mean() < 0.3
+    assert set(rows[~empty].tolist()) == set(pictures.captions.tolist())
+    nearest = torch.cdist(noisy.flatten(1), pictures.latents.flatten(1)).argmin(1)  # at timestep 0 hardly any noise
+    assert torch.equal(pictures.captions[nearest][~empty], rows[~empty])
+
+
+def test_class_pictures_without_words_or_weight_are_a_contradiction():
+    for settings, missing in (({"loss": {"preservation": 1}}, "data.class_words"), ({}, "loss.preservation")):
+        with pytest.raises(UserError, match=f"data.class_pictures = 8 needs {missing}"):
+            config_io.parse({"data": {"class_pictures": 8, "class_words": [] if settings else ["a"]}, **settings})

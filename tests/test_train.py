@@ -20,6 +20,7 @@ EVERYTHING = {
     "optimizer": {"ema": True, "rate": 1e-2},
     "preview": {"every": 0, "sampling_steps": 2},
     "noise": {"offset": 0.05},
+    "loss": {"preservation": 1.0, "preservation_every": 2},
 }
 
 
@@ -61,13 +62,14 @@ def run(
     return seen
 
 
-def test_resume_equals_an_uninterrupted_run(tmp_path, base, pictures):
+@pytest.mark.parametrize("classes", [{}, {"class_words": ["a cat"], "class_pictures": 3}], ids=["own", "class"])
+def test_resume_equals_an_uninterrupted_run(tmp_path, base, pictures, classes):
     straight, parted = tmp_path / "straight", tmp_path / "parted"
-    run(straight, base, pictures, 8)
-    first = run(parted, base, pictures, 8, stop_at=3)
+    run(straight, base, pictures, 8, data=classes)
+    first = run(parted, base, pictures, 8, stop_at=3, data=classes)
     assert isinstance(first[-1], events.Stopped) and first[-1].step == 4
     (parted / "control" / "stop").unlink()
-    second = run(parted, base, pictures, 8)
+    second = run(parted, base, pictures, 8, data=classes)
     assert next(e for e in second if isinstance(e, events.Started)).step == 4
     one, other = (load_file(f / "output" / "tiny.safetensors") for f in (straight, parted))
     assert one.keys() == other.keys()
@@ -102,9 +104,9 @@ def test_a_run_leaves_samples_events_and_a_file_with_sidecars(tmp_path, base, pi
     assert [e.step for e in seen if isinstance(e, events.Validation)] == [2, 3]
     facts = json.loads((tmp_path / "output" / "tiny.json").read_text(encoding="utf-8"))
     assert facts["activation text"] == "zib" and facts["sd version"] == "SD1"
-    assert (
-        Image.open(tmp_path / "output" / "tiny.png").size == Image.open(tmp_path / "samples" / "step_000003_0.png").size
-    )
+    cover, sample = tmp_path / "output" / "tiny.png", tmp_path / "samples" / "step_000003_0.png"
+    with Image.open(cover) as one, Image.open(sample) as other:
+        assert one.size == other.size
 
 
 def test_training_lowers_the_loss_on_its_own_pictures(tmp_path, base, pictures):

@@ -104,6 +104,14 @@ class DataConfig(Section):
         "What the base knows of this kind (`woman`, `oil painting`): they take the trigger word's place in captions "
         "when the base's output is preserved; empty leaves its place empty.",
     )
+    class_pictures: int = setting(
+        0,
+        "Class pictures",
+        "So many pictures of the class words are drawn by the base before training (prior preservation); output "
+        "preservation then looks at them, and not at yours.",
+        ge=0,
+        le=10_000,
+    )
     caption_dropout: Share = setting(0.0, "Caption dropout", "Share of views trained with an empty caption.")
     validation_share: Share = setting(
         0.1, "Held-out share", "Pictures kept out to measure the validation loss; none below 8 pictures.", lt=1

@@ -147,6 +147,10 @@ def contradictions(config: TrainConfig) -> list[Problem]:
         problems.append(Problem(f"noise.timestep_min = {values}."))
     if data.bucket_min and data.bucket_max and data.bucket_min > data.bucket_max:
         problems.append(Problem(f"data.bucket_min = {data.bucket_min} is above data.bucket_max = {data.bucket_max}."))
+    if data.class_pictures and not (data.class_words and config.loss.preservation):
+        missing = "data.class_words" if config.loss.preservation else "loss.preservation"
+        what = "what the base should draw" if config.loss.preservation else "how much they count"
+        problems.append(Problem(f"data.class_pictures = {data.class_pictures} needs {missing} to say {what}."))
     bad = [letter for letter in name if letter in FORBIDDEN_IN_NAMES or not letter.isprintable()]
     if bad or name != name.strip(" .") or not name.strip(" ."):
         what = f"it holds {shown(bad[0])}" if bad else "it begins or ends with a space or a dot"

@@ -1,19 +1,27 @@
 """Output preservation: what is drawn without the trigger word stays what the base draws.
 
-The noisy pictures of a batch are denoised once more, under their captions with a class word in the trigger's place or
-under the empty caption; the target is what the base alone predicts there. Also called differential output preservation.
+Noisy pictures are denoised once more, and the target is what the base alone predicts there (differential output
+preservation). They are the run's own, under their captions with a class word in the trigger's place or under the empty
+caption; or pictures that the base drew of the class words beforehand (prior preservation, Ruiz et al. 2023).
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from trainers import preview
 from trainers.adapters.adapter import Adapter
 from trainers.config import LossConfig, TrainConfig
+from trainers.data.cache import Cache, content_key, identity
 from trainers.data.captions import without_trigger
 from trainers.data.types import Example
-from trainers.families.base import Conditioning, Family
+from trainers.families.base import Components, Conditioning, Family
 from trainers.loss import Loss
-from trainers.stores import Feed
+from trainers.noise import DdpmNoise
+from trainers.stores import Feed, Progress, TextStore
+
+EMPTY_SHARE = 0.25  # of the class pictures are looked at under the empty caption
 
 
 def preserved_captions(example: Example, config: TrainConfig) -> list[str]:
@@ -24,7 +32,65 @@ def preserved_captions(example: Example, config: TrainConfig) -> list[str]:
     if not config.loss.preservation:
         return []
     trigger, words = config.data.trigger, config.data.class_words or ("",)
+    if config.data.class_pictures:
+        return ["", *words]
     return list(dict.fromkeys(["", *(without_trigger(example.caption, trigger, word) for word in words)]))
+
+
+@dataclass
+class ClassPictures:
+    """What the base drew: latents [N, C, h, w], scaled, fp32; captions [N] row numbers of the TextStore."""
+
+    latents: Tensor
+    captions: Tensor
+    empty: Tensor  # the row of the empty caption
+
+    def batch(self, noise: DdpmNoise, timesteps: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Noisy latents [B, C, h, w] at timesteps [B], and their caption rows [B]."""
+        options = {"generator": generator, "device": generator.device}
+        chosen = torch.randint(len(self.latents), timesteps.shape, **options)
+        rows = torch.where(torch.rand(timesteps.shape, **options) < EMPTY_SHARE, self.empty, self.captions[chosen])
+        latents = self.latents[chosen]
+        return noise.corrupt(latents, noise.noise_like(latents, generator), timesteps)[0], rows
+
+
+def draw_class_pictures(
+    config: TrainConfig,
+    family: Family,
+    components: Components,
+    text: TextStore,
+    base_text: Conditioning,
+    resolution: int,
+    cache: Cache | None,
+    progress: Progress,
+) -> ClassPictures | None:
+    """Let the base draw, before an adapter is on it; None where the settings want no class pictures."""
+    count, device, latent = config.data.class_pictures, text.device, components.latent
+    if not (count and config.loss.preservation):
+        return None
+    words, settings = config.data.class_words, config.preview
+    drawn_as = {"guidance": settings.guidance, "sampling_steps": settings.sampling_steps, "seed": config.seed}
+    base = identity(components.denoiser) if cache else ""
+    encoders = [identity(encoder) for encoder in components.text_encoders] if cache else []
+    shape = (1, latent.channels, resolution // latent.factor, resolution // latent.factor)
+    drawn, rows = [], [text.row[words[i % len(words)]] for i in range(count)]
+    for i, row in enumerate(rows):
+        about = {"words": words[i % len(words)], "number": i, "clip_skip": config.model.clip_skip, **drawn_as}
+        key = content_key(kind="class", base=base, encoders=encoders, shape=shape, **about)
+        kept = cache.get(key) if cache else None
+        if kept is None:
+            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + i)
+            noise = torch.randn(shape, generator=generator).to(device)
+            both = base_text.rows(torch.tensor([text.row[""], row], device=device))
+            dtype = next(components.denoiser.parameters()).dtype
+            kept = {"latents": preview.draw(family, components, noise, both.to(dtype), settings)[0]}
+            if cache:
+                cache.put(key, kept)
+        drawn.append(kept["latents"])
+        progress("Drawing class pictures", i + 1, count)
+    return ClassPictures(
+        torch.stack(drawn).to(device), torch.tensor(rows, device=device), torch.tensor(text.row[""], device=device)
+    )
 
 
 class Preservation:
@@ -38,20 +104,31 @@ class Preservation:
         denoiser: nn.Module,
         feed: Feed,
         base_text: Conditioning,
+        drawn: ClassPictures | None,
+        noise: DdpmNoise,
         loss: Loss,
     ):
         """`base_text`: every caption of the feed's TextStore as the text encoders without an adapter encode it."""
         self.weight, self.every = config.preservation * config.preservation_every, config.preservation_every
         self.adapter, self.family, self.denoiser, self.loss = adapter, family, denoiser, loss
-        self.feed, self.base_text = feed, base_text
+        self.feed, self.base_text, self.drawn, self.noise = feed, base_text, drawn, noise
 
     def due(self, number: int) -> bool:
         """Whether micro-step `number` has this loss: the last of each `every`."""
         return (number + 1) % self.every == 0
 
-    def __call__(self, number: int, pictures: list[int], noisy: Tensor, timesteps: Tensor) -> Tensor:
-        """noisy [B, C, h, w] in the compute dtype, timesteps [B] -> the weighted loss, a scalar on the device."""
-        rows = self.feed.preserved(number, pictures)
+    def __call__(
+        self, number: int, pictures: list[int], noisy: Tensor, timesteps: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The micro-step's noisy latents [B, C, h, w] and timesteps [B] -> the weighted loss, a scalar on the device.
+
+        `generator` draws which class pictures are looked at, where there are any.
+        """
+        if self.drawn:
+            latents, rows = self.drawn.batch(self.noise, timesteps, generator)
+            noisy = latents.to(noisy.dtype)
+        else:
+            rows = self.feed.preserved(number, pictures)
         with torch.no_grad(), self.adapter.disabled():
             base = self.base_text.rows(rows).to(noisy.dtype)
             target = self.family.denoise(self.denoiser, noisy, timesteps, base)

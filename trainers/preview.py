@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from diffusers import DDIMScheduler
 from PIL import Image
+from torch import Tensor
 
 from trainers.config import DataConfig, PreviewConfig
 from trainers.data.captions import fallback_caption
@@ -36,10 +37,7 @@ def sample(
     device: torch.device,
     resolution: int,
 ) -> list[Image.Image]:
-    """One picture per prompt, each from its own fixed seed; puts every module back as it was.
-
-    Classifier-free guidance over a DDIM schedule with the base's own betas and prediction type [Song et al. 2020].
-    """
+    """One picture per prompt, each from its own fixed seed; puts every module back as it was."""
     denoiser, vae, latent = components.denoiser, components.vae, components.latent
     width = (config.width or resolution) // latent.factor
     height = (config.height or resolution) // latent.factor
@@ -51,23 +49,12 @@ def sample(
         for module in modules:
             module.eval().to(device)
         tokens = tuple(t.to(device) for t in family.tokenize(components, [*prompts, config.negative]))
-        embeds = family.encode_text(components.text_encoders, tokens, clip_skip).embeds.to(dtype)
-        options = {"clip_sample": False}
-        if components.scheduler.get("rescale_betas_zero_snr"):
-            options["timestep_spacing"] = "trailing"  # such a base is asked about pure noise first
-        scheduler = DDIMScheduler.from_config(components.scheduler, **options)
-        scheduler.set_timesteps(config.sampling_steps, device=device)
+        embeds = family.encode_text(components.text_encoders, tokens, clip_skip).to(dtype)
         pictures = []
         for i, one in enumerate(seeds):
             noise = torch.randn((1, latent.channels, height, width), generator=torch.Generator().manual_seed(one))
-            latents = noise.to(device)
-            both = torch.stack([embeds[-1], embeds[i]])
-            for t in scheduler.timesteps:
-                pair = torch.cat([latents, latents]).to(dtype)
-                prediction = family.denoise(denoiser, pair, t.expand(2), Conditioning(both)).float()
-                empty, prompted = prediction.chunk(2)
-                guided = empty + config.guidance * (prompted - empty)
-                latents = scheduler.step(guided, t, latents).prev_sample
+            both = embeds.rows(torch.tensor([len(seeds), i], device=device))
+            latents = draw(family, components, noise.to(device), both, config)
             pixel = family.decode_image(vae, latents.to(next(vae.parameters()).dtype))[0].float()
             pictures.append(_to_image(pixel))
         return pictures
@@ -76,7 +63,30 @@ def sample(
             module.train(training).to(place)
 
 
-def _to_image(pixel: torch.Tensor) -> Image.Image:
+@torch.no_grad()
+def draw(
+    family: Family, components: Components, noise: Tensor, conditioning: Conditioning, config: PreviewConfig
+) -> Tensor:
+    """Noise [1, C, h, w] -> clean scaled latents [1, C, h, w], fp32.
+
+    Classifier-free guidance over a DDIM schedule with the base's own betas and prediction type [Song et al. 2020].
+    `conditioning` has two rows in the compute dtype: the negative prompt, and the prompt.
+    """
+    options = {"clip_sample": False}
+    if components.scheduler.get("rescale_betas_zero_snr"):
+        options["timestep_spacing"] = "trailing"  # such a base is asked about pure noise first
+    scheduler = DDIMScheduler.from_config(components.scheduler, **options)
+    scheduler.set_timesteps(config.sampling_steps, device=noise.device)
+    latents = noise
+    for t in scheduler.timesteps:
+        pair = torch.cat([latents, latents]).to(conditioning.embeds.dtype)
+        empty, prompted = family.denoise(components.denoiser, pair, t.expand(2), conditioning).float().chunk(2)
+        guided = empty + config.guidance * (prompted - empty)
+        latents = scheduler.step(guided, t, latents).prev_sample
+    return latents
+
+
+def _to_image(pixel: Tensor) -> Image.Image:
     """[3, H, W] in -1..1 -> RGB picture."""
     array = ((pixel.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(array)

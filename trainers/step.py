@@ -17,7 +17,7 @@ from trainers.families.base import Components, Conditioning, Family
 from trainers.loss import Loss
 from trainers.memory import Plan
 from trainers.noise import DdpmNoise
-from trainers.preservation import Preservation
+from trainers.preservation import ClassPictures, Preservation
 from trainers.schedules import build_schedule
 from trainers.stores import Feed
 
@@ -59,7 +59,7 @@ class TrainingStep:
             self.accelerator.backward(error)  # divides by the accumulation, scales fp16
             self.total += error.detach()
             if self.preservation and self.preservation.due(micro_step):
-                self.accelerator.backward(self.preservation(micro_step, *seen))
+                self.accelerator.backward(self.preservation(micro_step, *seen, self._generator))
         if self.clip_norm:
             self.accelerator.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()
@@ -99,12 +99,14 @@ def build_step(
     adapter: Adapter,
     feed: Feed,
     base_text: Conditioning | None,
+    drawn: ClassPictures | None,
     steps: int,
     report: Callable[[Adjusted], None],
 ) -> TrainingStep:
     """The step that the settings describe, its optimizer and schedule at their start; `steps` is the run's length.
 
-    `base_text`: every caption as the text encoders without an adapter encode it, for output preservation.
+    `base_text` and `drawn` are for output preservation: every caption as the text encoders without an adapter encode
+    it, and the base's own pictures.
     """
     accelerator = Accelerator(
         cpu=plan.device.type == "cpu",
@@ -121,7 +123,8 @@ def build_step(
     loss = Loss(config.loss, noise.snr, noise.prediction)
     preservation = None
     if config.loss.preservation:
-        preservation = Preservation(config.loss, adapter, family, components.denoiser, feed, base_text, loss)
+        kept = (feed, base_text, drawn, noise, loss)
+        preservation = Preservation(config.loss, adapter, family, components.denoiser, *kept)
     return TrainingStep(
         feed=feed,
         noise=noise,

@@ -22,7 +22,7 @@ from trainers.export.metadata import RunFacts
 from trainers.families.registry import find_family
 from trainers.finish import gather
 from trainers.outputs import Folders, Outputs
-from trainers.preservation import preserved_captions
+from trainers.preservation import draw_class_pictures, preserved_captions
 from trainers.step import build_step
 from trainers.stores import Feed, TextStore, caption_variants, encode_pictures
 
@@ -71,6 +71,8 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     adjusted = memory.set_attention(components.denoiser, config.memory.attention, device)
     if adjusted:
         emit(adjusted)
+    shown = (components, text, base_text, resolution)
+    drawn = draw_class_pictures(config, family, *shown, cache, progress)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     if config.memory.checkpointing:
         components.denoiser.enable_gradient_checkpointing()
@@ -81,7 +83,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     feed = Feed(batches, training, latents, text, variants, preserved, config)
     per_step = config.data.batch_size * config.optimizer.accumulation
     steps = config.schedule.steps or math.ceil(config.schedule.views / per_step)
-    step = build_step(config, plan, family, components, adapter, feed, base_text, steps, emit)
+    step = build_step(config, plan, family, components, adapter, feed, base_text, drawn, steps, emit)
 
     def facts(position: Position) -> RunFacts:
         optimizer = optimizers.described(step.optimizer)

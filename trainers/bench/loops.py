@@ -50,7 +50,7 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
     adapter.train()
     feed = Feed(batches, list(range(PICTURES)), latents, text, captions, preserved, config)
     steps = max(steps, 100)
-    return build_step(config, plan, family, components, adapter, feed, base_text, steps, lambda adjusted: None)
+    return build_step(config, plan, family, components, adapter, feed, base_text, None, steps, lambda adjusted: None)
 
 
 class BareLoop:
