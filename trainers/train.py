@@ -71,8 +71,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     adjusted = memory.set_attention(components.denoiser, config.memory.attention, device)
     if adjusted:
         emit(adjusted)
-    shown = (components, text, base_text, resolution)
-    drawn = draw_class_pictures(config, family, *shown, cache, progress)
+    drawn = draw_class_pictures(config, family, components, text, base_text, resolution, cache, progress)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     if config.memory.checkpointing:
         components.denoiser.enable_gradient_checkpointing()

@@ -112,7 +112,7 @@ def _dataset(data: DataConfig, facts: RunFacts) -> dict[str, object]:
     return {
         "ss_num_train_images": facts.pictures,
         "ss_num_validation_images": facts.held_out,
-        "ss_num_reg_images": 0,
+        "ss_num_reg_images": data.class_pictures,
         "ss_num_batches_per_epoch": facts.batches_per_epoch,
         "ss_dataset_dirs": folders,
         "ss_reg_dataset_dirs": {},
@@ -172,7 +172,7 @@ def _optimisation(config: TrainConfig, facts: RunFacts) -> dict[str, object]:
         "ss_multires_noise_discount": None,
         "ss_ip_noise_gamma": None,
         "ss_zero_terminal_snr": False,
-        "ss_prior_loss_weight": 1.0,
+        "ss_prior_loss_weight": config.loss.preservation if data.class_pictures else 1.0,
     }
 
 
