@@ -132,11 +132,10 @@ def test_class_pictures_are_the_bases_own_previews(base):
     pictures, told, text, (config, family, components) = drawn(base, None)
     assert pictures.latents.shape == (3, 4, 8, 8) and told[-1][1:] == (3, 3)
     assert pictures.captions.tolist() == [text.row["a dog"], text.row["a cat"], text.row["a dog"]]
-    shape, seed = (1, 4, 8, 8), config.seed * 1_000_003 + 1
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(config.seed))
     both = text.encode_all(None, lambda *_: None).rows(torch.tensor([text.row[""], text.row["a cat"]]))
-    expected = draw(family, components, noise, both, config.preview)
-    assert torch.equal(pictures.latents[1:2], expected)
+    expected = draw(family, components, noise[1:2], both, config.preview)
+    torch.testing.assert_close(pictures.latents[1:2], expected, rtol=1e-4, atol=1e-4)  # drawn in a batch of three
 
 
 def test_class_pictures_come_from_the_cache_unless_what_they_show_changes(base, tmp_path, monkeypatch):

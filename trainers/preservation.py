@@ -22,6 +22,8 @@ from trainers.noise import DdpmNoise
 from trainers.stores import Feed, Progress, TextStore
 
 EMPTY_SHARE = 0.25  # of the class pictures are looked at under the empty caption
+AT_ONCE = 8  # class pictures that are drawn in one batch
+FORMAT = 1  # raise it when the same settings are to give other class pictures
 
 
 def preserved_captions(example: Example, config: TrainConfig) -> list[str]:
@@ -65,32 +67,31 @@ def draw_class_pictures(
     progress: Progress,
 ) -> ClassPictures | None:
     """Let the base draw, before an adapter is on it; None where the settings want no class pictures."""
-    count, device, latent = config.data.class_pictures, text.device, components.latent
+    count, device, latent, settings = config.data.class_pictures, text.device, components.latent, config.preview
     if not (count and config.loss.preservation):
         return None
-    words, settings = config.data.class_words, config.preview
-    drawn_as = {"guidance": settings.guidance, "sampling_steps": settings.sampling_steps, "seed": config.seed}
-    base = identity(components.denoiser) if cache else ""
-    encoders = [identity(encoder) for encoder in components.text_encoders] if cache else []
-    shape = (1, latent.channels, resolution // latent.factor, resolution // latent.factor)
-    drawn, rows = [], [text.row[words[i % len(words)]] for i in range(count)]
-    for i, row in enumerate(rows):
-        about = {"words": words[i % len(words)], "number": i, "clip_skip": config.model.clip_skip, **drawn_as}
-        key = content_key(kind="class", base=base, encoders=encoders, shape=shape, **about)
-        kept = cache.get(key) if cache else None
-        if kept is None:
-            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + i)
-            noise = torch.randn(shape, generator=generator).to(device)
-            both = base_text.rows(torch.tensor([text.row[""], row], device=device))
-            dtype = next(components.denoiser.parameters()).dtype
-            kept = {"latents": preview.draw(family, components, noise, both.to(dtype), settings)[0]}
-            if cache:
-                cache.put(key, kept)
-        drawn.append(kept["latents"])
-        progress("Drawing class pictures", i + 1, count)
-    return ClassPictures(
-        torch.stack(drawn).to(device), torch.tensor(rows, device=device), torch.tensor(text.row[""], device=device)
-    )
+    words = [config.data.class_words[i % len(config.data.class_words)] for i in range(count)]
+    rows, empty = torch.tensor([text.row[word] for word in words], device=device), torch.tensor(text.row[""]).to(device)
+    shape = (count, latent.channels, resolution // latent.factor, resolution // latent.factor)
+    key = ""
+    if cache:
+        models = [identity(model) for model in (components.denoiser, *components.text_encoders)]
+        drawn_as = {"guidance": settings.guidance, "sampling_steps": settings.sampling_steps, "seed": config.seed}
+        about = {"words": words, "shape": shape, "clip_skip": config.model.clip_skip, **drawn_as}
+        key = content_key(kind="class", format=FORMAT, models=models, **about)
+    kept = cache.get(key) if cache else None
+    if kept is None:
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(config.seed)).to(device)
+        base_text = base_text.to(next(components.denoiser.parameters()).dtype)
+        drawn = []
+        for part, prompts in zip(noise.split(AT_ONCE), rows.split(AT_ONCE), strict=True):
+            both = base_text.rows(torch.cat([empty.expand(len(prompts)), prompts]))
+            drawn.append(preview.draw(family, components, part, both, settings))
+            progress("Drawing class pictures", sum(map(len, drawn)), count)
+        kept = {"latents": torch.cat(drawn)}
+        if cache:
+            cache.put(key, kept)
+    return ClassPictures(kept["latents"].to(device), rows, empty)
 
 
 class Preservation:

@@ -67,10 +67,10 @@ def sample(
 def draw(
     family: Family, components: Components, noise: Tensor, conditioning: Conditioning, config: PreviewConfig
 ) -> Tensor:
-    """Noise [1, C, h, w] -> clean scaled latents [1, C, h, w], fp32.
+    """Noise [B, C, h, w] -> clean scaled latents [B, C, h, w], fp32.
 
     Classifier-free guidance over a DDIM schedule with the base's own betas and prediction type [Song et al. 2020].
-    `conditioning` has two rows in the compute dtype: the negative prompt, and the prompt.
+    `conditioning` has 2 B rows in the compute dtype: the negative prompts, then the prompts.
     """
     options = {"clip_sample": False}
     if components.scheduler.get("rescale_betas_zero_snr"):
@@ -80,7 +80,7 @@ def draw(
     latents = noise
     for t in scheduler.timesteps:
         pair = torch.cat([latents, latents]).to(conditioning.embeds.dtype)
-        empty, prompted = family.denoise(components.denoiser, pair, t.expand(2), conditioning).float().chunk(2)
+        empty, prompted = family.denoise(components.denoiser, pair, t.expand(len(pair)), conditioning).float().chunk(2)
         guided = empty + config.guidance * (prompted - empty)
         latents = scheduler.step(guided, t, latents).prev_sample
     return latents
