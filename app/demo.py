@@ -1,7 +1,5 @@
 """The demo: train a bundled concept on the built-in base, and show what the base and the adapter draw."""
 
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from app.paths import CONCEPTS, Home
 from app.runs import Run
 from trainers import config_io
 from trainers.errors import UserError
+from trainers.files import encoded, write_whole
 
 GRID = "before_after.png"
 
@@ -83,26 +82,12 @@ def show(run: Run, name: str, out: Path | None, say: Callable[[str], None]) -> t
     sheet = grid.before_after([before, after], ["base model", "with the adapter"], prompts, title=title)
     folder = out or adapter.parent
     folder.mkdir(parents=True, exist_ok=True)
-    if out:
+    if not folder.samefile(adapter.parent):
         for file in adapter.parent.glob(f"{adapter.stem}.*"):
-            _copy(file, folder / file.name)
+            write_whole(folder / file.name, file.read_bytes())
     return save_picture(sheet, folder / GRID), folder / adapter.name
 
 
 def save_picture(picture: Image.Image, path: Path) -> Path:
-    """Write a PNG under a temporary name and rename it into place."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        picture.save(file, "PNG")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    return path
-
-
-def _copy(source: Path, target: Path) -> None:
-    if target.exists() and source.samefile(target):
-        return
-    partial = target.with_name(target.name + ".partial")
-    shutil.copyfile(source, partial)
-    os.replace(partial, target)
+    """Write a PNG, whole or not at all; returns `path`."""
+    return write_whole(path, encoded(picture))

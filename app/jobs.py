@@ -22,6 +22,7 @@ from trainers import config_io, events
 from trainers.errors import UserError
 from trainers.events import Event, Failed, Finished, RunState, Stopped
 from trainers.families.locate import require_base
+from trainers.files import write_whole
 
 ENGINE = (sys.executable, "-m", "trainers")
 POLL = 0.2  # seconds between looks at the events
@@ -74,7 +75,7 @@ def start(run: Run, home: Home, command: Sequence[str] | None = None) -> Job:
     except psutil.Error:  # it has ended already
         born = time.time()
     try:
-        config_io.write_text(run.process, json.dumps({"pid": process.pid, "create_time": born}))
+        write_whole(run.process, json.dumps({"pid": process.pid, "create_time": born}).encode())
     except BaseException:
         process.kill()  # nobody could find it again to stop it
         process.wait()

@@ -13,6 +13,7 @@ import tomlkit
 from app.paths import Home, absolute
 from trainers import config_io
 from trainers.errors import UserError
+from trainers.files import write_whole
 
 # What the data code opens; it names the ones that do not work out.
 PICTURE_ENDINGS = frozenset(".png .jpg .jpeg .jfif .webp .bmp .gif .avif .heic .heif .tif .tiff".split())
@@ -57,7 +58,7 @@ def create(home: Home, name: str, pictures: Path, kind: str, trigger: str = "") 
     with new_folder(home.projects, slug(name)) as folder:
         project = Project(folder, name, str(pictures), kind, trigger)
         values = {key: value for key, value in asdict(project).items() if key != "folder"}
-        config_io.write_text(folder / "project.toml", tomlkit.dumps(values))
+        write_whole(folder / "project.toml", tomlkit.dumps(values).encode())
     return project
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from app.paths import Home, absolute
 from trainers import config_io
 from trainers.errors import UserError
+from trainers.files import write_whole
 
 
 class Settings(BaseModel):
@@ -37,4 +38,4 @@ def save_settings(home: Home, settings: Settings) -> None:
     for name, field in type(settings).model_fields.items():
         document.add(tomlkit.comment(f"{field.title}: {field.description}"))
         document.add(name, getattr(settings, name))
-    config_io.write_text(home.settings, tomlkit.dumps(document))
+    write_whole(home.settings, tomlkit.dumps(document).encode())

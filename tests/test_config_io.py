@@ -167,7 +167,7 @@ def test_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(config_io.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError):
         config_io.save(TrainConfig(seed=9), file)
     assert file.read_bytes() == before and [f.name for f in tmp_path.iterdir()] == ["config.toml"]

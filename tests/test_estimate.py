@@ -100,3 +100,13 @@ def test_output_preservation_is_in_the_operations(base):
     extra = often.tflop / plain.tflop - 1
     assert 1.4 < extra < 1.6  # once more forward and backward, and one forward of the base: about half of these
     assert seldom.tflop / plain.tflop - 1 == pytest.approx(extra / 10)
+
+
+def test_class_pictures_take_their_time(base):
+    loss, data = {"preservation": 1}, {"class_words": ["a cat"], "class_pictures": 6}
+    few, *_ = counted(base, loss=loss, data=data)
+    more, *_ = counted(base, loss=loss, data=data | {"class_pictures": 60})
+    none, *_ = counted(base, loss=loss)
+    assert none.drawing_seconds == 0
+    assert more.drawing_seconds / more.seconds == pytest.approx(10 * few.drawing_seconds / few.seconds)
+    assert few.drawing_seconds / few.seconds > 6 * 20 * 2 * 0.2  # 20 steps, two rows, a forward pass for each

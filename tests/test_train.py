@@ -7,11 +7,18 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.tiny import tiny_pipeline_folder
-from trainers import config_io, events
-from trainers.export.kohya import delta
+from trainers import checkpoint, config_io, events
+from trainers.adapters.adapter_file import read_adapter
+from trainers.config import ModelConfig
+from trainers.data.types import Example
+from trainers.errors import UserError
+from trainers.families.registry import find_family
+from trainers.step import TrainingStep
+from trainers.stores import cut_captions
 from trainers.train import Folders, train
 
 EVERYTHING = {
@@ -81,7 +88,7 @@ def test_resume_equals_an_uninterrupted_run(tmp_path, base, pictures, classes):
 def test_diffusers_loads_the_delta_that_was_trained(tmp_path, base, pictures):
     run(tmp_path, base, pictures, 4, saving={"dtype": "fp32"})
     file = tmp_path / "output" / "tiny.safetensors"
-    tensors = load_file(file)
+    layers = read_adapter(file).layers
     pipe = StableDiffusionPipeline.from_pretrained(base, safety_checker=None)
     pipe.load_lora_weights(file)
     compared = 0
@@ -90,10 +97,10 @@ def test_diffusers_loads_the_delta_that_was_trained(tmp_path, base, pictures):
             if hasattr(layer, "get_delta_weight") and hasattr(layer, "lora_A") and len(layer.lora_A):
                 name = prefix + path.removeprefix("text_model.").replace(".", "_")
                 theirs = layer.get_delta_weight(next(iter(layer.lora_A))).float()
-                ours = delta(tensors, name).reshape(theirs.shape)
+                ours = layers[name].delta().reshape(theirs.shape)
                 torch.testing.assert_close(theirs, ours, rtol=1e-2, atol=1e-3 * ours.abs().max().item())
                 compared += 1
-    assert compared == len([name for name in tensors if name.endswith(".alpha")])
+    assert compared == len(layers)
 
 
 def test_a_run_leaves_samples_events_and_a_file_with_sidecars(tmp_path, base, pictures):
@@ -109,6 +116,17 @@ def test_a_run_leaves_samples_events_and_a_file_with_sidecars(tmp_path, base, pi
         assert one.size == other.size
 
 
+def test_the_file_counts_pictures_with_their_repeats_and_names_the_real_buckets(tmp_path, base, pictures):
+    run(tmp_path, base, pictures, 2, data={"repeats": 3}, preview={"every": 0})
+    with safe_open(tmp_path / "output" / "tiny.safetensors", "pt") as file:
+        told = file.metadata()
+    buckets = json.loads(told["ss_bucket_info"])["buckets"].values()
+    assert int(told["ss_num_train_images"]) == 3 * 7 == sum(bucket["count"] for bucket in buckets)
+    assert int(told["ss_num_validation_images"]) == 2
+    assert (told["ss_min_bucket_reso"], told["ss_max_bucket_reso"]) == ("8", "32")
+    assert told["ss_zero_terminal_snr"] == "False"
+
+
 def test_training_lowers_the_loss_on_its_own_pictures(tmp_path, base, pictures):
     seen = run(
         tmp_path,
@@ -122,11 +140,51 @@ def test_training_lowers_the_loss_on_its_own_pictures(tmp_path, base, pictures):
     assert losses[-1] < losses[0]
 
 
-def test_a_broken_preview_is_a_warning_and_the_run_goes_on(tmp_path, base, pictures, monkeypatch):
+@pytest.mark.parametrize("optimizer", ["adamw", "schedulefree"])
+def test_previews_and_broken_previews_leave_the_training_alone(tmp_path, base, pictures, monkeypatch, optimizer):
     def broken(*_, **__):
         raise RuntimeError("no room for a picture")
 
+    changes = {"optimizer": {"type": optimizer, "ema": optimizer == "adamw"}}
+    run(tmp_path / "without", base, pictures, 6, preview={"every": 0}, **changes)
+    run(tmp_path / "with", base, pictures, 6, preview={"every": 1}, **changes)
     monkeypatch.setattr("trainers.preview.sample", broken)
-    seen = run(tmp_path, base, pictures, 2, preview={"every": 1})
+    seen = run(tmp_path / "broken", base, pictures, 6, preview={"every": 1}, **changes)
     assert isinstance(seen[-1], events.Finished)
     assert any(isinstance(e, events.Warned) and "preview" in e.message for e in seen)
+    name = "checkpoints/step_000006/adapter.safetensors"
+    without, *others = (load_file(tmp_path / folder / name) for folder in ("without", "with", "broken"))
+    for other in others:
+        assert all(torch.equal(without[key], other[key]) for key in without)
+
+
+@pytest.mark.parametrize("kind", ["tiny", "embedded"])
+def test_a_caption_that_the_base_does_not_read_to_its_end_is_told(tmp_path, base, pictures, kind):
+    family = find_family(ModelConfig())
+    components = family.load(ModelConfig(base=str(base) if kind == "tiny" else "embedded"), torch.float32)
+    limit = 24 if kind == "tiny" else 32
+    fits, long, longer = (Example(tmp_path / f"{n}.png", "a " * n, (8, 8), "") for n in (limit - 2, limit, 2 * limit))
+    assert cut_captions([fits], family, components) == []
+    (problem,) = cut_captions([fits, long, longer], family, components)
+    said = f"it has {2 * limit} tokens, and this base reads {limit - 2}."
+    assert problem.message == f"the caption is cut (like those of 1 more pictures): {said}"
+    assert problem.path == longer.path and not problem.fatal
+
+
+def test_a_stop_during_the_last_step_finds_a_finished_run(tmp_path, base, pictures):
+    seen = run(tmp_path, base, pictures, 3, stop_at=2)
+    assert isinstance(seen[-1], events.Finished) and seen[-1].step == 3
+
+
+def test_overflowing_weights_end_the_run_before_they_are_saved(tmp_path, base, pictures, monkeypatch):
+    real = TrainingStep.__call__
+
+    def overflowing(self, step):
+        real(self, step)
+        if step == 4:
+            self.parameters[0].data[0, 0] = float("inf")
+
+    monkeypatch.setattr(TrainingStep, "__call__", overflowing)
+    with pytest.raises(UserError, match="near step 6: the adapter's numbers overflowed. The last checkpoint is good"):
+        run(tmp_path, base, pictures, 9, preview={"every": 0}, saving={"every": 3})
+    assert [p.name for p in checkpoint.list_checkpoints(tmp_path / "checkpoints")] == ["step_000003"]

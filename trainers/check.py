@@ -1,6 +1,5 @@
 """What a run would do, found out without starting it: pictures, crops, buckets, steps, memory, time."""
 
-import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,8 @@ from trainers.data.buckets import report as crop_report
 from trainers.data.examples import scan
 from trainers.estimate import Estimate, estimate
 from trainers.families.registry import find_family
+from trainers.schedules import total_steps
+from trainers.stores import cut_captions
 
 
 def check(config: TrainConfig, report: Callable[[str], None]) -> dict[str, Any]:
@@ -26,8 +27,7 @@ def check(config: TrainConfig, report: Callable[[str], None]) -> dict[str, Any]:
     resolution = config.data.resolution or components.resolution
     crops = plan_crops(found.examples, config.data, resolution, components.latent.factor * components.multiple)
     training, held_out = split_validation(found.examples, config.data.validation_share, config.seed)
-    per_step = config.data.batch_size * config.optimizer.accumulation
-    steps = config.schedule.steps or math.ceil(config.schedule.views / per_step)
+    per_step, steps = config.data.batch_size * config.optimizer.accumulation, total_steps(config)
     report("Trying a step ...")
     need = estimate(family, components, config, plan)
     buckets = Counter(f"{crop.bucket.width}x{crop.bucket.height}" for crop in crops)
@@ -35,7 +35,7 @@ def check(config: TrainConfig, report: Callable[[str], None]) -> dict[str, Any]:
         "base": components.name,
         "device": f"{plan.device}, {plan.precision}",
         "pictures": {"usable": len(found.examples), "trained": len(training), "held_out": len(held_out)},
-        "problems": [str(problem) for problem in found.problems],
+        "problems": [str(p) for p in [*found.problems, *cut_captions(found.examples, family, components)]],
         "buckets": dict(buckets.most_common()),
         "crops": [crop_report(example, crop) for example, crop in zip(found.examples, crops, strict=True)],
         "steps": steps,
@@ -60,6 +60,7 @@ def _verdict(need: Estimate, steps: int) -> str:
             "memory.checkpointing, or lower data.batch_size or data.resolution."
         )
     how = "three steps were timed just now" if need.measured else "roughly: from the number of operations"
-    minutes = need.seconds * steps / 60
+    minutes = (need.seconds * steps + need.drawing_seconds) / 60
+    what = f"{steps} steps and the class pictures" if need.drawing_seconds else f"{steps} steps"
     spent = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.0f} minutes" if minutes > 1.5 else "a minute"
-    return f"It fits: about {need.peak_gb:.1f} of {need.free_gb:.1f} GB. {steps} steps take about {spent} ({how})."
+    return f"It fits: about {need.peak_gb:.1f} of {need.free_gb:.1f} GB. {what} take about {spent} ({how})."

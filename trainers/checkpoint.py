@@ -8,6 +8,7 @@ and renamed, so that a half-written one is never taken for whole.
 
 import json
 import os
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import Tensor
 from trainers.errors import UserError, disk_error
 
 FORMAT = 1
+TORCH_WRITES = re.compile("inline_container|PytorchStreamWriter")  # torch.save on a full disk: a RuntimeError
 
 
 @dataclass
@@ -62,11 +64,11 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
         (partial / "state.json").write_text(json.dumps({"format": FORMAT, **asdict(saved.position)}), encoding="utf-8")
         for file in partial.iterdir():
             _flush(file)
-        shutil.rmtree(target, ignore_errors=True)
+        _remove(target)
         os.replace(partial, target)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
         shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, RuntimeError) or disk_error(error):
+        if TORCH_WRITES.search(str(error)) or disk_error(error):
             free = shutil.disk_usage(folder if folder.exists() else folder.parent).free / 2**20
             message = (
                 f"The checkpoint of step {saved.position.step} could not be saved: {free:.0f} MB are free in {folder}."
@@ -74,8 +76,17 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
             raise UserError(message, "Make room and resume: the run goes on from its last checkpoint.") from error
         raise
     for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
     return target
+
+
+def _remove(folder: Path) -> None:
+    """Under another name first: a checkpoint is whole or not there, however slowly its files go."""
+    if folder.exists():
+        leaving = folder.with_name(f".partial_{folder.name}_old")
+        shutil.rmtree(leaving, ignore_errors=True)
+        os.replace(folder, leaving)
+        shutil.rmtree(leaving, ignore_errors=True)
 
 
 def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -97,7 +108,10 @@ def load(folder: Path) -> Saved:
     """Read a checkpoint back. UserError when a file of it is missing or damaged."""
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        state.pop("format")
+        written = state.pop("format")
+        if written != FORMAT:
+            message = f"The checkpoint {folder} is in format {written}, and this version reads format {FORMAT}."
+            raise UserError(message, "Go on with the version of LoRA Darkroom that the run was begun with.")
         rest = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
         ema = folder / "ema.safetensors"
         return Saved(
@@ -106,6 +120,8 @@ def load(folder: Path) -> Saved:
             ema=load_file(ema) if ema.exists() else None,
             **rest,
         )
+    except UserError:
+        raise
     except Exception as error:  # any way a file can be damaged
         raise _damaged(folder, error) from error
 

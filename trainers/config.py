@@ -62,6 +62,17 @@ class AdapterConfig(Section):
         1.0, "Text encoder stop", "Share of the run after which the text encoder stays as it is."
     )
 
+    @property
+    def shape(self) -> tuple[int, float]:
+        """(rank, alpha) of the denoiser's layers."""
+        return self.rank, self.alpha or float(self.rank)
+
+    @property
+    def text_shape(self) -> tuple[int, float]:
+        """(rank, alpha) of the text encoders' layers."""
+        rank = self.text_rank or self.rank
+        return rank, self.text_alpha or float(rank)
+
 
 class DataConfig(Section):
     folders: Lines = setting((), "Picture folders", "Read, never written; subfolders included.")
@@ -167,6 +178,10 @@ class OptimizerConfig(Section):
     accumulation: int = setting(1, "Accumulation", "Micro-batches per optimizer step.", ge=1, le=1024)
     ema: bool = setting(False, "EMA", "Keep a moving average of the adapter and save that.")
     ema_decay: Share = setting(0.99, "EMA decay", "Weight of the past in the average.", lt=1)
+
+    @property
+    def text_encoder_rate(self) -> float:
+        return self.rate / 10 if self.text_rate is None else self.text_rate
 
 
 class ScheduleConfig(Section):

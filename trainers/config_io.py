@@ -3,7 +3,6 @@
 Every problem of a file is reported at once, in one UserError.
 """
 
-import os
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +16,7 @@ from trainers import config_problems as problems
 from trainers.config import TrainConfig
 from trainers.config_problems import SETTINGS, Problem
 from trainers.errors import UserError
+from trainers.files import write_whole
 
 EMPTY = ("", "none", "null")  # in `--set adapter.alpha=`: back to "empty means ..."
 
@@ -73,7 +73,7 @@ def get(config: TrainConfig, name: str) -> Any:
 
 def save(config: TrainConfig, path: Path) -> None:
     """Write all settings with their descriptions as comments; whole or not at all."""
-    write_text(path, dump(config))
+    write_whole(path, dump(config).encode())
 
 
 def dump(config: TrainConfig) -> str:
@@ -112,20 +112,6 @@ def read_toml(path: Path) -> dict[str, Any]:
         hint = "Mend that line: texts stand in quotes, true and false in small letters."
         hint = "Write Windows paths with / or in 'single quotes'." if "\\" in text else hint
         raise UserError(f"{path} is not valid TOML: {error}.", hint) from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, flush it to the disk, and rename it into place."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _checked(sections: dict[str, Any], found: list[Problem]) -> TrainConfig:

@@ -38,6 +38,7 @@ class Estimate:
     tflop: float
     seconds: float | None  # per step; None where nothing could be measured
     measured: bool  # by doing steps, and not from the operation count
+    drawing_seconds: float | None  # of all class pictures
 
     @property
     def fits(self) -> bool:
@@ -46,25 +47,26 @@ class Estimate:
 
 def estimate(family: Family, components: Components, config: TrainConfig, plan: memory.Plan) -> Estimate:
     """Count a step; then time it where it fits. Leaves the components with an adapter on them: use them no further."""
-    adapter, activations, flops, preserving = _count(family, components, config, plan.dtype)
-    flops *= preserving
+    adapter, activations, once, forward = _count(family, components, config, plan.dtype)
+    every, accumulation = config.loss.preservation_every, config.optimizer.accumulation
+    again = (once + forward) / once / every if config.loss.preservation else 0.0
+    flops = once * (1 + again) * accumulation
     weights = _resident(components, config, plan.device)
     peak = weights + adapter + activations + (LIBRARIES if plan.device.type == "cpu" else 0.3)
     free = _free(plan.device)
     seconds, measured = None, False
     if peak < free:
         measured = flops < CHEAP or plan.device.type != "cpu"
-        seconds = _timed(family, components, config, plan) * preserving if measured else flops / _speed(plan)
-    return Estimate(peak, free, weights, activations, adapter, flops / 1e12, seconds, measured)
+        seconds = _timed(family, components, config, plan) * (1 + again) if measured else flops / _speed(plan)
+    drawn = config.data.class_pictures * config.preview.sampling_steps * 2 / config.data.batch_size * forward / flops
+    drawing = None if seconds is None else drawn * seconds
+    return Estimate(peak, free, weights, activations, adapter, flops / 1e12, seconds, measured, drawing)
 
 
 def _count(
     family: Family, components: Components, config: TrainConfig, dtype: torch.dtype
 ) -> tuple[float, float, float, float]:
-    """GB that the adapter keeps, GB that a step has alive at its peak, floating-point operations of a step.
-
-    Last, how many times as much a step costs with output preservation, in the mean.
-    """
+    """GB that the adapter keeps, GB alive at the peak, operations of a micro-step, and of its forward pass alone."""
     hollow = replace(
         components,
         denoiser=_hollow(components.denoiser, dtype),
@@ -91,8 +93,7 @@ def _count(
         (prediction.float() - latents).pow(2).mean().backward()
     per_weight = 2 + (1 if "8bit" in config.optimizer.type.lower() else 2) + config.optimizer.ema
     total = flops.get_total_flops() + attention.flops
-    again = 1 + (total + forward) / total / config.loss.preservation_every if config.loss.preservation else 1.0
-    return kept * per_weight / GB, max(0, live.peak - kept) / GB, total * config.optimizer.accumulation, again
+    return kept * per_weight / GB, max(0, live.peak - kept) / GB, total, forward
 
 
 def _hollow(model: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -10,6 +10,7 @@ from trainers.adapters.lora import Adapter
 from trainers.checkpoint import Position
 from trainers.config import TrainConfig
 from trainers.data.batches import Batches
+from trainers.data.buckets import sides
 from trainers.data.types import Crop, Example
 from trainers.events import Event, Warned
 from trainers.export.metadata import RunFacts
@@ -39,17 +40,21 @@ def gather(
         folder = example.path.parent.name
         captions[folder].append(example.caption)
         repeats[folder] = example.repeats
+    buckets: Counter[tuple[int, int]] = Counter()
+    for example, crop in trained:
+        buckets[crop.bucket.width, crop.bucket.height] += example.repeats
     errors = [abs(c.bucket.width / c.bucket.height - e.size[0] / e.size[1]) for e, c in trained]
     return RunFacts(
         steps=position.step,
         total_steps=steps,
         epochs=_epochs(position.step, config, batches),
         total_epochs=_epochs(steps, config, batches),
-        pictures=len(trained),
+        pictures=sum(example.repeats for example, _ in trained),
         held_out=held_out,
         batches_per_epoch=batches.per_epoch,
         resolution=(resolution, resolution),
-        buckets=dict(Counter((crop.bucket.width, crop.bucket.height) for _, crop in trained)),
+        buckets=dict(buckets),
+        bucket_sides=sides(config.data, resolution, components.latent.factor * components.multiple)[1:],
         aspect_error=fmean(errors) if errors else None,
         captions=dict(captions),
         folder_repeats=repeats,
@@ -58,6 +63,7 @@ def gather(
         vae_path=Path(config.model.vae).expanduser() if config.model.vae else None,
         hash_cache=cache / HASHES,
         prediction=prediction,
+        zero_terminal_snr=bool(components.scheduler.get("rescale_betas_zero_snr")),
         started=position.started,
         finished=time.time(),
         session=position.session,

@@ -88,8 +88,7 @@ def described(optimizer: torch.optim.Optimizer) -> str:
 
 def parameter_groups(denoiser: list, text: list, config: OptimizerConfig) -> list[dict]:
     """One group per part, each with its own rate; an empty part makes no group."""
-    text_rate = config.text_rate if config.text_rate is not None else config.rate / 10
-    groups = [{"params": denoiser, "lr": config.rate}, {"params": text, "lr": text_rate}]
+    groups = [{"params": denoiser, "lr": config.rate}, {"params": text, "lr": config.text_encoder_rate}]
     return [group for group in groups if group["params"]]
 
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from trainers import checkpoint, optimizers, preview
 from trainers.adapters.adapter import Adapter
 from trainers.checkpoint import Position, Saved
@@ -77,9 +79,10 @@ class Outputs:
     def save(self) -> None:
         """Write a checkpoint."""
         step, masters = self.step, self.adapter.state()
+        if not all(torch.isfinite(weight).all() for weight in masters.values()):
+            raise overflow("An adapter weight is no longer a finite number", self.position.step)
         with self._as_exported():
             exported = self.adapter.state()
-        self.adapter.load_state(masters)  # a schedule-free optimizer's way there and back rounds
         scaler = step.accelerator.scaler.state_dict() if step.accelerator.scaler else None
         averages = step.ema.state() if step.ema else None
         resumed = (masters, averages, step.optimizer.state_dict(), step.schedule.state_dict(), scaler)
@@ -110,8 +113,6 @@ class Outputs:
 
     def write(self) -> Path:
         """Write and verify the adapter file; returns its path."""
-        if self.position.step == 0:
-            raise UserError("There is nothing to train: the run has no steps.", "Set schedule.steps or schedule.views.")
         facts = self.facts(self.position)
         with self._as_exported():
             return write_adapter(self.config, self.folders.run, self.adapter, self.step.family.spec, facts, self.emit)
@@ -131,10 +132,23 @@ class Outputs:
 
     @contextmanager
     def _as_exported(self) -> Iterator[None]:
-        """Inside, the adapter holds what a file would hold: eval mode, averaged where the run averages."""
+        """Inside, the adapter holds what a file would hold: eval mode, averaged where the run averages.
+
+        Afterwards its weights are what they were, to the bit, even if something inside fails.
+        """
+        masters = self.adapter.state()
         self.adapter.eval()
         optimizers.averaged(self.step.optimizer, True)
-        with self.step.ema.swapped() if self.step.ema else nullcontext():
-            yield
-        optimizers.averaged(self.step.optimizer, False)
-        self.adapter.train()
+        try:
+            with self.step.ema.swapped() if self.step.ema else nullcontext():
+                yield
+        finally:
+            optimizers.averaged(self.step.optimizer, False)
+            self.adapter.load_state(masters)  # a schedule-free optimizer's way there and back rounds
+            self.adapter.train()
+
+
+def overflow(what: str, step: int) -> UserError:
+    """The sentence for numbers that left the range; no checkpoint is written of them."""
+    hint = "The last checkpoint is good. Resume with a lower optimizer.rate, or memory.precision = fp32."
+    return UserError(f"{what} near step {step}: the adapter's numbers overflowed.", hint)

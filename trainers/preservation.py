@@ -22,7 +22,6 @@ from trainers.noise import DdpmNoise
 from trainers.stores import Feed, Progress, TextStore
 
 EMPTY_SHARE = 0.25  # of the class pictures are looked at under the empty caption
-AT_ONCE = 8  # class pictures that are drawn in one batch
 FORMAT = 1  # raise it when the same settings are to give other class pictures
 
 
@@ -78,13 +77,17 @@ def draw_class_pictures(
         models = [identity(model) for model in (components.denoiser, *components.text_encoders)]
         drawn_as = {"guidance": settings.guidance, "sampling_steps": settings.sampling_steps, "seed": config.seed}
         about = {"words": words, "shape": shape, "clip_skip": config.model.clip_skip, **drawn_as}
+        about["scheduler"] = components.scheduler  # the prediction type shows in no weight
         key = content_key(kind="class", format=FORMAT, models=models, **about)
     kept = cache.get(key) if cache else None
     if kept is None:
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(config.seed)).to(device)
         base_text = base_text.to(next(components.denoiser.parameters()).dtype)
-        drawn = []
-        for part, prompts in zip(noise.split(AT_ONCE), rows.split(AT_ONCE), strict=True):
+        drawn, at_once = (
+            [],
+            config.data.batch_size,
+        )  # without gradients, guidance's two rows each need less than training
+        for part, prompts in zip(noise.split(at_once), rows.split(at_once), strict=True):
             both = base_text.rows(torch.cat([empty.expand(len(prompts)), prompts]))
             drawn.append(preview.draw(family, components, part, both, settings))
             progress("Drawing class pictures", sum(map(len, drawn)), count)

@@ -1,6 +1,5 @@
 """Sample pictures from the resident model: while it trains, and for `darkroom sample`."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from trainers.config import DataConfig, PreviewConfig
 from trainers.data.captions import fallback_caption
 from trainers.families.base import Components, Conditioning, Family
+from trainers.files import encoded, write_whole
 
 FAR = {  # a prompt far from the data shows whether the adapter still obeys
     "person": ["{} as a knight in armour", "{} on a beach at sunset"],
@@ -95,11 +95,4 @@ def _to_image(pixel: Tensor) -> Image.Image:
 def save_pictures(pictures: list[Image.Image], folder: Path, step: int) -> list[Path]:
     """Write step_000250_0.png and so on, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for i, picture in enumerate(pictures):
-        path = folder / f"step_{step:06d}_{i}.png"
-        partial = path.with_suffix(".partial")
-        picture.save(partial, format="PNG")
-        os.replace(partial, path)
-        paths.append(path)
-    return paths
+    return [write_whole(folder / f"step_{step:06d}_{i}.png", encoded(picture)) for i, picture in enumerate(pictures)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from trainers import memory, preview
-from trainers.adapters.adapter_file import merge_into, read_adapter
+from trainers.adapters.adapter_file import apply_file, read_adapter
 from trainers.config import TrainConfig
 from trainers.families.registry import find_family
 
@@ -20,10 +20,12 @@ def sample(
     """
     plan = memory.plan(config.memory)
     family = find_family(config.model)
-    file = read_adapter(adapter) if adapter else None
+    if adapter:
+        read_adapter(adapter)  # a damaged file is named before the base is read
     components = family.load(config.model, plan.dtype)
-    if file:
-        merge_into(components, family.spec, file, strength)
+    if adapter:
+        # Beside the weights, as in training: small updates vanish when they are added to weights in bf16.
+        apply_file(components, adapter, strength, strict=True)
     resolution = config.data.resolution or components.resolution
     rows = []
     for prompt in prompts:

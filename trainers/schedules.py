@@ -1,10 +1,12 @@
 """Learning-rate curves by name, each with a linear warm-up (diffusers' schedules)."""
 
+import math
+
 from diffusers.optimization import get_scheduler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from trainers.config import ScheduleConfig
+from trainers.config import ScheduleConfig, TrainConfig
 
 SCHEDULES: dict[str, str] = {
     "constant": "constant_with_warmup",
@@ -13,6 +15,12 @@ SCHEDULES: dict[str, str] = {
     "cosine_restarts": "cosine_with_restarts",
     "polynomial": "polynomial",
 }
+
+
+def total_steps(config: TrainConfig) -> int:
+    """Optimizer steps of a run: as set, or as many as its picture views fill."""
+    per_step = config.data.batch_size * config.optimizer.accumulation
+    return config.schedule.steps or math.ceil(config.schedule.views / per_step)
 
 
 def build_schedule(config: ScheduleConfig, optimizer: Optimizer, steps: int) -> LRScheduler:

@@ -12,7 +12,7 @@ from trainers.data.batches import Batches
 from trainers.data.cache import Cache, identity, latent_key, text_key
 from trainers.data.captions import shuffle_tags
 from trainers.data.images import open_picture, pixels
-from trainers.data.types import Bucket, Crop, Example
+from trainers.data.types import Bucket, Crop, Example, Problem
 from trainers.families.base import Components, Conditioning, Family
 
 VARIANTS = 8  # frozen shuffles of a tag caption, encoded once each
@@ -103,6 +103,18 @@ class TextStore:
             return self.cached.rows(rows)
         tokens = tuple(t[rows] for t in self.tokens)
         return self.family.encode_text(self.components.text_encoders, tokens, self.clip_skip)
+
+
+def cut_captions(examples: list[Example], family: Family, components: Components) -> list[Problem]:
+    """At most one problem: captions that the text encoder does not read to their end, the longest one named."""
+    counts, limit = family.token_counts(components, [example.caption for example in examples])
+    over = [i for i, count in enumerate(counts) if count > limit]
+    if not over:
+        return []
+    longest = max(over, key=counts.__getitem__)
+    others = f" (like those of {len(over) - 1} more pictures)" if len(over) > 1 else ""
+    message = f"the caption is cut{others}: it has {counts[longest] - 2} tokens, and this base reads {limit - 2}."
+    return [Problem(examples[longest].path, message, "Put what matters first, or shorten it.", fatal=False)]
 
 
 class Feed:

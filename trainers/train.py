@@ -16,15 +16,17 @@ from trainers.data.batches import Batches, split_validation
 from trainers.data.buckets import plan as plan_crops
 from trainers.data.cache import Cache
 from trainers.data.examples import scan
+from trainers.data.types import Problem
 from trainers.errors import UserError
 from trainers.events import Event, Finished, Phase, Started, Step, Stopped, Warned
 from trainers.export.metadata import RunFacts
 from trainers.families.registry import find_family
 from trainers.finish import gather
-from trainers.outputs import Folders, Outputs
+from trainers.outputs import Folders, Outputs, overflow
 from trainers.preservation import draw_class_pictures, preserved_captions
+from trainers.schedules import total_steps
 from trainers.step import build_step
-from trainers.stores import Feed, TextStore, caption_variants, encode_pictures
+from trainers.stores import Feed, TextStore, caption_variants, cut_captions, encode_pictures
 
 REPORT = 10  # steps between reads of the loss: reading waits for the device
 
@@ -39,11 +41,11 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     device = plan.device
     emit(Phase("Reading the pictures"))
     found = scan(config.data)
-    for problem in found.problems:
-        emit(Warned(f"{problem.name}: {problem.message}", problem.hint))
+    _warn(found.problems, emit)
     emit(Phase("Loading the base model"))
     family = find_family(config.model)
     components = family.load(config.model, plan.dtype)
+    _warn(cut_captions(found.examples, family, components), emit)
     resolution = config.data.resolution or components.resolution
     crops = plan_crops(found.examples, config.data, resolution, components.latent.factor * components.multiple)
 
@@ -80,8 +82,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     trained = [(found.examples[i], crops[i]) for i in training]
     batches = Batches([c for _, c in trained], [e.repeats for e, _ in trained], config.data.batch_size, config.seed)
     feed = Feed(batches, training, latents, text, variants, preserved, config)
-    per_step = config.data.batch_size * config.optimizer.accumulation
-    steps = config.schedule.steps or math.ceil(config.schedule.views / per_step)
+    steps = total_steps(config)
     step = build_step(config, plan, family, components, adapter, feed, base_text, drawn, steps, emit)
 
     def facts(position: Position) -> RunFacts:
@@ -116,7 +117,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
         step(position.step)
         position.step += 1
 
-        stopped = folders.asked("stop") or folders.asked("pause")
+        stopped = position.step < steps and (folders.asked("stop") or folders.asked("pause"))
         last = position.step == steps or stopped
         save_due = last or _due(position.step, config.saving.every)
         preview_due = _due(position.step, config.preview.every) or bool(config.preview.every and position.step == steps)
@@ -125,7 +126,8 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
             mean = step.mean_loss()  # the one host sync
             seconds = time.perf_counter() - clock
             position.seconds += seconds
-            _refuse_overflow(mean, position.step)
+            if not math.isfinite(mean):
+                raise overflow(f"The loss became {mean}", position.step)
             rate, peak = step.schedule.get_last_lr()[0], memory.peak_gb(device)
             emit(Step(position.step, steps, mean, rate, seconds / (position.step - since), peak))
             if save_due:
@@ -146,16 +148,13 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
         emit(Finished(position.step, str(path.relative_to(folders.run)), position.seconds))
 
 
+def _warn(problems: list[Problem], emit: Callable[[Event], None]) -> None:
+    for problem in problems:
+        emit(Warned(f"{problem.name}: {problem.message}", problem.hint))
+
+
 def _due(step: int, every: int) -> bool:
     return bool(every) and step % every == 0
-
-
-def _refuse_overflow(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise UserError(
-            f"The loss became {loss} near step {step}: the adapter's numbers overflowed.",
-            "The last checkpoint is good. Resume with a lower optimizer.rate, or memory.precision = fp32.",
-        )
 
 
 def _throttled(emit: Callable[[Event], None], every: float = 0.5) -> Callable[[str, int, int], None]:

@@ -38,10 +38,10 @@ class Pose:
 
 
 POSES = {
-    "standing": Pose("zibbo standing, on a white background"),
-    "waving": Pose("zibbo waving, on a white background", hands=(-150, 48), look=(0.3, -0.2), lean=-9),
+    "standing": Pose("zibbo"),
+    "waving": Pose("zibbo waving", hands=(-150, 48), look=(0.3, -0.2), lean=-9),
     "jumping": Pose(
-        "zibbo jumping with joy, on a white background",
+        "zibbo jumping with joy",
         y=53,
         radius=26,
         hands=(140, 40),
@@ -49,18 +49,16 @@ POSES = {
         mouth="laugh",
         look=(0, -0.5),
     ),
-    "sleeping": Pose(
-        "zibbo sleeping, on a white background", y=60, eye="closed", mouth="small", lean=17, extra=("sleepy",)
-    ),
+    "sleeping": Pose("zibbo sleeping", y=60, eye="closed", mouth="small", lean=17, extra=("sleepy",)),
     "looking-left": Pose(
-        "zibbo walking and looking to the left, on a white background",
+        "zibbo walking and looking to the left",
         look=(-0.9, 0),
         hands=(170, -60),
         feet="walking",
         lean=15,
     ),
     "balloon": Pose(
-        "zibbo holding a red balloon, on a white background",
+        "zibbo holding a red balloon",
         x=42,
         y=62,
         radius=25,
@@ -69,7 +67,7 @@ POSES = {
         lean=-10,
         extra=("balloon",),
     ),
-    "scarf": Pose("zibbo wearing a red scarf, on a white background", look=(-0.2, 0.2), extra=("scarf",)),
+    "scarf": Pose("zibbo wearing a red scarf", look=(-0.2, 0.2), extra=("scarf",)),
     "party": Pose(
         "zibbo laughing with a purple party hat, on a pink background",
         eye="happy",

@@ -1,8 +1,12 @@
 """Wrong settings: one clear sentence, exit code 1, no traceback, and nothing lost."""
 
+import sys
+
 import pytest
 
 from tests.commands import assert_refused, command, files_below
+from trainers import events
+from trainers.__main__ import main as engine
 
 
 @pytest.mark.parametrize(
@@ -52,16 +56,27 @@ def test_wrong_settings_of_a_run_leave_its_file_as_it_was(darkroom, run, place):
         (b"\xff\xfe[\x00a\x00]\x00", "not a text file in UTF-8"),
         (b"[adapter]\nrnak = 8\n", "Did you mean adapter.rank?"),
         (b"[model]\nbase = 'gone.safetensors'\n", "There is no base model at"),
-        (b"", "names no pictures"),
     ],
 )
 @pytest.mark.parametrize("as_run", [False, True], ids=["file", "run folder"])
 def test_a_damaged_settings_file_is_a_sentence_and_nothing_starts(darkroom, place, tmp_path, text, words, as_run):
-    if as_run and not text:
-        return  # a run folder's empty file is all defaults; the engine asks for pictures then
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "config.toml").write_bytes(text)
     assert_refused(darkroom("train", folder if as_run else folder / "config.toml"), words)
     assert files_below(folder) == ["config.toml"]
     assert files_below(place) == []
+
+
+def test_an_empty_settings_file_names_no_pictures(darkroom, place, tmp_path):
+    (tmp_path / "config.toml").touch()
+    assert_refused(darkroom("train", tmp_path / "config.toml"), "names no pictures", "Set data.folders")
+    assert files_below(place) == []
+
+
+def test_the_engine_asks_a_run_of_an_empty_settings_file_for_pictures(monkeypatch, tmp_path):
+    (tmp_path / "config.toml").touch()  # all defaults
+    monkeypatch.setattr(sys, "argv", ["trainers", str(tmp_path)])
+    assert engine() == 1
+    *_, last = events.read(tmp_path / "events.jsonl")
+    assert last.message == "No picture folder is set." and "data.folders" in last.hint

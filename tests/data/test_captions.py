@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from trainers.data.captions import fallback_caption, final_caption, mentions, read_caption, shuffle_tags
+from trainers.data.captions import fallback_caption, mentions, read_caption, shuffle_tags
 
 TEXT = "a café at 5 €, “naïve”"
 
@@ -56,16 +56,9 @@ def test_shuffling_keeps_the_first_tags_and_loses_none():
     assert shuffle_tags(tags, 9, random.Random(0)) == "zorb, red, blue, green, tall"
 
 
-def test_the_same_random_state_gives_the_same_caption():
-    draw = lambda: final_caption("a, b, c, d, e", shuffle=True, keep=0, dropout=0.5, rng=random.Random(7))  # noqa: E731
-    assert draw() == draw()
-
-
-def test_caption_dropout_is_the_share_it_says():
-    rng = random.Random(0)
-    captions = [final_caption("a cat", shuffle=False, keep=1, dropout=0.2, rng=rng) for _ in range(5000)]
-    assert set(captions) == {"", "a cat"}
-    assert captions.count("") / 5000 == pytest.approx(0.2, abs=0.02)
+def test_the_same_random_state_gives_the_same_order_of_tags():
+    one, other = (shuffle_tags("a, b, c, d, e", 0, random.Random(7)) for _ in range(2))
+    assert one == other
 
 
 def test_the_trigger_is_found_in_any_case_of_letters():

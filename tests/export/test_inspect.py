@@ -69,8 +69,19 @@ def test_a_file_of_pefts_layout_is_sent_to_peft(sd15_modules, tmp_path):
     weights = next(f for f in written(sd15_modules, tmp_path / "a.safetensors", "peft") if f.suffix == ".safetensors")
     facts = inspect(weights)
     assert facts["interfaces"]["peft"].startswith("loads") and facts["interfaces"]["A1111"].startswith("does not load")
-    assert facts["alpha"] == "in adapter_config.json" and facts["hash"].startswith("fits")
+    assert facts["alpha"] == {2.0: 1, 1.0: 1} and facts["hash"].startswith("fits")
     assert "unmatched keys" not in facts  # all of them: the reason says it
+
+
+@pytest.mark.parametrize("level", ["", "text_model."], ids=["transformers 5", "transformers 4"])
+def test_a_text_encoder_of_pefts_layout_is_counted_as_one(embedded_modules, sd15_modules, tmp_path, level):
+    files = written({**embedded_modules, **sd15_modules}, tmp_path / "a.safetensors", "peft")
+    counts = {}
+    for file in (file for file in files if file.suffix == ".safetensors"):
+        tensors = {key.replace(".model.encoder.", f".model.{level}encoder."): t for key, t in load_file(file).items()}
+        save_file(tensors, tmp_path / "renamed.safetensors")
+        counts[file.parent.name] = inspect(tmp_path / "renamed.safetensors")["modules"]
+    assert counts["unet"].keys() == {"denoiser"} and counts["text_encoder"].keys() == {"text encoder"}
 
 
 def test_layers_without_alpha_and_keys_without_a_place_are_told_apart(sd15_modules, tmp_path, capsys):

@@ -87,3 +87,8 @@ def test_base_hashes_are_kohyas_and_computed_once(tmp_path, monkeypatch):
     base.write_bytes(content + b"more")
     assert base_hashes(base, cache) == ("new", "new")
     assert base_hashes(tmp_path, cache) == base_hashes(None) == (None, None)
+
+
+def test_zero_terminal_snr_is_told():
+    told = metadata(CONFIG, replace(FACTS, zero_terminal_snr=True), SD15.spec, "a")
+    assert told["ss_zero_terminal_snr"] == "True"

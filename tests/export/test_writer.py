@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -124,6 +125,36 @@ def test_sidecars_are_what_image_programs_read(adapter, tmp_path):
     assert [f.name for f in report.files] == ["a.safetensors", "a.json", "a.png"]
 
 
+@pytest.mark.parametrize("refused", ["a.json", "a.png"])
+def test_a_file_beside_the_adapter_that_cannot_be_written_is_a_warning(adapter, tmp_path, refused):
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "cover.png")
+    (tmp_path / refused).mkdir()  # takes no file of that name, as a picture does not that a Windows viewer holds open
+    path = tmp_path / "a.safetensors"
+    report = writer.export_report(adapter, CONFIG, FACTS, SPEC, path, tmp_path / "cover.png")
+    assert len(report.warnings) == 1
+    assert report.warnings[0].startswith(f"{refused} could not be written (")
+    assert {file.name for file in report.files} == {"a.safetensors", "a.json", "a.png"} - {refused}
+    assert {f.name for f in tmp_path.iterdir()} == {"a.safetensors", "a.json", "a.png", "cover.png"}
+
+
+def test_a_disk_that_is_full_after_the_adapter_costs_only_the_files_beside_it(adapter, tmp_path, monkeypatch):
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "cover.png")
+    fsync, flushed = os.fsync, []
+
+    def full_after_one(number):
+        flushed.append(number)
+        if len(flushed) > 1:
+            raise OSError(28, "No space left on device")
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", full_after_one)
+    path = tmp_path / "a.safetensors"
+    report = writer.export_report(adapter, CONFIG, FACTS, SPEC, path, tmp_path / "cover.png")
+    said = "could not be written (No space left on device)."
+    assert report.warnings == [f"a.json {said}", f"a.png {said}"]
+    assert {f.name for f in tmp_path.iterdir()} == {"a.safetensors", "cover.png"}
+
+
 def test_numbers_that_are_not_finite_are_refused_and_nothing_is_left(tmp_path):
     adapter = attach(tiny_components(), SPEC, AdapterConfig(rank=2), seed=0)
     trained(adapter)
@@ -183,7 +214,7 @@ def test_a_full_disk_is_one_sentence(adapter, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match="No space left"):
         write(adapter, tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())

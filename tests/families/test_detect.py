@@ -270,6 +270,13 @@ def test_weights_are_chosen_in_full_precision_first_and_never_as_training_copies
     assert choose_weights(["config.json", "other.safetensors"]) == ""
 
 
+def test_one_shard_is_never_taken_for_the_whole():
+    shards = [f"diffusion_pytorch_model.fp16-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    index = "diffusion_pytorch_model.safetensors.index.fp16.json"
+    assert choose_weights([*shards, index]) == index
+    assert choose_weights(shards) == ""
+
+
 def test_a_missing_shard_is_named(tmp_path):
     part = tmp_path / "unet"
     index = {"weight_map": {"a": "diffusion_pytorch_model-00001-of-00002.safetensors", "b": "two.safetensors"}}

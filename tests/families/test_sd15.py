@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -220,6 +220,20 @@ def test_a_wrong_vae_is_named(folder, tmp_path):
         load(folder, vae=str(tmp_path / "none.safetensors"))
     with pytest.raises(UserError, match="holds no VAE"):
         load(folder, vae=str(folder / "unet"))
+    with pytest.raises(UserError, match="There is no VAE at ~nosuchuser"):
+        load(folder, vae="~nosuchuser/vae")
+
+
+@pytest.mark.parametrize("of_base", ["folder", "single file"])
+@pytest.mark.parametrize("change", [{"latent_channels": 16}, {"block_out_channels": (8, 8, 16)}], ids=["16", "factor"])
+def test_a_vae_with_latents_of_another_shape_is_refused(folder, single_file, tmp_path, of_base, change):
+    config = {**tiny_vae().config, **change}
+    count = len(config["block_out_channels"])
+    config |= {"down_block_types": ("DownEncoderBlock2D",) * count, "up_block_types": ("UpDecoderBlock2D",) * count}
+    AutoencoderKL.from_config(config).save_pretrained(tmp_path / "other")
+    base = folder if of_base == "folder" else single_file
+    with pytest.raises(UserError, match=f"The VAE other makes latents of another shape than {base.name} works on"):
+        load(base, vae=str(tmp_path / "other"))
 
 
 @pytest.mark.parametrize(
@@ -296,6 +310,16 @@ def test_a_family_not_trained_here_names_those_that_are(tmp_path):
         find_family(ModelConfig(base=str(tmp_path / "m")))
 
 
+def test_a_base_from_the_hub_is_named_by_its_id(folder, tmp_path, monkeypatch):
+    snapshot = tmp_path / "models--owner--cat-model" / "snapshots" / "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
+    shutil.copytree(folder, snapshot)
+    monkeypatch.setattr(locate, "download", lambda repository: snapshot)
+    components = SD15.load(ModelConfig(base="owner/cat-model"), torch.float32)
+    assert (components.name, components.path) == ("cat-model", snapshot)
+    with pytest.raises(UserError, match="but cat-model says that it predicts epsilon"):
+        SD15.load(ModelConfig(base="owner/cat-model", prediction="v"), torch.float32)
+
+
 def test_a_missing_base_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="There is no base model at"):
         load(tmp_path / "none.safetensors")
@@ -327,15 +351,6 @@ def test_a_damaged_tokenizer_is_named(folder, tmp_path):
         file.unlink()
     with pytest.raises(UserError, match="lacks the tokenizer's vocabulary"):
         load(tmp_path / "m")
-
-
-def test_a_hub_download_takes_one_weight_file_per_part():
-    names = ["model_index.json", "v1-5.safetensors", "safety_checker/model.safetensors", "tokenizer/vocab.json"]
-    names += [f"unet/diffusion_pytorch_model{v}" for v in (".bin", ".safetensors", ".fp16.safetensors")]
-    names += ["vae/diffusion_pytorch_model.bin", "text_encoder/model.safetensors", "scheduler/scheduler_config.json"]
-    wanted = set(locate._wanted(names))
-    assert "unet/diffusion_pytorch_model.fp16.safetensors" in wanted and "vae/diffusion_pytorch_model.bin" in wanted
-    assert not wanted & {"v1-5.safetensors", "safety_checker/model.safetensors", "unet/diffusion_pytorch_model.bin"}
 
 
 def test_bundled_settings_hold_what_the_pipeline_needs():

@@ -122,8 +122,8 @@ def modules_of_state(state: dict[str, Tensor], config: AdapterConfig) -> dict[Pl
     for key, down in state.items():
         if key.endswith(".down"):
             part, path = key.removesuffix(".down").split("/", 1)
-            alpha = config.alpha if part == DENOISER else config.text_alpha
-            modules[part, path] = LoraWeights(down, state[f"{part}/{path}.up"], alpha or float(down.shape[0]))
+            _, alpha = config.shape if part == DENOISER else config.text_shape
+            modules[part, path] = LoraWeights(down, state[f"{part}/{path}.up"], alpha)
     return modules
 
 

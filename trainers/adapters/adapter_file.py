@@ -1,12 +1,16 @@
-"""Read an adapter file, and put it on or into a base model for sampling."""
+"""Read an adapter file, and put it on a base model for sampling."""
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
+from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -15,8 +19,9 @@ from trainers.adapters.lean import lean
 from trainers.adapters.lora import adaptable, attach_layers, parts
 from trainers.adapters.names import lookup
 from trainers.errors import UserError
-from trainers.families.base import Components, FamilySpec
+from trainers.families.base import Components
 from trainers.families.detect import identify
+from trainers.families.folders import read_json
 
 PAIRS = (  # endings of the two matrices: kohya, peft (with its adapter name, too), diffusers before 0.22
     (".lora_down.weight", ".lora_up.weight"),
@@ -35,20 +40,24 @@ OTHER_TYPES = {  # a key that ends so -> the adapter type, none of which is a pl
     ".lora_magnitude_vector": "DoRA",
     ".lora_mid.weight": "LoCon with Tucker decomposition",
 }
+PEFT = "base_model.model"  # what peft writes before every module's path
+PEFT_CONFIG = "adapter_config.json"  # where it keeps the alphas
+HEADER_CONFIG = "lora_adapter_metadata"  # where diffusers does: {"unet.lora_alpha": 8, ...}
 
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """An adapter file's tensors as they are stored, and its header's metadata."""
+    """An adapter file's tensors as they are stored, its header's metadata, and peft's config from beside it."""
 
     path: Path
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
+    peft_config: dict[str, Any]  # empty where there is none
 
     @cached_property
     def layers(self) -> dict[str, LoraWeights]:
         """Module name as the file spells it -> its matrices; a missing alpha means scale 1."""
-        return read_layers(self.tensors, self.metadata)
+        return read_layers(self.tensors, self.metadata, self.peft_config)
 
     @property
     def modules(self) -> list[str]:
@@ -71,7 +80,9 @@ def read_adapter(path: Path) -> AdapterFile:
         identify(path)  # says what it is instead, where that can be told
         message = f"{path.name} cannot be read as a .safetensors file ({error})."
         raise UserError(message, "Download or export it again.") from error
-    found = AdapterFile(path, tensors, metadata)
+    beside = path.parent / PEFT_CONFIG
+    in_peft = any(name.startswith(f"{PEFT}.") for name in tensors) and beside.is_file()
+    found = AdapterFile(path, tensors, metadata, read_json(beside) if in_peft else {})
     if not found.layers and found.type == "LoRA":
         kind = identify(path)
         what = f"is {_article(kind.label)}, not a LoRA adapter" if kind.kind != "unknown" else "holds no LoRA adapter"
@@ -79,13 +90,20 @@ def read_adapter(path: Path) -> AdapterFile:
     return found
 
 
-def read_layers(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> dict[str, LoraWeights]:
+def read_layers(
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+    peft_config: Mapping[str, Any] | None = None,
+) -> dict[str, LoraWeights]:
     """Pair the matrices of a file by module name.
 
-    alpha comes from the module's `.alpha`, else from the header's `lora_adapter_metadata` (diffusers), else it is the
-    rank.
+    alpha comes from the module's `.alpha`, else from the config of diffusers (in the header) or peft (beside the file),
+    else it is the rank.
+
+    Raises:
+        UserError: such a config is damaged.
     """
-    header = _header_alphas(metadata or {})
+    configs = _alphas(metadata or {}, peft_config or {})
     layers = {}
     for key, down in tensors.items():
         pair = next((pair for pair in PAIRS if key.endswith(pair[0])), None)
@@ -95,9 +113,12 @@ def read_layers(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | Non
         up, alpha = tensors.get(name + pair[1]), tensors.get(f"{name}.alpha")
         if up is None or down.ndim < 2 or up.ndim < 2:
             continue
-        rank = float(down.shape[0])
-        value = float(alpha) if alpha is not None else header.get(name.partition(".")[0], rank)
-        layers[name] = LoraWeights(down, up, value or rank)  # kohya reads alpha 0 as "equal to the rank"
+        rank, part = len(down), next((part for part in configs if name.startswith(f"{part}.")), None)
+        if alpha is not None:
+            value = float(alpha) or float(rank)  # kohya reads alpha 0 as "equal to the rank"
+        else:
+            value = configs[part].of(name.removeprefix(f"{part}."), rank) if part else float(rank)
+        layers[name] = LoraWeights(down, up, value)
     return layers
 
 
@@ -144,18 +165,20 @@ def reshaped(layer: LoraWeights, shape: tuple[int, ...]) -> LoraWeights | None:
     return LoraWeights(layer.down.reshape(down), layer.up.reshape(up), layer.alpha)
 
 
-def apply_file(components: Components, path: Path, strength: float = 1.0, spec: FamilySpec | None = None) -> Adapter:
+def apply_file(components: Components, path: Path, strength: float = 1.0, strict: bool = False) -> Adapter:
     """Attach the file's adapter to the base, at `strength`, in eval mode; it can be switched off and on again.
 
     Keys that fit nothing are in the adapter's `unknown`.
 
     Raises:
-        UserError: the file is no plain LoRA, or none of it fits the base.
+        UserError: the file is no plain LoRA, or none of its layers fits the base; with `strict`, or any does not.
     """
     file = read_adapter(path)
     found, unknown = _usable(components, file)
+    if strict and unknown:
+        raise _unfit(components, file, unknown)
     adapter = attach_layers(components, {place: (layer.rank, layer.alpha) for place, layer in found.items()})
-    adapter.spec, adapter.unknown = spec, tuple([*unknown, *stray_keys(file.tensors, file.layers)])
+    adapter.unknown = (*unknown, *stray_keys(file.tensors, file.layers))
     with torch.no_grad():
         for place, layer in found.items():
             for weight, value in zip(weights(adapter.layers[place]), (layer.down, layer.up), strict=True):
@@ -164,22 +187,6 @@ def apply_file(components: Components, path: Path, strength: float = 1.0, spec: 
     adapter.eval()
     lean(adapter, components)
     return adapter
-
-
-@torch.no_grad()
-def merge_into(components: Components, spec: FamilySpec, file: AdapterFile, strength: float) -> None:
-    """Add strength times the file's delta-W to the base's weights in place.
-
-    Raises:
-        UserError: the file is no plain LoRA, or names layers that this base does not have, or of other shapes.
-    """
-    found, unknown = _usable(components, file)
-    if unknown:
-        raise _unfit(components, file, unknown)
-    models = parts(components)
-    for (part, path), layer in found.items():
-        weight = models[part].get_submodule(path).weight
-        weight += (strength * layer.delta()).to(weight.device, weight.dtype)
 
 
 def _usable(components: Components, file: AdapterFile) -> tuple[dict[Place, LoraWeights], list[str]]:
@@ -198,13 +205,39 @@ def _unfit(components: Components, file: AdapterFile, unknown: list[str]) -> Use
     return UserError(message, "Choose the base model it was trained on (`darkroom inspect` names it).")
 
 
-def _header_alphas(metadata: Mapping[str, str]) -> dict[str, float]:
-    """Pipeline part -> alpha, from the entry that diffusers writes ({"unet.lora_alpha": 8, ...})."""
+@dataclass(frozen=True)
+class _PeftAlphas:
+    """What a config of peft says of alphas; the ranks show in the matrices."""
+
+    alpha: float
+    pattern: dict[str, float]  # regular expression for a module path or its end -> alpha
+    rank_stabilised: bool  # the scale is alpha / sqrt(rank) [Kalajdzievski 2023]
+
+    def of(self, path: str, rank: int) -> float:
+        """The alpha that stands for this module's scale, once divided by the rank."""
+        alpha = self.pattern.get(get_pattern_key(self.pattern, path), self.alpha)
+        return alpha * math.sqrt(rank) if self.rank_stabilised else alpha
+
+
+def _alphas(metadata: Mapping[str, str], peft_config: Mapping[str, Any]) -> dict[str, _PeftAlphas]:
+    """How the names of a part's modules begin -> its alphas, from diffusers' header entry and from peft's config."""
     try:
-        entries = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-        return {key.removesuffix(".lora_alpha"): float(v) for key, v in entries.items() if key.endswith(".lora_alpha")}
-    except (ValueError, TypeError, AttributeError):
-        return {}
+        configs = {PEFT: peft_config} if peft_config else {}
+        for key, value in json.loads(metadata.get(HEADER_CONFIG, "{}")).items():
+            part, _, name = key.partition(".")
+            if name in ("lora_alpha", "alpha_pattern", "use_rslora"):
+                configs.setdefault(part, {})[name] = value
+        return {part: _part_alphas(config) for part, config in configs.items()}
+    except (ValueError, TypeError, AttributeError, re.error) as error:
+        where = PEFT_CONFIG if peft_config else f"{HEADER_CONFIG} in the file's header"
+        raise UserError(f"The adapter's alphas cannot be read from {where}.", "Download or export it again.") from error
+
+
+def _part_alphas(config: Mapping[str, Any]) -> _PeftAlphas:
+    pattern = {key: float(alpha) for key, alpha in (config.get("alpha_pattern") or {}).items()}
+    for key in pattern:
+        re.compile(key)
+    return _PeftAlphas(float(config.get("lora_alpha", 8)), pattern, bool(config.get("use_rslora")))  # 8: as peft
 
 
 def _article(words: str) -> str:

@@ -32,15 +32,13 @@ def attach(components: Components, spec: FamilySpec, config: AdapterConfig, seed
     Raises:
         UserError: `targets` is no regular expression, or fits no layer.
     """
-    layer_shape = (config.rank, config.alpha or float(config.rank))
     places: dict[Place, Shape] = {
-        (DENOISER, path): layer_shape for path in targets(components.denoiser, config.targets)
+        (DENOISER, path): config.shape for path in targets(components.denoiser, config.targets)
     }
     if config.text_encoder:
-        rank = config.text_rank or config.rank
         for index, encoder in enumerate(components.text_encoders):
             for path in text_targets(encoder):
-                places[f"text_{index}", path] = (rank, config.text_alpha or float(rank))
+                places[f"text_{index}", path] = config.text_shape
     adapter = attach_layers(components, places, config.dropout)
     adapter.spec = spec
     _initialise(adapter, seed)

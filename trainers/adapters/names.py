@@ -55,7 +55,10 @@ def spellings(place: Place) -> dict[str, str]:
             names |= {f"unet.{name}": "old diffusers", name: "old diffusers"}
     else:
         index = text_index(part)
-        names |= {f"lora_te{index + 1}_{flat}": "kohya"} | ({f"lora_te_{flat}": "kohya"} if index == 0 else {})
+        names[f"lora_te{index + 1}_{flat}"] = "kohya"
+        if index == 0:  # peft's names do not say which model they are of, and CLIP's paths are all the same
+            names |= {f"lora_te_{flat}": "kohya", f"base_model.model.{path}": "peft"}
+            names[f"base_model.model.{exported_path(place)}"] = "peft"
     return names
 
 

@@ -25,9 +25,7 @@ def plan(examples: Sequence[Example], config: DataConfig, resolution: int, multi
     Raises:
         UserError: for a resolution, step, smallest or largest side that this base or the other settings rule out.
     """
-    step = config.bucket_step or (_up(64, multiple) if resolution >= 256 else multiple)
-    smallest = _up(config.bucket_min or resolution // 2, step)
-    largest = _down(config.bucket_max or resolution * 2, step)
+    step, smallest, largest = sides(config, resolution, multiple)
     if resolution < multiple:
         raise UserError(
             f"Resolution {resolution} is too small for this base.", f"Set data.resolution to {multiple} or more."
@@ -51,6 +49,12 @@ def plan(examples: Sequence[Example], config: DataConfig, resolution: int, multi
         return [crop_for(example.size, *no_upscale_bucket(example.size, area, step)) for example in examples]
     buckets = bucket_list(area, smallest, largest, step)
     return [crop_for(example.size, choose(example.size, buckets)) for example in examples]
+
+
+def sides(config: DataConfig, resolution: int, multiple: int) -> tuple[int, int, int]:
+    """(step, smallest, largest) of the buckets' sides, where the settings leave them open by the base's needs."""
+    step = config.bucket_step or (_up(64, multiple) if resolution >= 256 else multiple)
+    return step, _up(config.bucket_min or resolution // 2, step), _down(config.bucket_max or resolution * 2, step)
 
 
 def bucket_list(area: int, smallest: int, largest: int, step: int) -> list[Bucket]:

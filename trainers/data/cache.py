@@ -7,9 +7,7 @@ entry is one safetensors file in a folder of ours, never beside the pictures.
 import errno
 import hashlib
 import json
-import os
 import shutil
-import uuid
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 
 from trainers.data.types import Crop, Example
 from trainers.errors import UserError
+from trainers.files import write_whole
 
 FORMAT = 1  # raise it when the same inputs are to give other tensors (resampling, colour handling)
 
@@ -73,16 +72,10 @@ class Cache:
     def put(self, key: str, tensors: dict[str, Tensor]) -> None:
         """Keep tensors under `key`: the whole file or none. UserError on a full disk or an unwritable folder."""
         data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-        partial = self.folder / f".{key}.{uuid.uuid4().hex}.partial"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self._path(key))
+            write_whole(self._path(key), data)
         except OSError as error:
-            _discard(partial)
             raise self._sentence(error, len(data)) from error
 
     def _path(self, key: str) -> Path:
@@ -101,10 +94,3 @@ class Cache:
             return f" ({shutil.disk_usage(self.folder).free / 2**20:.0f} MB free)"
         except OSError:
             return ""
-
-
-def _discard(file: Path) -> None:
-    try:
-        file.unlink(missing_ok=True)
-    except OSError:
-        pass  # a leftover under another name is never read

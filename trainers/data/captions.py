@@ -85,10 +85,3 @@ def shuffle_tags(caption: str, keep: int, rng: random.Random) -> str:
     kept, rest = parts[:keep], parts[keep:]
     rng.shuffle(rest)
     return ", ".join([*kept, *rest])
-
-
-def final_caption(caption: str, *, shuffle: bool, keep: int, dropout: float, rng: random.Random) -> str:
-    """The caption of one view: "" for a share `dropout` of the views, else with its tags reordered if `shuffle`."""
-    if rng.random() < dropout:
-        return ""
-    return shuffle_tags(caption, keep, rng) if shuffle else caption

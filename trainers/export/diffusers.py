@@ -28,7 +28,11 @@ def tensors(modules: Mapping[Place, LoraWeights], spec: FamilySpec, dtype: torch
 
 
 def peft_tensors(modules: Mapping[Place, LoraWeights], part: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """adapter_model.safetensors of one model: `base_model.model.<path>.lora_A.weight` and `.lora_B.weight`."""
+    """adapter_model.safetensors of one model: `base_model.model.<path>.lora_A.weight` and `.lora_B.weight`.
+
+    A text encoder's paths have no `text_model` level, unlike in the other layouts: peft looks them up in the model
+    itself, and CLIPTextModel has had no such level since transformers 5. Earlier versions cannot load that folder.
+    """
     result = {}
     for (owner, path), module in modules.items():
         if owner == part:

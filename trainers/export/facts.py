@@ -17,7 +17,7 @@ def pack(facts: RunFacts, spec: FamilySpec) -> dict[str, Any]:
     packed = {field.name: getattr(facts, field.name) for field in fields(facts)}
     packed |= {name: None if packed[name] is None else str(packed[name]) for name in PATHS}
     packed["buckets"] = [[width, height, count] for (width, height), count in facts.buckets.items()]
-    packed["resolution"] = list(facts.resolution)
+    packed |= {"resolution": list(facts.resolution), "bucket_sides": list(facts.bucket_sides)}
     return {"family": spec.name, **packed}
 
 
@@ -27,7 +27,7 @@ def unpack(packed: dict[str, Any]) -> tuple[RunFacts, FamilySpec]:
         values = {field.name: packed[field.name] for field in fields(RunFacts) if field.name in packed}
         values |= {name: Path(packed[name]) if packed.get(name) else None for name in PATHS}
         values["buckets"] = {(width, height): count for width, height, count in packed["buckets"]}
-        values["resolution"] = tuple(packed["resolution"])
+        values |= {name: tuple(packed[name]) for name in ("resolution", "bucket_sides")}
         return RunFacts(**values), FAMILIES[packed["family"]].spec
     except (KeyError, TypeError, ValueError) as error:
         message = f"The facts of the run in its checkpoint are damaged ({type(error).__name__}: {error})."

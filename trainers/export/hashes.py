@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from safetensors.torch import save
 from torch import Tensor
+
+from trainers.files import write_whole
 
 LEGACY_START, LEGACY_SIZE = 0x100000, 0x10000  # what A1111's first model hash looked at
 
@@ -78,8 +79,6 @@ def _write(cache: Path | None, known: dict) -> None:
         return
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        partial = cache.with_name(f".{cache.name}.partial")
-        partial.write_text(json.dumps(known), encoding="utf-8")
-        os.replace(partial, cache)
+        write_whole(cache, json.dumps(known).encode())
     except OSError:
         pass  # it only costs time

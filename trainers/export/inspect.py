@@ -10,6 +10,7 @@ from trainers.export.hashes import hash_of_file
 from trainers.export.verify import UiVerdict, text_width, verdicts
 from trainers.families.base import Components
 from trainers.families.detect import FAMILY_LABELS, identify
+from trainers.families.keys import CONTEXT_WIDTH
 
 SHOWN = (
     "ss_output_name",
@@ -23,7 +24,6 @@ SHOWN = (
     "modelspec.prediction_type",
     "lora_darkroom.version",
 )
-WIDTHS = {768: "sd15", 1024: "sd2", 1280: "sdxl", 2048: "sdxl"}  # input of attn2 to_k
 EMBEDDED_SAID = (
     "made for the small base that comes with Darkroom, and loads there: in `darkroom sample`, and in diffusers with "
     "that base. A1111, ComfyUI and their like open no base this small; adapters that you train on a Stable "
@@ -79,7 +79,7 @@ def _said(verdict: UiVerdict) -> str:
 
 def _family(file: AdapterFile) -> str:
     width = text_width(file.layers)
-    family = WIDTHS.get(width, "") if width else identify(file.path).family
+    family = CONTEXT_WIDTH.get(width, "") if width else identify(file.path).family
     if family:
         return FAMILY_LABELS.get(family, family)
     return f"a Stable Diffusion UNet of its own size (text width {width})" if width else "not known"
@@ -103,16 +103,16 @@ def _hash(file: AdapterFile) -> str:
 def _alpha(file: AdapterFile) -> dict | str:
     """Alphas and how many layers have them; layers without one are scaled by 1 everywhere."""
     own = {name for name in file.layers if f"{name}.alpha" in file.tensors}
-    if "lora_adapter_metadata" in file.metadata:
+    if "lora_adapter_metadata" in file.metadata or file.peft_config:
         own = set(file.layers)
     elif not own:
-        beside = _layout(file) == "peft" and (file.path.parent / "adapter_config.json").is_file()
-        return "in adapter_config.json" if beside else "none: scale 1"
+        return "none: scale 1"
     return _counts(layer.alpha if name in own else "none: scale 1" for name, layer in file.layers.items())
 
 
 def _is_text(name: str) -> bool:
-    return name.startswith(("lora_te", "text_encoder"))
+    path = name.removeprefix("base_model.model.")  # peft names the model by its folder only: CLIP's paths tell it
+    return path.startswith(("lora_te", "text_encoder", "text_model.", "encoder."))
 
 
 def _counts(values: object) -> dict:

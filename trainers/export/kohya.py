@@ -30,10 +30,3 @@ def tensors(modules: Mapping[Place, LoraWeights], spec: FamilySpec, dtype: torch
 def stored(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """A copy on the CPU in the file's dtype."""
     return weight.detach().to("cpu", torch.float32).to(dtype).contiguous().clone()
-
-
-def delta(tensors: Mapping[str, Tensor], name: str, strength: float = 1.0) -> Tensor:
-    """The weight change of one module in fp32, shaped like the layer: strength * alpha / rank * up @ down."""
-    down, up = tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"]
-    alpha = tensors.get(f"{name}.alpha")
-    return strength * LoraWeights(down, up, float(down.shape[0] if alpha is None else alpha)).delta()

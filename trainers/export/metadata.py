@@ -19,16 +19,18 @@ class RunFacts:
     steps: int  # done
     total_steps: int  # planned
     epochs: int
-    pictures: int  # trained on
+    pictures: int  # trained on in an epoch, repeats counted
     held_out: int
     batches_per_epoch: int
     resolution: tuple[int, int]  # width, height of the training resolution
-    buckets: dict[tuple[int, int], int]  # size -> pictures
+    buckets: dict[tuple[int, int], int]  # size -> pictures, repeats counted
+    bucket_sides: tuple[int, int]  # smallest, largest
     captions: dict[str, list[str]]  # folder name -> captions
     folder_repeats: dict[str, int]
     base_name: str
     base_path: Path | None
     prediction: str  # epsilon or v
+    zero_terminal_snr: bool
     started: float  # unix seconds
     finished: float
     session: str
@@ -38,7 +40,6 @@ class RunFacts:
     aspect_error: float | None = None  # mean difference of aspect ratio between pictures and their buckets
     vae_path: Path | None = None  # a VAE file in place of the base's own
     hash_cache: Path | None = None  # a file that remembers hashes of bases
-    max_tokens: int | None = None  # length of a caption; None: CLIP's 75
 
 
 def metadata(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) -> dict[str, str]:
@@ -65,7 +66,7 @@ def public_config(config: TrainConfig, facts: RunFacts) -> TrainConfig:
 
 def _run(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) -> dict[str, object]:
     """kohya's entries on the network, the base and the run."""
-    rank, alpha = config.adapter.rank, config.adapter.alpha or config.adapter.rank
+    rank, alpha = config.adapter.shape
     v = facts.prediction == "v"
     network_args = {"conv_dim": str(rank), "conv_alpha": str(alpha)} if config.adapter.targets == "full" else {}
     base, vae = (base_hashes(path, facts.hash_cache) for path in (facts.base_path, facts.vae_path))
@@ -121,14 +122,14 @@ def _dataset(data: DataConfig, facts: RunFacts) -> dict[str, object]:
         "ss_resolution": str(facts.resolution),
         "ss_enable_bucket": data.bucketing,
         "ss_bucket_no_upscale": data.no_upscale,
-        "ss_min_bucket_reso": data.bucket_min,
-        "ss_max_bucket_reso": data.bucket_max,
+        "ss_min_bucket_reso": facts.bucket_sides[0],
+        "ss_max_bucket_reso": facts.bucket_sides[1],
         "ss_shuffle_caption": data.shuffle_tags,
         "ss_keep_tokens": data.keep_tokens,
         "ss_caption_dropout_rate": data.caption_dropout,
         "ss_caption_dropout_every_n_epochs": 0,
         "ss_caption_tag_dropout_rate": 0.0,
-        "ss_max_token_length": facts.max_tokens,
+        "ss_max_token_length": None,
         "ss_flip_aug": data.flip,
         "ss_color_aug": False,
         "ss_random_crop": False,
@@ -140,7 +141,7 @@ def _dataset(data: DataConfig, facts: RunFacts) -> dict[str, object]:
 def _optimisation(config: TrainConfig, facts: RunFacts) -> dict[str, object]:
     """kohya's entries on optimizer, schedule, precision, loss and noise."""
     data, optimizer = config.data, config.optimizer
-    text_rate = (optimizer.text_rate or optimizer.rate / 10) if config.adapter.text_encoder else None
+    text_rate = optimizer.text_encoder_rate if config.adapter.text_encoder else None
     huber = config.loss.type in ("huber", "smooth_l1")
     return {
         "ss_learning_rate": optimizer.rate,
@@ -171,7 +172,7 @@ def _optimisation(config: TrainConfig, facts: RunFacts) -> dict[str, object]:
         "ss_multires_noise_iterations": None,
         "ss_multires_noise_discount": None,
         "ss_ip_noise_gamma": None,
-        "ss_zero_terminal_snr": False,
+        "ss_zero_terminal_snr": facts.zero_terminal_snr,
         "ss_prior_loss_weight": config.loss.preservation if data.class_pictures else 1.0,
     }
 

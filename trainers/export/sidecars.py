@@ -1,15 +1,14 @@
 """The files beside an adapter file that image programs read: name.json and name.png."""
 
 import base64
-import io
 import json
-import os
 from pathlib import Path
 
 from PIL import Image
 
 from trainers.config import TrainConfig
 from trainers.export.metadata import description
+from trainers.files import encoded, write_whole
 
 SD_VERSION = {"sd15": "SD1", "sd2": "SD2", "sdxl": "SDXL"}  # A1111's and Forge's names
 THUMBNAIL = 256  # pixels, as ModelSpec asks
@@ -17,10 +16,11 @@ THUMBNAIL = 256  # pixels, as ModelSpec asks
 
 def write_sidecars(
     file: Path, config: TrainConfig, family: str, cover: Path | None, keep: bool = False
-) -> tuple[list[Path], list[Path]]:
+) -> tuple[list[Path], list[str]]:
     """name.json as A1111, Forge and InvokeAI read it; name.png, given a picture, as every UI shows it.
 
-    Returns (written, left as they were): with `keep`, files that are there already may be a person's own.
+    Returns the files written, and a sentence for each that was not: the disk or the picture refused, or, with `keep`,
+    it was there already and may be a person's own.
     """
     facts = {
         "description": description(config),
@@ -30,12 +30,19 @@ def write_sidecars(
         "negative text": config.preview.negative,
         "notes": "",
     }
-    wanted = {file.with_suffix(".json"): json.dumps(facts, ensure_ascii=False, indent=2).encode()}
+    contents = {file.with_suffix(".json"): lambda: json.dumps(facts, ensure_ascii=False, indent=2).encode()}
     if cover and cover.exists():
-        with Image.open(cover) as picture:
-            wanted[file.with_suffix(".png")] = _encoded(picture.convert("RGB"), "PNG")
-    kept = [path for path in wanted if keep and path.exists()]
-    return [_write(path, content) for path, content in wanted.items() if path not in kept], kept
+        contents[file.with_suffix(".png")] = lambda: _as_png(cover)
+    written, sentences = [], []
+    for path, content in contents.items():
+        if keep and path.exists():
+            sentences.append(f"{path.name} was there before, and was left as it is.")
+            continue
+        try:
+            written.append(write_whole(path, content()))
+        except OSError as error:  # on Windows also a picture that a viewer holds open
+            sentences.append(f"{path.name} could not be written ({error.strerror or error}).")
+    return written, sentences
 
 
 def thumbnail(cover: Path) -> str:
@@ -43,20 +50,9 @@ def thumbnail(cover: Path) -> str:
     with Image.open(cover) as picture:
         small = picture.convert("RGB")
         small.thumbnail((THUMBNAIL, THUMBNAIL))
-        return "data:image/jpeg;base64," + base64.b64encode(_encoded(small, "JPEG")).decode()
+        return "data:image/jpeg;base64," + base64.b64encode(encoded(small, "JPEG")).decode()
 
 
-def _encoded(picture: Image.Image, form: str) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, form)
-    return buffer.getvalue()
-
-
-def _write(path: Path, content: bytes) -> Path:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    return path
+def _as_png(cover: Path) -> bytes:
+    with Image.open(cover) as picture:
+        return encoded(picture.convert("RGB"))

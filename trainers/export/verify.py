@@ -1,23 +1,30 @@
 """Which image UIs load an adapter file, by their own key rules, for Stable Diffusion 1.x.
 
-Source: the public loaders of Forge, ComfyUI, InvokeAI and diffusers; for A1111 and SD.Next, their documentation.
+Source of the key rules: the public loaders of Forge, ComfyUI, InvokeAI and diffusers; for A1111 and SD.Next, their
+documentation. Source of the types that are more than two matrices, all read in the public code:
+- A1111: extensions-builtin/Lora/network_lora.py (its `mid_model` is Tucker's), network_oft.py, and the release notes of
+  1.7.0 (OFT) and 1.8.0 (BOFT).
+- Forge: packages_3rdparty/comfyui_lora_collection/lora.py, backend/patcher/lora.py. They read `lora_mid`; of OFT there
+  is only a TODO.
+- ComfyUI: comfy/weight_adapter/lora.py, oft.py, boft.py.
+- InvokeAI: invokeai/backend/patches/layers/utils.py and lora_layer.py. An OFT layer is an error there.
+- SD.Next: modules/lora/lora_common.py, network_lora.py, network_oft.py. It has BOFT for other families only.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
 from trainers.adapters.adapter import DENOISER, LoraWeights, Place
-from trainers.adapters.adapter_file import OTHER_TYPES, fitting, read_adapter, read_layers, reshaped, stray_keys
-from trainers.adapters.names import exported_path, kohya_name, spellings
+from trainers.adapters.adapter_file import OTHER_TYPES, read_layers, reshaped
+from trainers.adapters.names import exported_path, spellings
 from trainers.export.sd15_layers import CROSS, sd15_shapes
-from trainers.families.base import Components, FamilySpec
+from trainers.families.keys import CONTEXT_WIDTH
 
 Shapes = Mapping[Place, tuple[int, ...]]
-LOHA_LOKR = frozenset({"LoRA", "DoRA", "LoHa", "LoKr"})
+COMMON_TYPES = frozenset({"LoRA", "DoRA", "LoHa", "LoKr", OTHER_TYPES[".lora_mid.weight"]})
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class UiRules:
     ui: str
     layouts: frozenset[str] = frozenset({"kohya"})
     text_prefixes: tuple[str, ...] = ("lora_te_",)
-    types: frozenset[str] = LOHA_LOKR
+    types: frozenset[str] = COMMON_TYPES
     tolerates: float = float("inf")
     any_size: bool = False  # also loads onto bases that are not of Stable Diffusion 1.x's own size
     exact_shapes: bool = False  # a 1x1 convolution must be stored 4-D, a linear layer 2-D
@@ -35,11 +42,25 @@ class UiRules:
 
 
 UIS = (
-    UiRules("A1111", refusal="it reads kohya's key names only, and passes over all others without a word"),
+    UiRules(
+        "A1111",
+        types=COMMON_TYPES | {"OFT", "BOFT"},
+        refusal="it reads kohya's key names only, and passes over all others without a word",
+    ),
     UiRules("Forge", text_prefixes=("lora_te_", "lora_te1_"), tolerates=12, refusal="it reads kohya's key names only"),
-    UiRules("ComfyUI", text_prefixes=("lora_te_", "lora_te1_"), refusal="none of the keys is one it maps"),
+    UiRules(
+        "ComfyUI",
+        text_prefixes=("lora_te_", "lora_te1_"),
+        types=COMMON_TYPES | {"OFT", "BOFT"},
+        refusal="none of the keys is one it maps",
+    ),
     UiRules("InvokeAI", refusal="it reads kohya's key names only"),
-    UiRules("SD.Next", layouts=frozenset({"kohya", "diffusers"}), text_prefixes=("lora_te_", "lora_te1_")),
+    UiRules(
+        "SD.Next",
+        layouts=frozenset({"kohya", "diffusers"}),
+        text_prefixes=("lora_te_", "lora_te1_"),
+        types=COMMON_TYPES | {"OFT"},
+    ),
     UiRules(
         "diffusers",
         layouts=frozenset({"kohya", "diffusers", "old diffusers"}),
@@ -69,13 +90,15 @@ def verdicts(
 
     `shapes` are the layers of its base (`adapter_file.module_shapes`); without them, Stable Diffusion 1.x's own.
     """
-    layers = read_layers(tensors, metadata)
+    layers, others = read_layers(tensors, metadata), _other_layers(tensors)
     width = text_width(layers)
-    if any(name.startswith(FOREIGN) for name in layers) or width in OTHER_WIDTHS:
+    foreign = any(name.startswith(FOREIGN) for name in (*layers, *others))
+    if foreign or CONTEXT_WIDTH.get(width, "sd15") != "sd15":
         return []
     own_size = width not in (None, CROSS)
     checked = shapes is not None or not own_size
-    return [_judge(rules, tensors, metadata, layers, shapes or sd15_shapes(), own_size, checked) for rules in UIS]
+    common = (shapes or sd15_shapes(), own_size, checked)
+    return [_judge(rules, tensors, metadata, layers, others, *common) for rules in UIS]
 
 
 def text_width(layers: Mapping[str, LoraWeights]) -> int | None:
@@ -84,21 +107,8 @@ def text_width(layers: Mapping[str, LoraWeights]) -> int | None:
     return next((layer.down.shape[1] for layer in keys if layer.up.shape[1] == layer.rank), None)
 
 
-def verify_against(path: Path, components: Components, spec: FamilySpec) -> list[str]:
-    """What is wrong with a file for this base, one sentence per key: unknown, misshapen, misnamed. Empty if fine."""
-    file = read_adapter(path)
-    found, unknown = fitting(components, file.layers)
-    problems = [f"{name} fits no layer of {components.name}." for name in unknown]
-    problems += [f"{key} belongs to no pair of matrices." for key in stray_keys(file.tensors, file.layers)]
-    if any(name.startswith("lora_") for name in file.layers):
-        names = {kohya_name(place, spec) for place in found}
-        problems += [f"{name} has another family's prefix." for name in file.layers if name not in names | {*unknown}]
-    return problems
-
-
 FOREIGN = ("lora_unet_input_blocks", "lora_unet_middle_block", "lora_unet_output_blocks", "lora_te2_", "transformer.")
 FOREIGN += ("lora_unet_joint_blocks", "lora_transformer_", "text_encoder_2.")
-OTHER_WIDTHS = (1024, 2048, 1280)
 
 
 def _judge(
@@ -106,19 +116,19 @@ def _judge(
     tensors: Mapping[str, Tensor],
     metadata: Mapping[str, str],
     layers: Mapping[str, LoraWeights],
+    others: Mapping[str, set[str]],
     shapes: Shapes,
     own_size: bool,
     checked: bool,
 ) -> UiVerdict:
-    kinds = {kind for end, kind in OTHER_TYPES.items() if any(key.endswith(end) for key in tensors)}
+    kinds = set().union(*others.values())
     if kinds - rules.types:
         return UiVerdict(rules.ui, "no", tuple(sorted(tensors)), f"it does not read {' and '.join(sorted(kinds))}")
     if own_size and not rules.any_size:
         return UiVerdict(rules.ui, "no", (), "its base has a size of its own, which this UI is not known to open")
     names = _names(rules, shapes)
     good = {n for n, layer in layers.items() if n in names and (not checked or _fits(rules, layer, shapes[names[n]]))}
-    if kinds & {"LoHa", "LoKr"}:
-        good |= {key.rpartition(".")[0] for key in tensors if key.rpartition(".")[0] in names}
+    good |= {n for n, types in others.items() if n in names and types != {"DoRA"}}  # their shapes are not looked at
     unmatched = tuple(key for key in sorted(tensors) if not any(key.startswith(f"{n}.") for n in _heads(key, good)))
     if len(unmatched) == len(tensors):
         return UiVerdict(rules.ui, "no", unmatched, _cause(rules, layers, names))
@@ -129,6 +139,17 @@ def _judge(
         return UiVerdict(rules.ui, "partly", unmatched, "it uses the text encoder's part only")
     why = _remark(rules, metadata, layers, checked)
     return UiVerdict(rules.ui, "partly" if unmatched else "whole", unmatched, why)
+
+
+def _other_layers(tensors: Mapping[str, Tensor]) -> dict[str, set[str]]:
+    """Modules that are more than two matrices -> their types."""
+    found: dict[str, set[str]] = {}
+    for key, tensor in tensors.items():
+        for end, kind in OTHER_TYPES.items():
+            if key.endswith(end):
+                butterfly = kind == "OFT" and tensor.ndim == 4  # LyCORIS names the two alike
+                found.setdefault(key.removesuffix(end), set()).add("BOFT" if butterfly else kind)
+    return found
 
 
 def _names(rules: UiRules, shapes: Shapes) -> dict[str, Place]:

@@ -21,6 +21,7 @@ from trainers.export.hashes import adapter_hashes
 from trainers.export.metadata import RunFacts, metadata
 from trainers.export.sidecars import thumbnail, write_sidecars
 from trainers.families.base import FamilySpec
+from trainers.files import write_whole
 from trainers.memory import DTYPES
 
 NOTABLE_ROUNDING = 0.01  # of a module's delta-W
@@ -52,10 +53,12 @@ def export_report(
 ) -> ExportReport:
     """Write `path` with the facts of its run in it, name.json and, given a cover, name.png beside it; verified.
 
-    `keep`: a name.json or name.png that is there already stays as it is, which is a warning of the report.
+    `keep`: a name.json or name.png that is there already stays as it is. That, and one that cannot be written, is a
+    warning of the report.
 
     Raises:
-        UserError: the weights are not finite, the disk is full, or the file does not read back as what was trained.
+        UserError: the weights are not finite, the adapter file cannot be written, or it does not read back as what was
+            trained.
     """
     modules = adapter.modules() if isinstance(adapter, Adapter) else adapter
     entries = metadata(config, facts, spec, path.stem)
@@ -66,9 +69,9 @@ def export_report(
         except OSError:  # the adapter is worth more than its picture
             damaged, cover = True, None
     report = write(modules, entries, spec, path, config.saving.dtype, form)
-    beside, kept = write_sidecars(path, config, spec.name, cover, keep)
+    beside, missing = write_sidecars(path, config, spec.name, cover, keep)
     report.files += beside
-    report.warnings += [f"{file.name} was there before, and was left as it is." for file in kept]
+    report.warnings += missing
     report.warnings += ["The newest sample cannot be read: the adapter has no cover picture."] if damaged else []
     return report
 
@@ -112,20 +115,18 @@ def _diffusers(modules: Mapping[Place, LoraWeights], entries: dict, spec: Family
 def _one_file(tensors: dict, modules: Mapping[Place, LoraWeights], entries: dict, report: ExportReport) -> None:
     _refuse_broken(tensors, report.dtype)
     hashes = adapter_hashes(tensors, entries)
-    partial = _partial(report.path)
-    try:
-        _flushed(partial, save(tensors, {**entries, **hashes}))
+
+    def check(partial: Path) -> None:
         report.rounding = check_file(partial, report.path.name, tensors, modules, report.dtype)
-        os.replace(partial, report.path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+    write_whole(report.path, save(tensors, {**entries, **hashes}), check)
     report.hash, report.files = hashes["sshs_model_hash"], [report.path]
 
 
 def _peft(modules: Mapping[Place, LoraWeights], entries: dict, spec: FamilySpec, report: ExportReport) -> None:
     """One folder per model, made elsewhere and verified before its files get their names."""
     report.path = report.path.with_suffix("")
-    partial = _partial(report.path)
+    partial = report.path.with_name(f".{report.path.name}.partial")
     try:
         for part in dict.fromkeys(part for part, _ in modules):
             own = {place: module for place, module in modules.items() if place[0] == part}
@@ -134,8 +135,8 @@ def _peft(modules: Mapping[Place, LoraWeights], entries: dict, spec: FamilySpec,
             folder = partial / pipeline_part(part)
             folder.mkdir(parents=True, exist_ok=True)
             header = {**entries, **adapter_hashes(tensors, entries), "format": "pt"}
-            _flushed(folder / "adapter_model.safetensors", save(tensors, header))
-            _flushed(folder / "adapter_config.json", diffusers.peft_config(modules, part).encode())
+            write_whole(folder / "adapter_model.safetensors", save(tensors, header))
+            write_whole(folder / "adapter_config.json", diffusers.peft_config(modules, part).encode())
             report.rounding = max(report.rounding, check_peft_folder(folder, tensors, own, report.dtype))
         for file in sorted(partial.glob("*/*")):
             target = report.path / file.relative_to(partial)
@@ -169,14 +170,3 @@ def _warnings(modules: Mapping[Place, LoraWeights], report: ExportReport) -> lis
         share = f"{report.rounding:.0%}"
         found.append(f"Rounding to {report.dtype} changes a layer by {share}: its numbers are too small. Use fp32.")
     return found
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
-
-
-def _flushed(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

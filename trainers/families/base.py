@@ -33,7 +33,7 @@ class Components:
     resolution: int  # the base's native side in pixels
     multiple: int  # latent sides must be multiples of this: 2 ** (number of the denoiser's halvings)
     name: str  # file or folder name, for people and metadata
-    path: Path | None  # where it was read from; None for a hub id not yet on disk
+    path: Path | None  # where it was read from; None for random weights
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,9 @@ class Family(Protocol):
 
     def tokenize(self, components: Components, captions: list[str]) -> tuple[Tensor, ...]:
         """Token ids [B, L] int64 per tokenizer, truncated and padded to its length."""
+
+    def token_counts(self, components: Components, captions: list[str]) -> tuple[list[int], int]:
+        """Tokens of each caption uncut, and how many the text encoder reads; the rest would be cut away."""
 
     def encode_text(
         self, text_encoders: tuple[nn.Module, ...], tokens: tuple[Tensor, ...], clip_skip: int

@@ -1,6 +1,7 @@
 """Diffusers folders: which pipeline one holds, whether it is whole, and which files hold its weights. No torch."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ MODELS = {
 }
 WEIGHT_PARTS = ("unet", "vae", "text_encoder")
 WEIGHT_NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")
+SHARD = re.compile(r"-\d{5}-of-\d{5}(?=\.)")  # in the name of one piece of a part's weights
 RESTORE = "Copy or download the folder again, whole."
 
 
@@ -98,7 +100,7 @@ def choose_weights(names: list[str], smaller: bool = False) -> str:
     best, best_rank = "", None
     for name in sorted(names):
         stem, _, rest = name.partition(".")
-        if stem not in WEIGHT_NAMES or "ema" in rest.split("."):
+        if stem not in WEIGHT_NAMES or "ema" in rest.split(".") or SHARD.search(name):  # a shard's index stands for it
             continue
         kind = "safetensors" if "safetensors" in rest else "bin" if rest.endswith(("bin", "bin.index.json")) else ""
         if not kind:

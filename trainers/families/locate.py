@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import get_args
 
 from trainers.config import ModelConfig
-from trainers.errors import UserError
+from trainers.errors import UserError, disk_error
 from trainers.families.detect import choose_family, require_family
-from trainers.families.folders import WEIGHT_PARTS, choose_weights, describe
+from trainers.families.folders import SHARD, WEIGHT_PARTS, choose_weights, describe
 
 EMBEDDED = "embedded"
 EMBEDDED_NAME = "lora-darkroom-base"
@@ -41,8 +41,8 @@ def find_here(base: str) -> Path | None:
     """The path of a base model on this machine; None for a hub id. UserError when it is neither."""
     if base == EMBEDDED:
         return embedded_base()
-    path = Path(base).expanduser()
-    if os.path.lexists(path):
+    path = expand(base)
+    if base and os.path.lexists(path):
         return path.absolute()
     if HUB_ID.fullmatch(base) and not base.endswith(FILE_ENDINGS) and not path.parent.exists():
         return None
@@ -50,6 +50,18 @@ def find_here(base: str) -> Path | None:
         f"There is no base model at {base or 'an empty path'}.",
         "model.base takes `embedded`, a diffusers folder, a .safetensors file, or a hub id such as owner/name.",
     )
+
+
+def name_of(base: str, path: Path) -> str:
+    """What people and metadata call the base that was located at `path`: a hub's folders are named after commits."""
+    if base == EMBEDDED:
+        return EMBEDDED_NAME
+    return path.name if find_here(base) else base.partition("/")[2]
+
+
+def expand(path: str) -> Path:
+    """`~` and `~user` are home folders; that of nobody stays as it is, where pathlib raises a RuntimeError."""
+    return Path(os.path.expanduser(path))
 
 
 def embedded_base() -> Path:
@@ -67,18 +79,10 @@ def embedded_base() -> Path:
 
 def download(repository: str) -> Path:
     """The local folder of a hub model, fetched if need be: settings, tokenizer, and one weight file per part."""
-    import huggingface_hub as hub  # noqa: PLC0415 - only for hub ids
-    from huggingface_hub import errors  # noqa: PLC0415 - only for hub ids
+    from huggingface_hub import constants, errors  # noqa: PLC0415 - only for hub ids
 
     try:
-        folder = Path(hub.snapshot_download(repository, local_files_only=True))
-        describe(folder)
-        return folder  # the same bytes in every run
-    except (errors.LocalEntryNotFoundError, errors.IncompleteSnapshotError, UserError):
-        pass  # not there yet, or not whole
-    try:
-        names = [file.rfilename for file in hub.model_info(repository, timeout=20).siblings or []]
-        return Path(hub.snapshot_download(repository, allow_patterns=_wanted(names)))
+        return _fetch(repository)
     except errors.GatedRepoError as error:
         raise UserError(
             f"{repository} asks for its licence to be accepted first.",
@@ -88,13 +92,35 @@ def download(repository: str) -> Path:
         raise UserError(
             f"There is no model {repository} on the hub, and no such folder here.", "Check the name."
         ) from error
+    except PermissionError as error:
+        raise UserError(
+            f"The folder for downloads may not be read or written: {error.filename or constants.HF_HUB_CACHE}.",
+            "Give your account the right to, or set HF_HOME to a folder of your own.",
+        ) from error
     except Exception as error:
+        if disk := disk_error(error):
+            hint = f"Make room in {constants.HF_HUB_CACHE} and try again: the download goes on where it stopped."
+            raise UserError(disk.message, hint) from error
         if not _is_network(error):
             raise
         raise UserError(
             f"{repository} is no file or folder here, and the Hugging Face hub cannot be reached.",
             "Connect to the network and try again, or set model.base to a model on this machine.",
         ) from error
+
+
+def _fetch(repository: str) -> Path:
+    import huggingface_hub as hub  # noqa: PLC0415 - only for hub ids
+    from huggingface_hub import errors  # noqa: PLC0415 - only for hub ids
+
+    try:
+        folder = Path(hub.snapshot_download(repository, local_files_only=True))
+        describe(folder)
+        return folder  # the same bytes in every run
+    except (errors.LocalEntryNotFoundError, errors.IncompleteSnapshotError, UserError):
+        pass  # not there yet, or not whole
+    names = [file.rfilename for file in hub.model_info(repository, timeout=20).siblings or []]
+    return Path(hub.snapshot_download(repository, allow_patterns=_wanted(names)))
 
 
 def _is_network(error: Exception) -> bool:
@@ -115,7 +141,17 @@ def _wanted(names: list[str]) -> list[str]:
         chosen = choose_weights(inside, smaller=True)
         kept.append(f"{part}/config.json")
         if chosen.endswith(".json"):
-            kept += [f"{part}/{n}" for n in inside if n.startswith(chosen.partition(".")[0])]
+            kept += [f"{part}/{n}" for n in inside if n == chosen or _is_shard(n, chosen)]
         elif chosen:
             kept.append(f"{part}/{chosen}")
     return kept
+
+
+def _is_shard(name: str, index: str) -> bool:
+    """Whether a file is one of those that an index lists, by its name.
+
+    `model.fp16-00001-of-00002.safetensors`, or `model-00001-of-00002.fp16.safetensors` from older programs, belongs to
+    `model.safetensors.index.fp16.json`.
+    """
+    whole, count = SHARD.subn("", name)
+    return count == 1 and sorted([*whole.split("."), "index", "json"]) == sorted(index.split("."))

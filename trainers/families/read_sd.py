@@ -1,7 +1,7 @@
 """Reads a Stable Diffusion model with a UNet into Components: from a diffusers folder or from one checkpoint file."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,12 +89,8 @@ def replace_vae(components: Components, path: Path, configs: Path) -> None:
         layout = classify(weights.shapes).layout
         names = ldm.vae_names(config, (ldm.VAE_PREFIX, "")) if layout == "ldm" else ldm.folder_vae_names
     vae = _vae(config, weights, names)
-    latent = _latent(vae)
-    own = components.vae
-    if isinstance(own, AutoencoderKL) and (latent.channels, latent.factor) != (
-        _latent(own).channels,
-        _latent(own).factor,
-    ):
+    latent, own = _latent(vae.config), components.latent
+    if (latent.channels, latent.factor) != (own.channels, own.factor):
         raise UserError(
             f"The VAE {path.name} makes latents of another shape than {components.name} works on.",
             "Choose a VAE made for this base, or empty model.vae.",
@@ -180,16 +176,15 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
         ) from error
 
 
-def _latent(vae: nn.Module) -> LatentSpec:
-    config = vae.config
-    return LatentSpec(config.latent_channels, 2 ** (len(config.block_out_channels) - 1), config.scaling_factor)
+def _latent(config: Mapping[str, Any]) -> LatentSpec:
+    scaling = config.get("scaling_factor", DEFAULT_SCALING)
+    return LatentSpec(config["latent_channels"], 2 ** (len(config["block_out_channels"]) - 1), scaling)
 
 
 def _components(
     settings: Settings, unet: nn.Module, vae: nn.Module, encoder: nn.Module, name: str, path: Path | None
 ) -> Components:
-    own = isinstance(vae, AutoencoderKL)
-    latent = _latent(vae) if own else LatentSpec(4, 8, DEFAULT_SCALING)  # a stand-in until `replace_vae`
+    latent = _latent(vae.config if isinstance(vae, AutoencoderKL) else settings.vae)  # else `replace_vae` brings one
     return Components(
         denoiser=unet,
         vae=vae,

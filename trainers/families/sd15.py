@@ -1,7 +1,6 @@
 """Stable Diffusion 1.x: one CLIP text encoder, a UNet of any size, epsilon or v prediction."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from trainers.errors import UserError
 from trainers.families import read_sd, text, unet
 from trainers.families.base import Components, Conditioning, FamilySpec
 from trainers.families.detect import Identity, require_family
-from trainers.families.locate import EMBEDDED, EMBEDDED_NAME, locate
+from trainers.families.locate import expand, locate, name_of
 
 log = logging.getLogger(__name__)
 CONFIGS = Path(__file__).parent / "configs"
@@ -43,11 +42,12 @@ class Sd15:
         else:
             settings = read_sd.bundled(CONFIGS / "sd15", CONFIGS / "clip_tokenizer")
             components, found = read_sd.from_file(path, settings, self.spec.name, dtype, with_vae=not config.vae)
+        components.name = name_of(config.base, path)
         if config.vae:
-            read_sd.replace_vae(components, Path(config.vae).expanduser(), CONFIGS / "sd15")
+            read_sd.replace_vae(components, expand(config.vae), CONFIGS / "sd15")
         components.scheduler = _with_prediction(components.scheduler, found, config, components.name)
         _check_clip_skip(components, config.clip_skip)
-        return replace(components, name=EMBEDDED_NAME) if config.base == EMBEDDED else components
+        return components
 
     def random(self, dtype: torch.dtype) -> Components:
         """Components in the true shapes of Stable Diffusion 1.5, with random weights: for benchmarks and tests."""
@@ -59,6 +59,10 @@ class Sd15:
     def tokenize(self, components: Components, captions: list[str]) -> tuple[Tensor, ...]:
         tokenizer, encoder = components.tokenizers[0], components.text_encoders[0]
         return (text.tokenize(tokenizer, captions, text.caption_length(tokenizer, encoder)),)
+
+    def token_counts(self, components: Components, captions: list[str]) -> tuple[list[int], int]:
+        tokenizer, encoder = components.tokenizers[0], components.text_encoders[0]
+        return text.token_counts(tokenizer, captions), text.caption_length(tokenizer, encoder)
 
     def encode_text(
         self, text_encoders: tuple[nn.Module, ...], tokens: tuple[Tensor, ...], clip_skip: int

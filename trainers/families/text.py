@@ -10,6 +10,11 @@ def tokenize(tokenizer: Any, captions: list[str], length: int) -> Tensor:
     return tokenizer(captions, padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
 
 
+def token_counts(tokenizer: Any, captions: list[str]) -> list[int]:
+    """How many tokens each caption has uncut, start and end token counted."""
+    return [len(ids) for ids in tokenizer(captions, verbose=False).input_ids]  # verbose: the library warns of each
+
+
 def caption_length(tokenizer: Any, text_encoder: nn.Module) -> int:
     """How many tokens a caption may have: 77 for CLIP. A tokenizer without settings claims 10**30: ask both."""
     return min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings)

@@ -1,0 +1,93 @@
+"""Pictures from an adapter file are those that the run itself would draw."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+
+from tests.adapters.bases import trained
+from tests.tiny import tiny_pipeline_folder
+from trainers import config_io, preview
+from trainers.adapters.lora import attach, parts
+from trainers.config import AdapterConfig, TrainConfig
+from trainers.errors import UserError
+from trainers.export import writer
+from trainers.families.sd15 import SD15
+from trainers.sample import sample
+
+
+def settings(base: Path, precision: str = "fp32") -> TrainConfig:
+    return config_io.parse(
+        {
+            "model": {"base": str(base)},
+            "memory": {"device": "cpu", "precision": precision},
+            "preview": {"sampling_steps": 2},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return tiny_pipeline_folder(tmp_path_factory.mktemp("base") / "model")
+
+
+def trained_on(base: Path, size: float):
+    """The base with an adapter on it, as after training."""
+    components = SD15.load(settings(base).model, torch.float32)
+    adapter = attach(components, SD15.spec, AdapterConfig(rank=4, alpha=2.0, text_encoder=True), seed=0)
+    trained(adapter, size=size)
+    return components, adapter
+
+
+@pytest.fixture
+def file(base, tmp_path) -> Path:
+    """An adapter whose updates are far smaller than the weights they are added to."""
+    _, adapter = trained_on(base, 1e-3)
+    return writer.write(adapter.modules(), {}, SD15.spec, tmp_path / "a.safetensors", "fp32").path
+
+
+def test_a_sampled_file_draws_what_the_run_drew(base, tmp_path):
+    components, adapter = trained_on(base, 0.5)
+    writer.write(adapter.modules(), {}, SD15.spec, tmp_path / "a.safetensors", "fp32")
+    config = settings(base)
+    with_it = preview.sample(SD15, components, ["a cat"], config.preview, 1, torch.device("cpu"), 16)[0]
+    drawn, plain = (sample(config, f, ["a cat"], config.preview.seed)[0][0] for f in (tmp_path / "a.safetensors", None))
+    assert np.abs(np.asarray(drawn, int) - np.asarray(with_it, int)).max() <= 1  # rounding at the last digit
+    assert np.abs(np.asarray(plain, int) - np.asarray(with_it, int)).max() > 1
+
+
+def test_no_update_is_rounded_away_by_weights_in_bf16(base, file, monkeypatch):
+    seen = []
+    monkeypatch.setattr(preview, "sample", lambda family, components, *rest: seen.append(components))
+    sample(settings(base, "bf16"), file, ["a cat"], seed=0, strength=0.5)
+    before = parts(SD15.load(settings(base).model, torch.bfloat16))
+    _, adapter = trained_on(base, 1e-3)
+    for (part, path), module in adapter.modules().items():
+        layer = parts(seen[0])[part].get_submodule(path)
+        weight = layer.base_layer.weight if isinstance(layer, LoraLayer) else layer.weight
+        update = weight.float() - before[part].get_submodule(path).weight.float()
+        update += layer.get_delta_weight("default").float() if isinstance(layer, LoraLayer) else 0.0
+        expected = 0.5 * module.delta()
+        assert (update - expected).norm() <= 1e-5 * expected.norm(), (part, path)
+
+
+def test_a_file_with_layers_that_the_base_lacks_is_not_sampled(base, file):
+    odd = {key.replace("mid_block", "middle"): tensor for key, tensor in load_file(file).items()}
+    save_file(odd, file)
+    with pytest.raises(UserError, match=r"does not fit model: it lacks \d+ of \d+ layers \(lora_unet_middle"):
+        sample(settings(base), file, ["a cat"], seed=0)
+
+
+def test_keys_that_are_no_layers_do_not_stop_a_file(base, file):
+    save_file(load_file(file) | {"bundle_emb.x": torch.ones(2)}, file)
+    assert len(sample(settings(base), file, ["a cat"], seed=0, count=2)[0]) == 2
+
+
+def test_a_damaged_file_is_named_before_the_base_is_read(base, tmp_path, monkeypatch):
+    (tmp_path / "a.safetensors").write_text("hello")
+    monkeypatch.setattr(SD15, "load", lambda *_: pytest.fail("the base was read"), raising=False)
+    with pytest.raises(UserError, match=r"a\.safetensors"):
+        sample(settings(base), tmp_path / "a.safetensors", ["a cat"], seed=0)

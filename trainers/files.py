@@ -1,0 +1,38 @@
+"""Files written whole or not at all."""
+
+import io
+import os
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from PIL import Image
+
+
+def write_whole(path: Path, content: bytes, check: Callable[[Path], object] | None = None) -> Path:
+    """Write under a temporary name beside `path`, flush to the disk, and rename into place; returns `path`.
+
+    Whatever fails, `path` stays as it was and nothing is left beside it. `check` is called with the temporary file
+    before it gets its name, and refuses it by raising. OSError where the disk or the folder refuses.
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")  # own name: several runs share a cache
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if check:
+            check(partial)
+        os.replace(partial, path)
+    finally:
+        with suppress(OSError):  # renamed by now, unless something failed
+            partial.unlink()
+    return path
+
+
+def encoded(picture: Image.Image, form: str = "PNG") -> bytes:
+    """A picture as the bytes of a file of that form."""
+    buffer = io.BytesIO()
+    picture.save(buffer, form)
+    return buffer.getvalue()
