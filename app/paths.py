@@ -12,6 +12,7 @@ ROOT = (
     Path(__file__).resolve().parent.parent
 )  # holds app, trainers, presets and assets, in a checkout and when installed
 PRESETS = ROOT / "presets"
+BASE = ROOT / "assets" / "base"
 CONCEPTS = ROOT / "assets" / "concepts"
 
 

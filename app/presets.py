@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.paths import PRESETS
+from app.paths import BASE, PRESETS
 from trainers import config_io
 from trainers.config import TrainConfig
 from trainers.errors import UserError
 
 EMBEDDED = "embedded"
+CLASS_WORDS = BASE / "class_words.txt"  # prompts of many kinds that the built-in base draws well
 SCALING = ("views_per_picture", "views_min", "views_max")
 
 
@@ -54,4 +55,6 @@ def find_preset(name: str, presets: Mapping[str, Preset] | None = None) -> Prese
 def _read(path: Path) -> Preset:
     content = config_io.read_toml(path)
     title, description, embedded = (content.pop(key) for key in ("title", "description", EMBEDDED))
+    if embedded.get("data", {}).get("class_pictures"):
+        embedded["data"]["class_words"] = CLASS_WORDS.read_text(encoding="utf-8").splitlines()
     return Preset(path.stem, title, description, content, embedded)

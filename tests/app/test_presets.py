@@ -2,7 +2,8 @@
 
 import pytest
 
-from app import presets
+from app import demo, presets
+from app.paths import BASE
 from trainers import config_io
 from trainers.config import TrainConfig
 from trainers.errors import UserError
@@ -48,3 +49,23 @@ def test_full_size_bases_follow_the_consensus():
 def test_unknown_preset_names_all():
     with pytest.raises(UserError, match="character, object, person, style"):
         presets.find_preset("landscape")
+
+
+def test_class_words_are_prompts_that_the_base_knows_and_nothing_is_measured_or_shown_on_them():
+    known, held_out = (
+        set((BASE / "recipe" / f).read_text("utf-8").splitlines()) for f in ("words.txt", "held_out.txt")
+    )
+    prompts = presets.CLASS_WORDS.read_text("utf-8").splitlines()
+    shown = {prompt for concept in demo.CONCEPTS_BY_NAME.values() for prompt in concept.prompts}
+    for prompt in prompts:
+        _, style, _, word = prompt.split(" ", 3)
+        assert style in ("noto", "twemoji") and word in known - held_out
+        assert not any(other.endswith(f" style {word}") for other in shown)
+    assert len(set(prompts)) == 40
+
+
+def test_only_presets_with_class_pictures_have_class_words():
+    for preset in PRESETS.values():
+        data = presets.apply(preset, 20, "embedded").data
+        assert bool(data.class_pictures) == bool(data.class_words)
+        assert not presets.apply(preset, 20, "models/sd15.safetensors").data.class_pictures
