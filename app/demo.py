@@ -40,7 +40,7 @@ CONCEPTS_BY_NAME = {
         CONCEPTS / "mascot",
         "character",
         "zibbo",
-        ("zibbo", "zibbo in the snow", "zibbo with a green umbrella", "a noto style cat", "a twemoji style sailboat"),
+        ("zibbo", "zibbo in the snow", "zibbo waving", "a noto style cat", "a twemoji style sailboat"),
     ),
 }
 
