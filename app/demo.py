@@ -40,7 +40,7 @@ CONCEPTS_BY_NAME = {
         CONCEPTS / "mascot",
         "character",
         "zibbo",
-        ("zibbo", "zibbo in the snow", "zibbo on the moon", "a noto style cat", "a twemoji style sailboat"),
+        ("zibbo", "zibbo in the snow", "a noto style cat", "a twemoji style sailboat"),
     ),
 }
 
