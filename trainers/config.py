@@ -112,8 +112,8 @@ class DataConfig(Section):
     class_words: Lines = setting(
         (),
         "Class words",
-        "What the base knows of this kind (`woman`, `oil painting`): they take the trigger word's place in captions "
-        "when the base's output is preserved; empty leaves its place empty.",
+        "What the base knows of this kind (`woman`, `oil painting`): when the base's output is preserved, they take "
+        "the trigger word's place in captions (empty leaves it empty), or are the prompts of the class pictures.",
     )
     class_pictures: int = setting(
         0,

@@ -96,7 +96,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for the contact sheets and quality.json")
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="several give one line each")
     parser.add_argument("--guidance", type=float, default=4.0)
-    parser.add_argument("--negative", default="", help="negative prompt of the samples")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true")
@@ -107,8 +106,7 @@ def main() -> None:
     words = renderings.tuning_words(arguments.packages) if tuning else renderings.held_out_words()
     rows = []
     for seed in arguments.seed:
-        options = {"strength": arguments.strength, "negative": arguments.negative, "device": arguments.device}
-        how = Sampling(arguments.steps, arguments.guidance, seed, **options)
+        how = Sampling(arguments.steps, arguments.guidance, seed, strength=arguments.strength, device=arguments.device)
         paths = (arguments.base, arguments.packages)
         quality, samples = measure(*paths, judge, arguments.adapter, how, words, arguments.style)
         rows.append(asdict(quality))

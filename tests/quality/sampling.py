@@ -18,7 +18,6 @@ class Sampling:
     seed: int = 0
     batch: int = 16
     strength: float = 1.0  # of the adapter
-    negative: str = ""
     device: str = "cpu"
 
 
@@ -43,8 +42,8 @@ def sample(pipeline: Any, prompts: list[str], how: Sampling = Sampling()) -> Ten
     for start in range(0, len(prompts), how.batch):
         chunk = prompts[start : start + how.batch]
         noise = [torch.Generator().manual_seed(how.seed * 1000 + start + i) for i in range(len(chunk))]
-        negative = [how.negative] * len(chunk)
-        options = {"num_inference_steps": how.steps, "guidance_scale": how.guidance, "negative_prompt": negative}
-        result = pipeline(chunk, generator=noise, output_type="pil", **options)
+        result = pipeline(
+            chunk, num_inference_steps=how.steps, guidance_scale=how.guidance, generator=noise, output_type="pil"
+        )
         pictures += result.images
     return renderings.as_tensor(pictures)
