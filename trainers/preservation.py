@@ -83,10 +83,8 @@ def draw_class_pictures(
     if kept is None:
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(config.seed)).to(device)
         base_text = base_text.to(next(components.denoiser.parameters()).dtype)
-        drawn, at_once = (
-            [],
-            config.data.batch_size,
-        )  # without gradients, guidance's two rows each need less than training
+        at_once = config.data.batch_size  # without gradients, guidance's two rows each need less than training
+        drawn = []
         for part, prompts in zip(noise.split(at_once), rows.split(at_once), strict=True):
             both = base_text.rows(torch.cat([empty.expand(len(prompts)), prompts]))
             drawn.append(preview.draw(family, components, part, both, settings))
