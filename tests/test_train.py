@@ -13,12 +13,14 @@ from safetensors.torch import load_file
 from tests.tiny import tiny_pipeline_folder
 from trainers import checkpoint, config_io, events
 from trainers.adapters.adapter_file import read_adapter
+from trainers.adapters.lora import attach
 from trainers.config import ModelConfig
 from trainers.data.types import Example
 from trainers.errors import UserError
+from trainers.families.base import Conditioning
 from trainers.families.registry import find_family
 from trainers.step import TrainingStep
-from trainers.stores import cut_captions
+from trainers.stores import TextStore, cut_captions
 from trainers.train import Folders, train
 
 EVERYTHING = {
@@ -188,3 +190,26 @@ def test_overflowing_weights_end_the_run_before_they_are_saved(tmp_path, base, p
     with pytest.raises(UserError, match="near step 6: the adapter's numbers overflowed. The last checkpoint is good"):
         run(tmp_path, base, pictures, 9, preview={"every": 0}, saving={"every": 3})
     assert [p.name for p in checkpoint.list_checkpoints(tmp_path / "checkpoints")] == ["step_000003"]
+
+
+@pytest.mark.parametrize("optimizer", [{"ema": True}, {"type": "schedulefree", "ema": False}], ids=["ema", "free"])
+def test_the_denoiser_goes_on_with_the_text_encoder_of_the_file(tmp_path, base, pictures, monkeypatch, optimizer):
+    frozen = []
+    encode_all = TextStore.encode_all
+
+    def noted(store, *arguments):
+        frozen.append((store.captions, encode_all(store, *arguments).embeds))
+        return Conditioning(frozen[-1][1])
+
+    monkeypatch.setattr(TextStore, "encode_all", noted)
+    run(tmp_path, base, pictures, 8, optimizer=optimizer)
+    family = find_family(ModelConfig())
+    components = family.load(ModelConfig(base=str(base)), torch.float32)
+    config = config_io.parse({"adapter": EVERYTHING["adapter"]}).adapter
+    adapter = attach(components, family.spec, config, seed=0)
+    adapter.load_state(checkpoint.load_exported(tmp_path / "checkpoints" / "step_000008")[0])
+    captions, embeds = frozen[-1]
+    of_file = encode_all(TextStore(captions, family, components, 1, torch.device("cpu")), None, lambda *_: None).embeds
+    assert len(frozen) == 2  # the base's own, for output preservation; then the trained one
+    torch.testing.assert_close(embeds, of_file, rtol=0, atol=0)
+    assert not torch.equal(embeds, frozen[0][1])

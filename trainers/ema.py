@@ -19,6 +19,14 @@ class Ema:
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1 - decay)
 
+    @torch.no_grad()
+    def settle(self, parameters: list[nn.Parameter]) -> None:
+        """The average of these is what they hold now; they are no longer trained."""
+        settled = {id(parameter) for parameter in parameters}
+        for parameter, value in zip(self.parameters, self.values, strict=True):
+            if id(parameter) in settled:
+                value.copy_(parameter)
+
     @contextmanager
     def swapped(self) -> Iterator[None]:
         """The parameters hold the average inside the block, and their own values again after it."""

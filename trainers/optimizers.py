@@ -4,6 +4,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 import torch
+from torch import nn
 
 from trainers.config import OptimizerConfig
 from trainers.errors import UserError
@@ -97,3 +98,11 @@ def averaged(optimizer: torch.optim.Optimizer, on: bool) -> None:
     switch = getattr(optimizer, "eval" if on else "train", None)
     if switch is not None:
         switch()
+
+
+def settle(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
+    """Parameters that are no longer trained hold their average: a schedule-free optimizer's switch moves them no more."""
+    for parameter in parameters:
+        state = optimizer.state.get(parameter, {})
+        if "z" in state:  # the switch goes some way between a parameter and its z
+            state["z"].copy_(parameter.detach())

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from trainers import checkpoint, optimizers, preview
-from trainers.adapters.adapter import Adapter
+from trainers.adapters.adapter import DENOISER, Adapter
 from trainers.checkpoint import Position, Saved
 from trainers.config import TrainConfig
 from trainers.errors import UserError
@@ -116,6 +116,17 @@ class Outputs:
         facts = self.facts(self.position)
         with self._as_exported():
             return write_adapter(self.config, self.folders.run, self.adapter, self.step.family.spec, facts, self.emit)
+
+    def settle_text(self) -> None:
+        """From now on the text encoders' weights are those a file would hold: the denoiser is trained on with these."""
+        with self._as_exported():
+            exported = self.adapter.state()
+        text = {key: weight for key, weight in exported.items() if not key.startswith(f"{DENOISER}/")}
+        self.adapter.load_state(self.adapter.state() | text)
+        parameters = self.adapter.text_parameters()
+        optimizers.settle(self.step.optimizer, parameters)
+        if self.step.ema:
+            self.step.ema.settle(parameters)
 
     def _sampled(self) -> list:
         settings, device = self.config.preview, self.step.feed.text.device

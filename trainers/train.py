@@ -112,6 +112,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     stopped = False
     while position.step < steps and not stopped:
         if adapter.text_parameters() and text.cached is None and position.step >= text_stop:
+            outputs.settle_text()
             text.cached = text.encode_all(None, progress)  # from here on the text encoder is frozen and need not run
             step.parameters = adapter.denoiser_parameters()
         step(position.step)
