@@ -101,7 +101,7 @@ def averaged(optimizer: torch.optim.Optimizer, on: bool) -> None:
 
 
 def settle(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
-    """Parameters that are no longer trained hold their average: a schedule-free optimizer's switch moves them no more."""
+    """Parameters that are no longer trained stay as they are: a schedule-free optimizer's switch moves them no more."""
     for parameter in parameters:
         state = optimizer.state.get(parameter, {})
         if "z" in state:  # the switch goes some way between a parameter and its z

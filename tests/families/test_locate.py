@@ -7,8 +7,10 @@ import huggingface_hub as hub
 import pytest
 from huggingface_hub import constants, errors
 
+from trainers.config import ModelConfig
 from trainers.errors import UserError
 from trainers.families import locate
+from trainers.families.registry import find_family
 
 MODEL = "diffusion_pytorch_model"
 AROUND = ["model_index.json", "tokenizer/vocab.json", "scheduler/scheduler_config.json"]
@@ -121,3 +123,13 @@ def test_a_download_that_the_network_ends_says_so(failing_download, error):
     failing_download(error)
     with pytest.raises(UserError, match="the Hugging Face hub cannot be reached"):
         locate.locate("owner/model")
+
+
+def test_a_hub_model_that_is_refused_is_called_by_its_name_not_its_commit(tmp_path, monkeypatch):
+    folder = tmp_path / "0123abcd"
+    (folder / "unet").mkdir(parents=True)
+    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}', encoding="utf-8")
+    (folder / "unet" / "config.json").write_text('{"cross_attention_dim": 2048, "in_channels": 4}', encoding="utf-8")
+    monkeypatch.setattr(locate, "download", lambda _: folder)
+    with pytest.raises(UserError, match="^some-sdxl is a"):
+        find_family(ModelConfig(base="owner/some-sdxl"))

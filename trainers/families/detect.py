@@ -77,14 +77,14 @@ def classify(shapes: keys.Shapes, metadata: dict[str, str] | None = None) -> Ide
     return Identity(kind, family, layout, prediction, "ztsnr" in shapes, metadata)
 
 
-def choose_family(path: Path, trained: Collection[str]) -> str:
-    """Which of the `trained` families the base model at `path` belongs to. UserError when it is none of them."""
+def choose_family(path: Path, trained: Collection[str], name: str = "") -> str:
+    """Which of the `trained` families the base model at `path` (`name` in errors) belongs to. UserError when none."""
     found = identify(path)
     if found.kind == "pickle":  # what is in it shows when it is loaded
         return "sd15"
     wanted = found.family if found.family in trained else "sd15"
     try:
-        refuse(found, Path(path).name, wanted)
+        refuse(found, name or path.name, wanted)
     except UserError as error:
         known = ", ".join(FAMILY_LABELS[family] for family in trained)
         hint = error.hint if found.family in trained or found.kind != "base" else f"Trained here: {known}."
@@ -92,11 +92,11 @@ def choose_family(path: Path, trained: Collection[str]) -> str:
     return wanted
 
 
-def require_family(path: Path, wanted: str) -> Identity:
-    """The identity of a base model of family `wanted`, or a UserError saying what it is instead."""
+def require_family(path: Path, wanted: str, name: str = "") -> Identity:
+    """The identity of a base model (called `name`) of family `wanted`, or a UserError saying what it is instead."""
     found = identify(path)
     if found.kind != "pickle":
-        refuse(found, Path(path).name, wanted)
+        refuse(found, name or path.name, wanted)
     return found
 
 

@@ -3,7 +3,7 @@
 from trainers.config import ModelConfig
 from trainers.families.base import Family
 from trainers.families.detect import choose_family
-from trainers.families.locate import locate
+from trainers.families.locate import locate, name_of
 from trainers.families.sd15 import SD15
 
 FAMILIES: dict[str, Family] = {"sd15": SD15}
@@ -13,4 +13,5 @@ def find_family(config: ModelConfig) -> Family:
     """The family named in the settings, or the one its base model belongs to. UserError when there is none."""
     if config.family != "auto":
         return FAMILIES[config.family]
-    return FAMILIES[choose_family(locate(config.base), FAMILIES)]
+    path = locate(config.base)
+    return FAMILIES[choose_family(path, FAMILIES, name_of(config.base, path))]

@@ -36,13 +36,14 @@ class Sd15:
             UserError: the model is missing, damaged, of another kind, or at odds with the settings.
         """
         path = locate(config.base)
-        found = require_family(path, self.spec.name)
+        name = name_of(config.base, path)
+        found = require_family(path, self.spec.name, name)
         if path.is_dir():
             components = read_sd.from_folder(path, dtype)
         else:
             settings = read_sd.bundled(CONFIGS / "sd15", CONFIGS / "clip_tokenizer")
             components, found = read_sd.from_file(path, settings, self.spec.name, dtype, with_vae=not config.vae)
-        components.name = name_of(config.base, path)
+        components.name = name
         if config.vae:
             read_sd.replace_vae(components, expand(config.vae), CONFIGS / "sd15")
         components.scheduler = _with_prediction(components.scheduler, found, config, components.name)
