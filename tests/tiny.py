@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from trainers.families import ldm
-from trainers.families.sd15 import CONFIGS, SD15
+from trainers.families.loading import CONFIGS
+from trainers.families.sd15 import SD15
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORDS = ("a", "of", "cat", "dog", "photo", "style", "red", "ball")

@@ -31,8 +31,10 @@ class ModelConfig(Section):
     base: str = setting(
         "embedded", "Base model", "`embedded`, a diffusers folder, a .safetensors or .ckpt file, or a hub id."
     )
-    family: Literal["auto", "sd15"] = setting("auto", "Family", "Read from the file unless named here.")
-    prediction: Literal["auto", "epsilon", "v"] = setting(
+    family: Literal["auto", "sd15", "sd2", "sdxl", "sd3"] = setting(
+        "auto", "Family", "Read from the file unless named here."
+    )
+    prediction: Literal["auto", "epsilon", "v", "flow"] = setting(
         "auto", "Prediction type", "What the denoiser predicts; read from the model where it says so."
     )
     vae: str = setting("", "VAE", "A VAE file or folder to use in place of the base's own.")
@@ -139,12 +141,30 @@ class NoiseConfig(Section):
     )
     timestep_min: int = setting(0, "First timestep", "Smallest noise level trained.", ge=0, le=999)
     timestep_max: int = setting(999, "Last timestep", "Largest noise level trained.", ge=0, le=999)
+    density: Literal["logit_normal", "uniform"] = setting(
+        "logit_normal", "Noise density", "How often a flow model (SD 3) sees each noise level: the middle more, or all."
+    )
+    logit_mean: float = setting(
+        0.0, "Density centre", "Of the logit-normal density; above 0 favours noise.", ge=-4, le=4
+    )
+    logit_std: float = setting(1.0, "Density width", "Of the logit-normal density.", gt=0, le=4)
+    shift: float | None = setting(
+        None,
+        "Timestep shift",
+        "Moves a flow model's noise levels up; empty means the base's own (3 for SD 3).",
+        gt=0,
+        le=20,
+    )
 
 
 class LossConfig(Section):
     type: str = setting("l2", "Loss", "How the error is measured.")
     huber_c: float = setting(0.1, "Huber delta", "Where Huber turns from squared to linear.", gt=0, le=10)
-    weighting: str = setting("min_snr", "Weighting", "How much each noise level counts.")
+    weighting: str = setting(
+        "min_snr",
+        "Weighting",
+        "How much each noise level counts. Flow models (SD 3) count all alike, whatever it says.",
+    )
     snr_gamma: float = setting(
         5.0, "Min-SNR gamma", "Upper bound of the signal-to-noise weight; 5 in the paper.", gt=0, le=100
     )

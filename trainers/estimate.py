@@ -19,7 +19,7 @@ from trainers.adapters.registry import ADAPTERS
 from trainers.bench.live import AttentionInPlace, LiveBytes
 from trainers.bench.loops import engine_step
 from trainers.config import TrainConfig
-from trainers.families.base import Components, Conditioning, Family
+from trainers.families.base import Components, Family, plain_sizes
 
 GB = 2**30
 CHEAP = 1e11  # floating-point operations of a step that is worth doing on a CPU for its time: about a second
@@ -83,10 +83,10 @@ def _count(
     tokens = tuple(t.to("meta") for t in family.tokenize(components, ["a picture"] * count))
     live = LiveBytes()
     with FlopCounterMode(display=False) as flops, AttentionInPlace() as attention, live:
-        embeds = family.encode_text(hollow.text_encoders, tokens, config.model.clip_skip).embeds
+        conditioning = family.encode_text(hollow.text_encoders, tokens, config.model.clip_skip).to(dtype)
         if not config.adapter.text_encoder:
-            embeds = embeds.detach()
-        conditioning = Conditioning(embeds.to(dtype))
+            conditioning = conditioning.detach()
+        conditioning = conditioning.sized(plain_sizes(family, side, side, count, torch.device("meta")))
         timesteps = torch.zeros(count, dtype=torch.long, device="meta")
         prediction = family.denoise(hollow.denoiser, latents.to(dtype), timesteps, conditioning)
         forward = flops.get_total_flops() + attention.flops

@@ -62,10 +62,10 @@ WEIGHTINGS: dict[str, Callable[[Tensor, float, bool], Tensor]] = {
 class Loss:
     """The weighted loss of a run, its weights looked up in one table on the device."""
 
-    def __init__(self, config: LossConfig, snr: Tensor, prediction: str):
+    def __init__(self, config: LossConfig, snr: Tensor | None, prediction: str):
         self.measure, self.c = LOSSES[config.type], config.huber_c
         self.weights = None
-        if config.weighting != "none":
+        if config.weighting != "none" and snr is not None:
             above_zero = snr.clamp(min=1e-8)  # a zero-terminal-SNR base ends in pure noise: no 0/0 there
             self.weights = WEIGHTINGS[config.weighting](above_zero, config.snr_gamma, prediction == "v")
 

@@ -1,11 +1,38 @@
 """Forward diffusion: how noise is mixed in, at which levels, and what the denoiser should then predict."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from trainers.config import NoiseConfig
 
 TRAIN_STEPS = 1000
+
+
+class Noise(Protocol):
+    """What the recipe asks of a forward process; timesteps are [B] in 0..1000, of a dtype the denoiser takes."""
+
+    prediction: str  # epsilon, v or flow
+    snr: Tensor | None  # [1000]: what weightings are made of; None where every level counts alike
+
+    def timesteps(self, count: int, generator: torch.Generator) -> Tensor:
+        """[count] random levels, stratified: one per equal share of the trained range."""
+
+    def levels(self, count: int) -> Tensor:
+        """[count] fixed levels spread over the trained range."""
+
+    def noise_like(self, latents: Tensor, generator: torch.Generator) -> Tensor:
+        """Noise for latents [B, C, h, w]."""
+
+    def corrupt(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Noisy latents and what the denoiser should predict, both [B, C, h, w]."""
+
+
+def build_noise(scheduler: dict, config: NoiseConfig, device: torch.device) -> Noise:
+    """The forward process that a base's scheduler config describes."""
+    kind = FlowNoise if scheduler.get("prediction_type") == "flow" else DdpmNoise
+    return kind(scheduler, config, device)
 
 
 def alphas_cumprod(scheduler: dict) -> Tensor:
@@ -43,10 +70,8 @@ class DdpmNoise:
 
     def timesteps(self, count: int, generator: torch.Generator) -> Tensor:
         """[count] int64 on the generator's device, one per equal slice of the trained range (stratified)."""
-        place = torch.rand(count, generator=generator, device=generator.device)
-        place += torch.arange(count, device=generator.device)
-        span = (self.high - self.low + 1) / count
-        return (place * span).long().clamp_(max=self.high - self.low) + self.low
+        place = stratified(count, generator)
+        return (place * (self.high - self.low + 1)).long().clamp_(max=self.high - self.low) + self.low
 
     def levels(self, count: int) -> Tensor:
         """[count] int64: the middles of `count` equal slices of the trained range."""
@@ -54,13 +79,7 @@ class DdpmNoise:
         return (middles * (self.high - self.low + 1)).long() + self.low
 
     def noise_like(self, latents: Tensor, generator: torch.Generator) -> Tensor:
-        """Unit normal like `latents`, plus `offset` times one normal number per channel [Guttenberg 2023]."""
-        noise = torch.randn(latents.shape, generator=generator, device=latents.device, dtype=latents.dtype)
-        if self.offset:
-            shape = (*latents.shape[:2], 1, 1)
-            extra = torch.randn(shape, generator=generator, device=latents.device, dtype=latents.dtype)
-            noise += self.offset * extra
-        return noise
+        return offset_noise(latents, self.offset, generator)
 
     def corrupt(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """Mix noise into clean latents and say what the denoiser should predict.
@@ -82,3 +101,61 @@ class DdpmNoise:
         if self.prediction == "epsilon":
             return noisy, noise
         return noisy, torch.addcmul(signal * noise, sigma, latents, value=-1)
+
+
+class FlowNoise:
+    """Rectified flow: straight lines from picture to noise [Liu et al. 2023; Esser et al. 2024]."""
+
+    prediction = "flow"
+    snr = None
+
+    def __init__(self, scheduler: dict, config: NoiseConfig, device: torch.device):
+        self.shift = config.shift or scheduler.get("shift", 1.0)
+        self.density, self.mean, self.std = config.density, config.logit_mean, config.logit_std
+        self.low, self.high, self.offset, self.device = config.timestep_min, config.timestep_max, config.offset, device
+
+    def timesteps(self, count: int, generator: torch.Generator) -> Tensor:
+        """[count] fp32: levels drawn from the density, then shifted."""
+        return self._at(stratified(count, generator))
+
+    def levels(self, count: int) -> Tensor:
+        """[count] fp32: the quantiles of the density in the middle of equal shares."""
+        return self._at((torch.arange(count) + 0.5) / count)
+
+    def noise_like(self, latents: Tensor, generator: torch.Generator) -> Tensor:
+        return offset_noise(latents, self.offset, generator)
+
+    def corrupt(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """x_s = (1 - s) x_0 + s noise with s = timestep / 1000; target = noise - x_0.
+
+        Args:
+            latents: [B, C, h, w], shifted and scaled by the family's LatentSpec, fp32.
+            noise: [B, C, h, w].
+            timesteps: [B] in 0..1000.
+        """
+        level = (timesteps / TRAIN_STEPS).view(-1, 1, 1, 1)
+        return torch.lerp(latents, noise, level), noise - latents
+
+    def _at(self, share: Tensor) -> Tensor:
+        """Quantiles [B] in 0..1 of the density -> timesteps; s -> shift s / (1 + (shift - 1) s) [Esser et al. 2024]."""
+        level = share
+        if self.density == "logit_normal":
+            inside = share.clamp(1e-5, 1 - 1e-5)
+            level = torch.sigmoid(self.mean + self.std * torch.special.ndtri(inside))
+        level = self.shift * level / (1 + (self.shift - 1) * level)
+        return self.low + (self.high + 1 - self.low) * level
+
+
+def stratified(count: int, generator: torch.Generator) -> Tensor:
+    """[count] in 0..1 on the generator's device, one per equal slice."""
+    place = torch.rand(count, generator=generator, device=generator.device)
+    return (place + torch.arange(count, device=generator.device)) / count
+
+
+def offset_noise(latents: Tensor, offset: float, generator: torch.Generator) -> Tensor:
+    """Unit normal like `latents`, plus `offset` times one normal number per channel [Guttenberg 2023]."""
+    noise = torch.randn(latents.shape, generator=generator, device=latents.device, dtype=latents.dtype)
+    if offset:
+        shape = (*latents.shape[:2], 1, 1)
+        noise += offset * torch.randn(shape, generator=generator, device=latents.device, dtype=latents.dtype)
+    return noise

@@ -16,10 +16,10 @@ from trainers.config import LossConfig, TrainConfig
 from trainers.data.cache import Cache, content_key, identity
 from trainers.data.captions import without_trigger
 from trainers.data.types import Example
-from trainers.families.base import Components, Conditioning, Family
+from trainers.families.base import Components, Conditioning, Family, plain_sizes
 from trainers.loss import Loss
-from trainers.noise import DdpmNoise
-from trainers.stores import Feed, Progress, TextStore
+from trainers.noise import Noise
+from trainers.stores import Batch, Feed, Progress, TextStore
 
 EMPTY_SHARE = 0.25  # of the class pictures are looked at under the empty caption
 FORMAT = 1  # raise it when the same settings are to give other class pictures
@@ -45,8 +45,9 @@ class ClassPictures:
     latents: Tensor
     captions: Tensor
     empty: Tensor  # the row of the empty caption
+    sizes: Tensor | None  # [1, 6], where the family is told them
 
-    def batch(self, noise: DdpmNoise, timesteps: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def batch(self, noise: Noise, timesteps: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Noisy latents [B, C, h, w] at timesteps [B], and their caption rows [B]."""
         options = {"generator": generator, "device": generator.device}
         chosen = torch.randint(len(self.latents), timesteps.shape, **options)
@@ -87,12 +88,15 @@ def draw_class_pictures(
         drawn = []
         for part, prompts in zip(noise.split(at_once), rows.split(at_once), strict=True):
             both = base_text.rows(torch.cat([empty.expand(len(prompts)), prompts]))
+            both = both.sized(plain_sizes(family, resolution, resolution, 2 * len(prompts), device))
             drawn.append(preview.draw(family, components, part, both, settings))
             progress("Drawing class pictures", sum(map(len, drawn)), count)
         kept = {"latents": torch.cat(drawn)}
         if cache:
             cache.put(key, kept)
-    return ClassPictures(kept["latents"].to(device), rows, empty)
+    return ClassPictures(
+        kept["latents"].to(device), rows, empty, plain_sizes(family, resolution, resolution, 1, device)
+    )
 
 
 class Preservation:
@@ -107,7 +111,7 @@ class Preservation:
         feed: Feed,
         base_text: Conditioning,
         drawn: ClassPictures | None,
-        noise: DdpmNoise,
+        noise: Noise,
         loss: Loss,
     ):
         """`base_text`: every caption of the feed's TextStore as the text encoders without an adapter encode it."""
@@ -120,7 +124,7 @@ class Preservation:
         return (number + 1) % self.every == 0
 
     def __call__(
-        self, number: int, pictures: list[int], noisy: Tensor, timesteps: Tensor, generator: torch.Generator
+        self, number: int, batch: Batch, noisy: Tensor, timesteps: Tensor, generator: torch.Generator
     ) -> Tensor:
         """The micro-step's noisy latents [B, C, h, w] and timesteps [B] -> the weighted loss, a scalar on the device.
 
@@ -128,12 +132,13 @@ class Preservation:
         """
         if self.drawn:
             latents, rows = self.drawn.batch(self.noise, timesteps, generator)
-            noisy = latents.to(noisy.dtype)
+            noisy, sizes = latents.to(noisy.dtype), self.drawn.sizes
+            sizes = None if sizes is None else sizes.expand(len(noisy), -1)
         else:
-            rows = self.feed.preserved(number, pictures)
+            rows, sizes = self.feed.preserved(number, batch.pictures), batch.sizes
         with torch.no_grad(), self.adapter.disabled():
-            base = self.base_text.rows(rows).to(noisy.dtype)
+            base = self.base_text.rows(rows).to(noisy.dtype).sized(sizes)
             target = self.family.denoise(self.denoiser, noisy, timesteps, base)
-        conditioning = self.feed.text.conditioning(rows).to(noisy.dtype)
+        conditioning = self.feed.text.conditioning(rows).to(noisy.dtype).sized(sizes)
         prediction = self.family.denoise(self.denoiser, noisy, timesteps, conditioning)
         return self.weight * self.loss(prediction, target, timesteps)

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from torch import Tensor
 
 from trainers.config import DataConfig, PreviewConfig
 from trainers.data.captions import fallback_caption
-from trainers.families.base import Components, Conditioning, Family
+from trainers.families.base import Components, Conditioning, Family, plain_sizes
 from trainers.files import encoded, write_whole
 
 FAR = {  # a prompt far from the data shows whether the adapter still obeys
@@ -50,10 +50,11 @@ def sample(
             module.eval().to(device)
         tokens = tuple(t.to(device) for t in family.tokenize(components, [*prompts, config.negative]))
         embeds = family.encode_text(components.text_encoders, tokens, clip_skip).to(dtype)
+        sizes = plain_sizes(family, width * latent.factor, height * latent.factor, 2, device)
         pictures = []
         for i, one in enumerate(seeds):
             noise = torch.randn((1, latent.channels, height, width), generator=torch.Generator().manual_seed(one))
-            both = embeds.rows(torch.tensor([len(seeds), i], device=device))
+            both = embeds.rows(torch.tensor([len(seeds), i], device=device)).sized(sizes)
             latents = draw(family, components, noise.to(device), both, config)
             pixel = family.decode_image(vae, latents.to(next(vae.parameters()).dtype))[0].float()
             pictures.append(_to_image(pixel))
@@ -69,13 +70,10 @@ def draw(
 ) -> Tensor:
     """Noise [B, C, h, w] -> clean scaled latents [B, C, h, w], fp32.
 
-    Classifier-free guidance over a DDIM schedule with the base's own betas and prediction type [Song et al. 2020].
+    Classifier-free guidance over the base's own noise levels and prediction type.
     `conditioning` has 2 B rows in the compute dtype: the negative prompts, then the prompts.
     """
-    options = {"clip_sample": False}
-    if components.scheduler.get("rescale_betas_zero_snr"):
-        options["timestep_spacing"] = "trailing"  # such a base is asked about pure noise first
-    scheduler = DDIMScheduler.from_config(components.scheduler, **options)
+    scheduler = build_sampler(components.scheduler)
     scheduler.set_timesteps(config.sampling_steps, device=noise.device)
     latents = noise
     for t in scheduler.timesteps:
@@ -84,6 +82,16 @@ def draw(
         guided = empty + config.guidance * (prompted - empty)
         latents = scheduler.step(guided, t, latents).prev_sample
     return latents
+
+
+def build_sampler(scheduler: dict) -> DDIMScheduler | FlowMatchEulerDiscreteScheduler:
+    """Euler's method for a flow; else DDIM with the base's own betas and prediction type [Song et al. 2020]."""
+    if scheduler.get("prediction_type") == "flow":
+        return FlowMatchEulerDiscreteScheduler(shift=scheduler.get("shift", 1.0))
+    options = {"clip_sample": False}
+    if scheduler.get("rescale_betas_zero_snr"):
+        options["timestep_spacing"] = "trailing"  # such a base is asked about pure noise first
+    return DDIMScheduler.from_config(scheduler, **options)
 
 
 def _to_image(pixel: Tensor) -> Image.Image:

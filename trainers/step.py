@@ -16,13 +16,13 @@ from trainers.events import Adjusted
 from trainers.families.base import Components, Conditioning, Family
 from trainers.loss import Loss
 from trainers.memory import Plan
-from trainers.noise import DdpmNoise
+from trainers.noise import Noise, build_noise
 from trainers.preservation import ClassPictures, Preservation
 from trainers.schedules import build_schedule
-from trainers.stores import Feed
+from trainers.stores import Batch, Feed
 
 STREAM = 1 << 32  # micro-steps per seed: every one has a random stream of its own
-Seen = tuple[list[int], Tensor, Tensor]  # pictures, noisy latents [B, C, h, w], timesteps [B]
+Seen = tuple[Batch, Tensor, Tensor]  # noisy latents [B, C, h, w], timesteps [B]
 
 
 @dataclass
@@ -30,7 +30,7 @@ class TrainingStep:
     """Everything one step touches; calling it with a step number does that step."""
 
     feed: Feed
-    noise: DdpmNoise
+    noise: Noise
     loss: Loss
     family: Family
     denoiser: nn.Module
@@ -78,10 +78,10 @@ class TrainingStep:
         timesteps = self.noise.timesteps(len(batch.latents), self._generator)
         noise = self.noise.noise_like(batch.latents, self._generator)
         noisy, target = self.noise.corrupt(batch.latents, noise, timesteps)
-        conditioning = self.feed.text.conditioning(batch.captions).to(self.dtype)
+        conditioning = self.feed.text.conditioning(batch.captions).to(self.dtype).sized(batch.sizes)
         noisy = noisy.to(self.dtype)
         prediction = self.family.denoise(self.denoiser, noisy, timesteps, conditioning)
-        return self.loss(prediction, target, timesteps), (batch.pictures, noisy, timesteps)
+        return self.loss(prediction, target, timesteps), (batch, noisy, timesteps)
 
     def mean_loss(self) -> float:
         """Mean loss since the last call. Waits for the device: call it every few steps only."""
@@ -119,7 +119,7 @@ def build_step(
     if adjusted:
         report(adjusted)
     schedule = build_schedule(config.schedule, optimizer, steps)
-    noise = DdpmNoise(components.scheduler, config.noise, plan.device)
+    noise = build_noise(components.scheduler, config.noise, plan.device)
     loss = Loss(config.loss, noise.snr, noise.prediction)
     preservation = None
     if config.loss.preservation:

@@ -13,7 +13,7 @@ from trainers.data.cache import Cache, identity, latent_key, text_key
 from trainers.data.captions import shuffle_tags
 from trainers.data.images import open_picture, pixels
 from trainers.data.types import Bucket, Crop, Example, Problem
-from trainers.families.base import Components, Conditioning, Family
+from trainers.families.base import Components, Conditioning, Family, LatentSpec
 
 VARIANTS = 8  # frozen shuffles of a tag caption, encoded once each
 Progress = Callable[[str, int, int], None]
@@ -26,23 +26,29 @@ class Batch:
     latents: Tensor
     captions: Tensor
     pictures: list[int]  # their numbers among all examples
+    sizes: Tensor | None  # [B, 6], where the family is told them
 
 
 class LatentStore:
-    """Posterior mean and standard deviation of every picture, one stack per bucket, scaled, fp32."""
+    """Posterior mean and standard deviation of every picture, one stack per bucket, shifted and scaled, fp32."""
 
-    def __init__(self, scaling: float, device: torch.device):
-        self.scaling, self.device = scaling, device
+    def __init__(self, latent: LatentSpec, device: torch.device):
+        self.latent, self.device = latent, device
+        self.sizes: dict[tuple[int, bool], tuple[int, ...]] = {}
         self.rows: dict[tuple[int, bool], tuple[Bucket, int]] = {}
         self.stacks: dict[Bucket, list[tuple[Tensor, Tensor]]] = {}
         self.means: dict[Bucket, Tensor] = {}
         self.stds: dict[Bucket, Tensor] = {}
 
-    def add(self, index: int, flip: bool, bucket: Bucket, mean: Tensor, logvar: Tensor) -> None:
-        """mean, logvar: [C, h, w], unscaled."""
+    def add(
+        self, index: int, flip: bool, bucket: Bucket, mean: Tensor, logvar: Tensor, sizes: tuple[int, ...] = ()
+    ) -> None:
+        """mean, logvar: [C, h, w] as the VAE gives them; sizes: what the denoiser is told of the picture's sizes."""
+        self.sizes[index, flip] = sizes
         stack = self.stacks.setdefault(bucket, [])
         self.rows[index, flip] = (bucket, len(stack))
-        stack.append((mean.float() * self.scaling, (0.5 * logvar.float()).exp() * self.scaling))
+        scaling, shift = self.latent.scaling, self.latent.shift
+        stack.append(((mean.float() - shift) * scaling, (0.5 * logvar.float()).exp() * scaling))
 
     def seal(self) -> None:
         """Move all to the device, once."""
@@ -55,6 +61,13 @@ class LatentStore:
         """Scaled posterior mean [C, h, w] of one picture, not mirrored."""
         bucket, row = self.rows[index, False]
         return self.means[bucket][row]
+
+    def told_sizes(self, indices: list[int], flips: list[bool]) -> Tensor | None:
+        """[B, 6] for these pictures; None where the family is told nothing."""
+        rows = [self.sizes[key] for key in zip(indices, flips, strict=True)]
+        if not rows[0]:
+            return None
+        return torch.tensor(rows, dtype=torch.float32).to(self.device, non_blocking=True)
 
     def sample(self, indices: list[int], flips: list[bool], generator: torch.Generator) -> Tensor:
         """Draw latents [B, C, h, w] from the posteriors of pictures that share a bucket."""
@@ -90,12 +103,16 @@ class TextStore:
             kept = cache.get(name) if cache else None
             if kept is None:
                 tokens = tuple(t[i : i + 1] for t in self.tokens)
-                kept = {"embeds": self.family.encode_text(encoders, tokens, self.clip_skip).embeds[0].cpu()}
+                found = self.family.encode_text(encoders, tokens, self.clip_skip)
+                kept = {"embeds": found.embeds[0].cpu()}
+                if found.pooled is not None:
+                    kept["pooled"] = found.pooled[0].cpu()
                 if cache:
                     cache.put(name, kept)
-            rows.append(kept["embeds"])
+            rows.append(kept)
             progress("Encoding captions", i + 1, len(self.captions))
-        return Conditioning(torch.stack(rows).to(self.device))
+        stacked = {name: torch.stack([row[name] for row in rows]).to(self.device) for name in rows[0]}
+        return Conditioning(**stacked)
 
     def conditioning(self, rows: Tensor) -> Conditioning:
         """Rows [B] -> embeds [B, L, D]; runs the text encoder while it is being trained."""
@@ -144,7 +161,8 @@ class Feed:
         indices = [self.training[i] for i in self.batches.batch(micro_step)]
         flips = [self.flip and draw.random() < 0.5 for _ in indices]
         captions = ["" if draw.random() < self.dropout else draw.choice(self.variants[i]) for i in indices]
-        return Batch(self.latents.sample(indices, flips, generator), self._rows(captions), indices)
+        latents = self.latents.sample(indices, flips, generator)
+        return Batch(latents, self._rows(captions), indices, self.latents.told_sizes(indices, flips))
 
     def preserved(self, micro_step: int, pictures: list[int]) -> Tensor:
         """Rows [B] of captions without the trigger word, one for each picture of that micro-step."""
@@ -175,7 +193,7 @@ def encode_pictures(
     progress: Progress,
 ) -> LatentStore:
     """Encode each picture once (twice when mirrored), or take it from the cache; the VAE leaves the device again."""
-    store = LatentStore(components.latent.scaling, device)
+    store = LatentStore(components.latent, device)
     vae = components.vae  # families load it in fp32: fp16 VAEs overflow on some bases, and this is done once
     key = identity(vae) if cache else ""
     wanted = [(i, mirrored) for i in range(len(examples)) for mirrored in ((False, True) if flip else (False,))]
@@ -191,8 +209,16 @@ def encode_pictures(
             kept = {"mean": mean[0].float().cpu(), "logvar": logvar[0].float().cpu()}
             if cache:
                 cache.put(name, kept)
-        store.add(i, mirrored, crops[i].bucket, kept["mean"], kept["logvar"])
+        sizes = told_sizes(family, examples[i], crops[i], mirrored)
+        store.add(i, mirrored, crops[i].bucket, kept["mean"], kept["logvar"], sizes)
         progress("Encoding pictures", done + 1, len(wanted))
     vae.to("cpu")
     store.seal()
     return store
+
+
+def told_sizes(family: Family, example: Example, crop: Crop, mirrored: bool) -> tuple[int, ...]:
+    """What the denoiser is told of a picture: its own size, and the corner and size of the crop really made."""
+    width, height = example.size
+    left = crop.scaled[0] - crop.left - crop.bucket.width if mirrored else crop.left
+    return family.sizes((height, width), (crop.top, left), (crop.bucket.height, crop.bucket.width))

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from trainers.families.base import Family
 from trainers.loss import Loss
-from trainers.noise import DdpmNoise
+from trainers.noise import Noise
 from trainers.stores import Feed, TextStore
 
 LEVELS = 4  # timesteps per picture, spread evenly over the trained range
@@ -22,7 +22,7 @@ class Validator:
         self,
         feed: Feed,
         held_out: list[int],
-        noise: DdpmNoise,
+        noise: Noise,
         loss: Loss,
         family: Family,
         denoiser: nn.Module,
@@ -58,7 +58,8 @@ class Validator:
             timesteps = self.noise.levels(LEVELS).to(text.device)
             noisy, target = self.noise.corrupt(mean, noise, timesteps)
             row = torch.tensor([text.row[self.feed.variants[index][0]]] * LEVELS, device=text.device)
-            conditioning = text.conditioning(row).to(dtype)
+            sizes = self.feed.latents.told_sizes([index] * LEVELS, [False] * LEVELS)
+            conditioning = text.conditioning(row).to(dtype).sized(sizes)
             prediction = self.family.denoise(self.denoiser, noisy.to(dtype), timesteps, conditioning)
             errors.append(self.loss.per_sample(prediction, target).mean())
         return torch.stack(errors).mean()

@@ -229,8 +229,6 @@ def test_missing_folders_are_named_together(whole_folder, tmp_path):
 @pytest.mark.parametrize(
     ("pipeline", "words"),
     [
-        ("StableDiffusionXLPipeline", "Stable Diffusion XL"),
-        ("StableDiffusion3Pipeline", "Stable Diffusion 3"),
         ("FluxPipeline", "Flux"),
         ("StableDiffusionInpaintPipeline", "inpainting"),
         ("AudioLDMPipeline", "AudioLDMPipeline"),

@@ -12,7 +12,8 @@ from tests.tiny import ldm_state_dict, write_full_size_sd15
 from trainers.config import ModelConfig
 from trainers.families import ldm
 from trainers.families.folders import read_json
-from trainers.families.sd15 import CONFIGS, SD15
+from trainers.families.loading import CONFIGS
+from trainers.families.sd15 import SD15
 
 
 @pytest.fixture(scope="module")

@@ -127,9 +127,8 @@ def test_a_download_that_the_network_ends_says_so(failing_download, error):
 
 def test_a_hub_model_that_is_refused_is_called_by_its_name_not_its_commit(tmp_path, monkeypatch):
     folder = tmp_path / "0123abcd"
-    (folder / "unet").mkdir(parents=True)
-    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}', encoding="utf-8")
-    (folder / "unet" / "config.json").write_text('{"cross_attention_dim": 2048, "in_channels": 4}', encoding="utf-8")
+    folder.mkdir()
+    (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline"}', encoding="utf-8")
     monkeypatch.setattr(locate, "download", lambda _: folder)
-    with pytest.raises(UserError, match="^some-sdxl is a"):
-        find_family(ModelConfig(base="owner/some-sdxl"))
+    with pytest.raises(UserError, match="^some-flux is a Flux model"):
+        find_family(ModelConfig(base="owner/some-flux"))

@@ -17,8 +17,9 @@ from trainers.config import ModelConfig
 from trainers.errors import UserError
 from trainers.families import locate, read_sd
 from trainers.families.base import Components
+from trainers.families.loading import CONFIGS
 from trainers.families.registry import FAMILIES, find_family
-from trainers.families.sd15 import CONFIGS, SD15
+from trainers.families.sd15 import SD15
 
 torch.set_num_threads(1)
 CAPTIONS = ["a photo of a cat", "", "red ball " * 30]
@@ -39,7 +40,8 @@ def single_file(folder, tmp_path, monkeypatch) -> Path:
     """The same model as one file; the bundled settings are replaced by its own, as its sizes are not SD 1.5's."""
     shutil.copytree(folder, tmp_path / "sd15", ignore=shutil.ignore_patterns("*.safetensors"))
     shutil.copytree(folder / "tokenizer", tmp_path / "clip_tokenizer")
-    monkeypatch.setattr("trainers.families.sd15.CONFIGS", tmp_path)
+    monkeypatch.setattr("trainers.families.loading.CONFIGS", tmp_path)
+    monkeypatch.setattr("trainers.families.read_sd.TOKENIZER", tmp_path / "clip_tokenizer")
     return write_ldm_file(folder, tmp_path / "model.safetensors")
 
 
@@ -291,7 +293,7 @@ def test_encoding_text_is_differentiable(folder, clip_skip):
 
 
 def test_the_bundled_tokenizer_is_clips():
-    tokenizer = read_sd.bundled(CONFIGS / "sd15", CONFIGS / "clip_tokenizer").tokenizer
+    (tokenizer,) = read_sd.bundled(SD15.source.layout, CONFIGS / "sd15", SD15.source.padding).tokenizers
     assert len(tokenizer) == 49408 and tokenizer.model_max_length == 77
     assert tokenizer("A photo of  a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
     padded = tokenizer("cat", padding="max_length").input_ids
@@ -305,8 +307,10 @@ def test_the_family_is_found_from_the_model(folder):
 
 
 def test_a_family_not_trained_here_names_those_that_are(tmp_path):
-    write_json(tmp_path / "m" / "model_index.json", {"_class_name": "StableDiffusionXLPipeline"})
-    with pytest.raises(UserError, match=r"Stable Diffusion XL model.*Trained here: Stable Diffusion 1\.x"):
+    write_json(tmp_path / "m" / "model_index.json", {"_class_name": "FluxPipeline"})
+    with pytest.raises(
+        UserError, match=r"Flux model.*Trained here: Stable Diffusion 1\.x, Stable Diffusion 2\.x, Stable Diffusion XL"
+    ):
         find_family(ModelConfig(base=str(tmp_path / "m")))
 
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 
 import torch
+from diffusers.models.attention import JointTransformerBlock
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
@@ -16,10 +17,14 @@ from trainers.config import AdapterConfig
 from trainers.errors import UserError
 from trainers.families.base import Components, FamilySpec
 
-ATTENTION = re.compile(r"\.to_(q|k|v|out\.0)$")
+ATTENTION = re.compile(r"\.(to_(q|k|v|out\.0|add_out)|add_[qkv]_proj)$")
 TEXT = re.compile(r"(^|\.)(self_attn\.(q_proj|k_proj|v_proj|out_proj)|mlp\.fc[12])$")
 # The first and last convolution and the embeddings steer everything: kohya's LoCon leaves them out as well.
-NEVER = re.compile(r"^(conv_in|conv_out|time_embedding|class_embedding|add_embedding|encoder_hid_proj|time_proj)(\.|$)")
+NEVER = re.compile(
+    r"^(conv_in|conv_out|time_embedding|class_embedding|add_embedding|encoder_hid_proj|time_proj"
+    r"|pos_embed|time_text_embed|context_embedder|norm_out|proj_out)(\.|$)"
+)
+LAYER = re.compile(r"\.layers\.(\d+)\.")
 Shape = tuple[int, float]  # rank, alpha
 
 
@@ -37,7 +42,7 @@ def attach(components: Components, spec: FamilySpec, config: AdapterConfig, seed
     }
     if config.text_encoder:
         for index, encoder in enumerate(components.text_encoders):
-            for path in text_targets(encoder):
+            for path in text_targets(encoder, spec.read_layers[index]):
                 places[f"text_{index}", path] = config.text_shape
     adapter = attach_layers(components, places, config.dropout)
     adapter.spec = spec
@@ -83,9 +88,11 @@ def targets(denoiser: nn.Module, wish: str) -> list[str]:
     return found
 
 
-def text_targets(encoder: nn.Module) -> list[str]:
-    """Attention and feed-forward layers of every CLIP layer."""
-    return [path for path, module in encoder.named_modules() if adaptable(module) and TEXT.search(path)]
+def text_targets(encoder: nn.Module, read: int | None = None) -> list[str]:
+    """Attention and feed-forward layers of the first `read` CLIP layers (-1: all but the last; None: all)."""
+    found = [path for path, module in encoder.named_modules() if adaptable(module) and TEXT.search(path)]
+    numbers = range(encoder.config.num_hidden_layers)[:read]
+    return [path for path in found if int(LAYER.search(path)[1]) in numbers]
 
 
 def adaptable(module: nn.Module) -> bool:
@@ -95,7 +102,8 @@ def adaptable(module: nn.Module) -> bool:
 
 
 def _in_transformers(denoiser: nn.Module, layers: list[str]) -> list[str]:
-    blocks = tuple(f"{path}." for path, m in denoiser.named_modules() if isinstance(m, Transformer2DModel))
+    inside = Transformer2DModel if hasattr(denoiser, "down_blocks") else JointTransformerBlock
+    blocks = tuple(f"{path}." for path, m in denoiser.named_modules() if isinstance(m, inside))
     return [path for path in layers if path.startswith(blocks)]
 
 

@@ -12,7 +12,7 @@ from trainers.adapters.registry import ADAPTERS
 from trainers.config import TrainConfig
 from trainers.data.batches import Batches
 from trainers.data.types import Bucket, Crop
-from trainers.families.base import Components, Family
+from trainers.families.base import Components, Family, LatentSpec
 from trainers.memory import Plan
 from trainers.step import TrainingStep, build_step
 from trainers.stores import Feed, LatentStore, TextStore
@@ -27,11 +27,13 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
     side = (config.data.resolution or components.resolution) // latent.factor
     bucket = Bucket(side * latent.factor, side * latent.factor)
     generator = torch.Generator().manual_seed(0)
-    latents = LatentStore(1.0, device)
+    size = (bucket.height, bucket.width)
+    sizes = family.sizes(size, (0, 0), size)
+    latents = LatentStore(LatentSpec(latent.channels, latent.factor, 1.0), device)
     for i in range(PICTURES):
         mean = torch.randn(latent.channels, side, side, generator=generator)
         for mirrored in {False, config.data.flip}:
-            latents.add(i, mirrored, bucket, mean, torch.full_like(mean, -10.0))
+            latents.add(i, mirrored, bucket, mean, torch.full_like(mean, -10.0), sizes)
     latents.seal()
     captions = [[f"a picture of thing {i}"] for i in range(PICTURES)]
     preserved = [[""]] * PICTURES

@@ -10,14 +10,17 @@ from torch import Tensor, nn
 
 from trainers.config import ModelConfig
 
+Size = tuple[int, int]
+
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """How pictures become latents: [B, 3, H, W] in -1..1 -> [B, channels, H/factor, W/factor] * scaling."""
+    """How pictures become latents: [B, 3, H, W] in -1..1 -> ([B, channels, H/factor, W/factor] - shift) * scaling."""
 
     channels: int
     factor: int
     scaling: float
+    shift: float = 0.0
 
 
 @dataclass
@@ -28,7 +31,7 @@ class Components:
     vae: nn.Module
     text_encoders: tuple[nn.Module, ...]
     tokenizers: tuple[Any, ...]
-    scheduler: dict[str, Any]  # diffusers scheduler config: betas, prediction_type, ...
+    scheduler: dict[str, Any]  # diffusers scheduler config: betas or shift; prediction_type epsilon, v_prediction, flow
     latent: LatentSpec
     resolution: int  # the base's native side in pixels
     multiple: int  # latent sides must be multiples of this: 2 ** (number of the denoiser's halvings)
@@ -47,9 +50,16 @@ class Conditioning:
     def to(self, dtype: torch.dtype) -> "Conditioning":
         return self._each(lambda part: part.to(dtype))
 
+    def detach(self) -> "Conditioning":
+        return self._each(lambda part: part.detach())
+
     def rows(self, numbers: Tensor) -> "Conditioning":
         """The conditioning of some captions out of many: numbers [B]."""
         return self._each(lambda part: part[numbers])
+
+    def sized(self, time_ids: Tensor | None) -> "Conditioning":
+        """With the sizes that each row's picture has, where the family is told them: [B, 6]."""
+        return self if time_ids is None else Conditioning(self.embeds, self.pooled, time_ids.to(self.embeds.dtype))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
         parts = (self.embeds, self.pooled, self.time_ids)
@@ -65,7 +75,10 @@ class FamilySpec:
     denoiser_prefix: str  # "lora_unet"
     architecture: str  # modelspec id: "stable-diffusion-v1"
     base_version: str  # ss_base_model_version: "sd_v1"
-    trains_text: bool  # whether simple presets may train the text encoder
+    implementation: str = "diffusers"  # modelspec: whose names the file's keys follow
+    denoiser_name: str = "unet"  # its component in a diffusers pipeline
+    pooled: bool = False  # whether its Conditioning has a pooled embedding
+    read_layers: tuple[int | None, ...] = (None,)  # per text encoder, as a slice ends: layers that reach the denoiser
 
 
 class Family(Protocol):
@@ -93,8 +106,20 @@ class Family(Protocol):
     ) -> Conditioning:
         """Token ids -> Conditioning; differentiable, so a trained text encoder gets gradients."""
 
+    def sizes(self, original: Size, top_left: Size, target: Size) -> tuple[int, ...]:
+        """What the denoiser is told of a picture's sizes: its own, where the crop begins, the crop's; () for nothing.
+
+        All (height, width), in pixels; `top_left` is counted in the picture as it was scaled for the crop.
+        """
+
     def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """noisy [B, C, h, w], timesteps [B] -> prediction [B, C, h, w]."""
 
     def decode_image(self, vae: nn.Module, latents: Tensor) -> Tensor:
         """Scaled latents [B, C, h, w] -> pixels [B, 3, H, W] in -1..1."""
+
+
+def plain_sizes(family: Family, width: int, height: int, count: int, device: torch.device) -> Tensor | None:
+    """What the denoiser is told of `count` uncropped pictures [count, 6]; None where it is told nothing."""
+    sizes = family.sizes((height, width), (0, 0), (height, width))
+    return torch.tensor([sizes] * count, dtype=torch.float32, device=device) if sizes else None

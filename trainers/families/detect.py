@@ -72,6 +72,9 @@ def classify(shapes: keys.Shapes, metadata: dict[str, str] | None = None) -> Ide
     kind, family, layout = keys.kind_of(shapes)
     metadata = metadata or {}
     said = metadata.get("modelspec.prediction_type", "").lower()
+    architecture = metadata.get("modelspec.architecture", "").lower()
+    if not said and architecture.startswith("stable-diffusion-v2"):
+        said = "v" if "768-v" in architecture else "epsilon" if "512" in architecture else ""
     # NoobAI and its kin mark v-prediction by an empty tensor of that name; ComfyUI reads the same marks.
     prediction = "v" if "v_pred" in shapes or said.startswith("v") else "epsilon" if said.startswith("eps") else ""
     return Identity(kind, family, layout, prediction, "ztsnr" in shapes, metadata)

@@ -24,7 +24,12 @@ MODELS = {
     "SD3Transformer2DModel": "transformer",
     "FluxTransformer2DModel": "transformer",
 }
-WEIGHT_PARTS = ("unet", "vae", "text_encoder")
+WEIGHT_PARTS = {  # the folders with weights that each family's pipeline must have
+    "sd15": ("unet", "vae", "text_encoder"),
+    "sd2": ("unet", "vae", "text_encoder"),
+    "sdxl": ("unet", "vae", "text_encoder", "text_encoder_2"),
+    "sd3": ("transformer", "vae", "text_encoder", "text_encoder_2"),
+}
 WEIGHT_NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")
 SHARD = re.compile(r"-\d{5}-of-\d{5}(?=\.)")  # in the name of one piece of a part's weights
 RESTORE = "Copy or download the folder again, whole."
@@ -54,13 +59,15 @@ def describe(folder: Path) -> FolderIdentity:
             "Choose a Stable Diffusion 1.x base model.",
         )
     family = PIPELINES[pipeline]
-    if family != "sd15":
+    if family not in WEIGHT_PARTS:
         return FolderIdentity("base", family)
-    _check_parts(folder)
+    _check_parts(folder, family)
+    if family == "sd3":
+        return FolderIdentity("base", family)  # it predicts a flow, whatever its files say
     unet = read_json(folder / "unet" / "config.json")
     if unet.get("in_channels", 4) in (8, 9):
         return FolderIdentity("inpainting base", family)
-    if unet.get("cross_attention_dim") == 1024:  # SD2 has the same pipeline class, and OpenCLIP's wider text
+    if family == "sd15" and unet.get("cross_attention_dim") == 1024:  # SD2 has the same pipeline class
         family = "sd2"
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     said = str(scheduler.get("prediction_type") or "")
@@ -126,13 +133,19 @@ def read_json(path: Path) -> dict:
     return found
 
 
-def _check_parts(folder: Path) -> None:
-    """All problems of a Stable Diffusion folder in one UserError."""
-    missing = [part for part in (*WEIGHT_PARTS, "tokenizer", "scheduler") if not (folder / part).is_dir()]
+def needed_parts(family: str) -> tuple[str, ...]:
+    """Every folder of a family's pipeline that is read."""
+    parts = WEIGHT_PARTS[family]
+    return (*parts, *(p.replace("text_encoder", "tokenizer") for p in parts if p.startswith("text")), "scheduler")
+
+
+def _check_parts(folder: Path, family: str) -> None:
+    """All problems of a pipeline folder in one UserError."""
+    missing = [part for part in needed_parts(family) if not (folder / part).is_dir()]
     if missing:
         raise UserError(f"{folder.name} is incomplete: it lacks {', '.join(missing)}.", RESTORE)
     problems = []
-    for part in WEIGHT_PARTS:
+    for part in WEIGHT_PARTS[family]:
         for check in (lambda p: read_json(p / "config.json"), weight_files):
             try:
                 check(folder / part)

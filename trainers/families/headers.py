@@ -52,6 +52,11 @@ def read_header(path: Path) -> tuple[dict[str, dict], dict[str, str]]:
     return header, {str(key): str(value) for key, value in metadata.items()}
 
 
+def tensors_start(path: Path) -> int:
+    """Where the tensors' bytes begin in a file that `read_header` has checked."""
+    return 8 + int.from_bytes(look_at(path)[1][:8], "little")
+
+
 def read_shapes(path: Path) -> tuple[Shapes, dict[str, str]]:
     """Tensor shapes by name, and the metadata; checks like `read_header`."""
     header, metadata = read_header(path)

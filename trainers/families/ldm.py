@@ -15,6 +15,8 @@ UNET_TOP = {
     "conv_in": "input_blocks.0.0",
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",  # SDXL: of the pooled text and the sizes
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
 }
@@ -84,7 +86,8 @@ def is_extra(name: str) -> bool:
     """Whether a checkpoint may hold this besides the three models: training leftovers, tables, marks."""
     return (
         "." not in name  # betas, alphas_cumprod, logvar, v_pred, ztsnr, ...
-        or name.startswith(("model_ema.", f"{VAE_PREFIX}loss.", "loss.", "optimizer", "callbacks"))
+        or name.startswith(("model_ema.", f"{VAE_PREFIX}loss.", "loss.", "optimizer", "callbacks", "denoiser."))
+        or name.startswith("cond_stage_model.model.transformer.resblocks.23.")  # SD 2 reads the layer before
         or name.endswith((".position_ids", "logit_scale", ".text_projection", ".text_projection.weight"))
     )
 

@@ -129,15 +129,19 @@ def _is_network(error: Exception) -> bool:
 
 
 def _wanted(names: list[str]) -> list[str]:
-    """The files of a diffusers repository that are needed: no second copies of the weights, no safety checker."""
-    kept = [n for n in names if n == "model_index.json" or n.startswith(("tokenizer/", "scheduler/"))]
-    if "model_index.json" not in kept:
+    """The files of a diffusers repository that are needed: no second copies of weights, no safety checker, no T5."""
+    if "model_index.json" not in names:
         raise UserError(
             "This hub model is not a diffusers model: it has no model_index.json.",
             "Download its .safetensors file and set model.base to that.",
         )
-    for part in WEIGHT_PARTS:
+    parts = WEIGHT_PARTS["sd3" if any(n.startswith("transformer/") for n in names) else "sdxl"]
+    around = ("tokenizer/", "tokenizer_2/", "scheduler/")
+    kept = ["model_index.json", *(n for n in names if n.startswith(around))]
+    for part in parts:
         inside = [n.removeprefix(f"{part}/") for n in names if n.startswith(f"{part}/")]
+        if not inside:
+            continue  # what must be there is asked for once it is downloaded
         chosen = choose_weights(inside, smaller=True)
         kept.append(f"{part}/config.json")
         if chosen.endswith(".json"):

@@ -1,4 +1,4 @@
-"""Reads a Stable Diffusion model with a UNet into Components: from a diffusers folder or from one checkpoint file."""
+"""Reads a Stable Diffusion model of any family into Components: from a diffusers folder or from one checkpoint file."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -7,67 +7,90 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from trainers.errors import UserError
 from trainers.families import ldm
 from trainers.families.base import Components, LatentSpec
 from trainers.families.detect import Identity, classify, identify, refuse
 from trainers.families.folders import read_json, weight_files
+from trainers.families.parts import DEFAULT_SCALING, VAE, Layout, Part, random_module
 from trainers.families.weights import Weights, build
 
 log = logging.getLogger(__name__)
-DEFAULT_SCALING = 0.18215  # configs of Stable Diffusion 1.x VAEs written before the key existed
+TOKENIZER = Path(__file__).parent / "configs" / "clip_tokenizer"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The configs of a pipeline's parts, as diffusers writes them, and its tokenizer."""
+    """The configs of a pipeline's parts by folder, as diffusers writes them, and its tokenizers in their order."""
 
-    unet: dict[str, Any]
-    vae: dict[str, Any]
-    text: dict[str, Any]
+    configs: Mapping[str, dict[str, Any]]
     scheduler: dict[str, Any]
-    tokenizer: Any
+    tokenizers: tuple[Any, ...]
 
 
-def bundled(folder: Path, tokenizer: Path) -> Settings:
-    """Settings from a folder of config files without weights."""
-    parts = (read_json(folder / part / "config.json") for part in ("unet", "vae", "text_encoder"))
-    return Settings(*parts, read_json(folder / "scheduler" / "scheduler_config.json"), _tokenizer(tokenizer))
+def bundled(layout: Layout, folder: Path, padding: tuple[str, ...]) -> Settings:
+    """Settings from a folder of config files without weights; `padding`: the pad token of each tokenizer."""
+    tokenizers = tuple(CLIPTokenizer.from_pretrained(str(TOKENIZER), pad_token=token) for token in padding)
+    return Settings(_configs(layout, folder), _scheduler(folder), tokenizers)
 
 
-def from_folder(folder: Path, dtype: torch.dtype) -> Components:
+def from_folder(layout: Layout, folder: Path, dtype: torch.dtype) -> Components:
     """Components of a diffusers folder, whose parts bring their own settings."""
-    settings = bundled(folder, folder / "tokenizer")
-    unet = _unet(settings.unet, Weights(weight_files(folder / "unet")), ldm.same_names, dtype)
-    vae = _vae(settings.vae, Weights(weight_files(folder / "vae")), ldm.folder_vae_names)
-    encoder = _text(settings.text, Weights(weight_files(folder / "text_encoder")), ldm.text_names(""), dtype)
-    return _components(settings, unet, vae, encoder, folder.name, folder)
+    tokenizers = tuple(_tokenizer(folder / name) for name in layout.tokenizers)
+    settings = Settings(_configs(layout, folder), _scheduler(folder), tokenizers)
+    models = [
+        _build(part, settings, Weights(weight_files(folder / part.folder)), part.in_folder, dtype)
+        for part in layout.parts
+    ]
+    return _components(settings, models, folder.name, folder)
 
 
 def from_file(
-    path: Path, settings: Settings, family: str, dtype: torch.dtype, with_vae: bool = True
+    layout: Layout,
+    path: Path,
+    choose: Callable[[Weights, Identity], Settings],
+    family: str,
+    dtype: torch.dtype,
+    define: Callable[[Weights], None] = lambda _: None,
+    without: tuple[Part, ...] = (),
 ) -> tuple[Components, Identity]:
     """Components of one checkpoint file in the original layout, and what its tensors say it is.
 
-    Without `with_vae` the file's own VAE is skipped, and the caller puts another in its place.
+    Args:
+        choose: the settings for a checkpoint with these tensors.
+        define: gives tensors that the file holds in another shape the names that the parts know.
+        without: parts that the caller puts in place; the file's own are passed over.
     """
     weights = Weights([path])
     found = classify(weights.shapes, weights.metadata)
     refuse(found, path.name, family)
-    unet = _unet(settings.unet, weights, ldm.unet_names(settings.unet), dtype)
-    vae = _vae(settings.vae, weights, ldm.vae_names(settings.vae)) if with_vae else nn.Module()
-    encoder = _text(settings.text, weights, ldm.text_names(), dtype)
-    if not with_vae:
-        weights.taken |= {name for name in weights if name.startswith(ldm.VAE_PREFIX)}
+    settings = choose(weights, found)
+    define(weights)
+    models = []
+    for part in layout.parts:
+        names = part.in_file(settings.configs[part.folder])
+        if part in without:
+            weights.taken |= {name for name in weights if name.startswith(ldm.VAE_PREFIX)} if part is VAE else set()
+            models.append(nn.Module())
+        else:
+            models.append(_build(part, settings, weights, names, dtype))
     left = sorted(name for name in weights if name not in weights.taken and not ldm.is_extra(name))
     if left:
         shown = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
         log.warning("%s holds %d tensors that no part of the model uses: %s", path.name, len(left), shown)
-    return _components(settings, unet, vae, encoder, path.name, path), found
+    return _components(settings, models, path.name, path), found
+
+
+def untrained(layout: Layout, settings: Settings, dtype: torch.dtype) -> Components:
+    """Random weights in the shapes that the settings give."""
+    models = [
+        random_module(lambda part=part: part.make(settings.configs[part.folder]), _dtype(part, dtype))
+        for part in layout.parts
+    ]
+    return _components(settings, models, "random weights", None)
 
 
 def replace_vae(components: Components, path: Path, configs: Path) -> None:
@@ -88,7 +111,7 @@ def replace_vae(components: Components, path: Path, configs: Path) -> None:
         config, weights = read_json(configs / "vae" / "config.json"), _vae_file(path)
         layout = classify(weights.shapes).layout
         names = ldm.vae_names(config, (ldm.VAE_PREFIX, "")) if layout == "ldm" else ldm.folder_vae_names
-    vae = _vae(config, weights, names)
+    vae = build(lambda: VAE.make(config), weights, names, torch.float32, VAE.label)
     latent, own = _latent(vae.config), components.latent
     if (latent.channels, latent.factor) != (own.channels, own.factor):
         raise UserError(
@@ -98,34 +121,14 @@ def replace_vae(components: Components, path: Path, configs: Path) -> None:
     components.vae, components.latent = vae, latent
 
 
-def untrained(settings: Settings, dtype: torch.dtype) -> Components:
-    """Random weights in the shapes that the settings give."""
-    unet = random_module(lambda: _make_unet(settings.unet), dtype)
-    vae = random_module(lambda: _make_vae(settings.vae), torch.float32)
-    encoder = random_module(lambda: _make_text(settings.text), dtype)
-    return _components(settings, unet, vae, encoder, "random weights", None)
+def _build(part: Part, settings: Settings, weights: Weights, names: ldm.Names, dtype: torch.dtype) -> nn.Module:
+    config = settings.configs[part.folder]
+    return build(lambda: part.make(config), weights, names, _dtype(part, dtype), part.label)
 
 
-def random_module(make: Callable[[], nn.Module], dtype: torch.dtype, seed: int = 0) -> nn.Module:
-    """A frozen module whose matrices are 0.02 times the same block of normal numbers over and over, biases 0, norms 1.
-
-    A full-size UNet takes a second this way, where drawing each number takes a minute.
-    """
-    block = torch.randn(1_000_003, generator=torch.Generator().manual_seed(seed)).mul_(0.02).to(dtype)
-    with torch.device("meta"):
-        module = make()
-    nn.Module.to(module.to_empty(device="cpu"), dtype)  # diffusers' own `to` warns about each change of dtype
-    for name, parameter in module.named_parameters():
-        if parameter.ndim > 1:
-            flat = parameter.data.view(-1)
-            for start in range(0, len(flat), len(block)):
-                piece = flat[start : start + len(block)]
-                piece.copy_(block[: len(piece)])
-        else:
-            parameter.data.fill_(1.0 if name.endswith("weight") else 0.0)
-    for buffer in module.buffers():
-        buffer.copy_(torch.arange(buffer.shape[-1]).expand(buffer.shape))  # CLIP's position numbers, its only buffer
-    return module.requires_grad_(False).eval()
+def _dtype(part: Part, dtype: torch.dtype) -> torch.dtype:
+    """The VAE is fp32 always: it is small, used once, and fp16 VAEs of some bases overflow (SDXL's does)."""
+    return torch.float32 if part is VAE else dtype
 
 
 def _vae_file(path: Path) -> Weights:
@@ -137,29 +140,13 @@ def _vae_file(path: Path) -> Weights:
     return weights
 
 
-def _make_unet(config: dict) -> nn.Module:
-    return UNet2DConditionModel.from_config(config)
+def _configs(layout: Layout, folder: Path) -> dict[str, dict[str, Any]]:
+    return {part.folder: read_json(folder / part.folder / "config.json") for part in layout.parts}
 
 
-def _make_vae(config: dict) -> nn.Module:
-    return AutoencoderKL.from_config({"scaling_factor": DEFAULT_SCALING, **config})
-
-
-def _make_text(config: dict) -> nn.Module:
-    return CLIPTextModel(CLIPTextConfig.from_dict(config))
-
-
-def _unet(config: dict, weights: Weights, names: ldm.Names, dtype: torch.dtype) -> nn.Module:
-    return build(lambda: _make_unet(config), weights, names, dtype, "UNet")
-
-
-def _vae(config: dict, weights: Weights, names: ldm.Names) -> nn.Module:
-    # fp32 always: it is small, used once, and fp16 VAEs of some bases overflow
-    return build(lambda: _make_vae(config), weights, names, torch.float32, "VAE")
-
-
-def _text(config: dict, weights: Weights, names: ldm.Names, dtype: torch.dtype) -> nn.Module:
-    return build(lambda: _make_text(config), weights, names, dtype, "text encoder")
+def _scheduler(folder: Path) -> dict[str, Any]:
+    found = read_json(folder / "scheduler" / "scheduler_config.json")
+    return {key: value for key, value in found.items() if not key.startswith("_")}
 
 
 def _tokenizer(folder: Path) -> CLIPTokenizer:
@@ -177,23 +164,23 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def _latent(config: Mapping[str, Any]) -> LatentSpec:
-    scaling = config.get("scaling_factor", DEFAULT_SCALING)
-    return LatentSpec(config["latent_channels"], 2 ** (len(config["block_out_channels"]) - 1), scaling)
+    scaling, shift = config.get("scaling_factor", DEFAULT_SCALING), config.get("shift_factor") or 0.0
+    return LatentSpec(config["latent_channels"], 2 ** (len(config["block_out_channels"]) - 1), scaling, shift)
 
 
-def _components(
-    settings: Settings, unet: nn.Module, vae: nn.Module, encoder: nn.Module, name: str, path: Path | None
-) -> Components:
-    latent = _latent(vae.config if isinstance(vae, AutoencoderKL) else settings.vae)  # else `replace_vae` brings one
+def _components(settings: Settings, models: list[nn.Module], name: str, path: Path | None) -> Components:
+    denoiser, vae, *encoders = models
+    latent = _latent(vae.config if hasattr(vae, "config") else settings.configs["vae"])  # else `replace_vae` brings one
+    halvings = len(denoiser.config.block_out_channels) - 1 if "block_out_channels" in denoiser.config else None
     return Components(
-        denoiser=unet,
+        denoiser=denoiser,
         vae=vae,
-        text_encoders=(encoder,),
-        tokenizers=(settings.tokenizer,),
-        scheduler={k: v for k, v in settings.scheduler.items() if not k.startswith("_")},
+        text_encoders=tuple(encoders),
+        tokenizers=settings.tokenizers,
+        scheduler=dict(settings.scheduler),
         latent=latent,
-        resolution=unet.config.sample_size * latent.factor,
-        multiple=2 ** (len(unet.config.block_out_channels) - 1),
+        resolution=denoiser.config.sample_size * latent.factor,
+        multiple=denoiser.config.patch_size if halvings is None else 2**halvings,
         name=name,
         path=path,
     )

@@ -4,9 +4,12 @@ from trainers.config import ModelConfig
 from trainers.families.base import Family
 from trainers.families.detect import choose_family
 from trainers.families.locate import locate, name_of
+from trainers.families.sd2 import SD2
+from trainers.families.sd3 import SD3
 from trainers.families.sd15 import SD15
+from trainers.families.sdxl import SDXL
 
-FAMILIES: dict[str, Family] = {"sd15": SD15}
+FAMILIES: dict[str, Family] = {"sd15": SD15, "sd2": SD2, "sdxl": SDXL, "sd3": SD3}
 
 
 def find_family(config: ModelConfig) -> Family:

@@ -4,18 +4,31 @@ from typing import Any
 
 from torch import Tensor, nn
 
-
-def tokenize(tokenizer: Any, captions: list[str], length: int) -> Tensor:
-    """Token ids [B, L] int64 with start and end token, cut or padded to `length`."""
-    return tokenizer(captions, padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
+from trainers.families.base import Components
 
 
-def token_counts(tokenizer: Any, captions: list[str]) -> list[int]:
-    """How many tokens each caption has uncut, start and end token counted."""
-    return [len(ids) for ids in tokenizer(captions, verbose=False).input_ids]  # verbose: the library warns of each
+def tokenize(components: Components, captions: list[str]) -> tuple[Tensor, ...]:
+    """Token ids [B, L] int64 per tokenizer, with start and end token, cut or padded to what its encoder reads."""
+    return tuple(
+        tokenizer(
+            captions,
+            padding="max_length",
+            truncation=True,
+            max_length=_length(tokenizer, encoder),
+            return_tensors="pt",
+        ).input_ids
+        for tokenizer, encoder in zip(components.tokenizers, components.text_encoders, strict=True)
+    )
 
 
-def caption_length(tokenizer: Any, text_encoder: nn.Module) -> int:
+def token_counts(components: Components, captions: list[str]) -> tuple[list[int], int]:
+    """How many CLIP tokens each caption has uncut, start and end token counted; and how many are read."""
+    tokenizer, encoder = components.tokenizers[0], components.text_encoders[0]
+    ids = tokenizer(captions, verbose=False).input_ids  # verbose: the library warns of each
+    return [len(row) for row in ids], _length(tokenizer, encoder)
+
+
+def _length(tokenizer: Any, text_encoder: nn.Module) -> int:
     """How many tokens a caption may have: 77 for CLIP. A tokenizer without settings claims 10**30: ask both."""
     return min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings)
 
@@ -31,3 +44,13 @@ def encode(text_encoder: nn.Module, tokens: Tensor, clip_skip: int) -> Tensor:
     hidden = text_encoder(tokens, output_hidden_states=True).hidden_states[-clip_skip]
     inner = getattr(text_encoder, "text_model", text_encoder)  # transformers 4 has one level more than 5
     return inner.final_layer_norm(hidden)
+
+
+def encode_penultimate(text_encoder: nn.Module, tokens: Tensor, clip_skip: int) -> tuple[Tensor, Tensor | None]:
+    """Token ids [B, L] -> embeddings [B, L, D] and, from an encoder with a projection, that of the whole text [B, P].
+
+    SDXL and Stable Diffusion 3 read the last layer but one, without the final norm; each clip_skip above 1 goes one
+    layer further back.
+    """
+    output = text_encoder(tokens, output_hidden_states=True)
+    return output.hidden_states[-(clip_skip + 1)], output.get("text_embeds")

@@ -7,28 +7,40 @@ placed: where no number format has to change, not even a copy is made.
 import logging
 import pickle
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from trainers.errors import UserError
-from trainers.families.headers import Shapes, check_pickle, read_header
+from trainers.families.headers import Shapes, check_pickle, read_header, tensors_start
 from trainers.families.ldm import Names
 
 log = logging.getLogger(__name__)
+Reader = Callable[[torch.dtype], Tensor]  # the wanted format -> the tensor in it or in the stored one
+Change = Callable[[Tensor], Tensor]
+FORMATS = {
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
 
 
 class Weights:
-    """Named tensors of one or more files, read when asked for. `taken` collects the names given out."""
+    """Named tensors of one or more files, read when asked for. `taken` collects the stored names given out."""
 
     def __init__(self, files: Iterable[Path]):
         self.files = tuple(files)
         self.taken: set[str] = set()
         self.metadata: dict[str, str] = {}
-        self._read: dict[str, Callable[[str], Tensor]] = {}
+        self._read: dict[str, Reader] = {}
+        self._defined: dict[str, tuple[str, Change | None]] = {}
         self.shapes: Shapes = {}
         for file in self.files:
             self._open(file)
@@ -38,27 +50,66 @@ class Weights:
         return self.files[0].name if len(self.files) == 1 else self.files[0].parent.name
 
     def __contains__(self, name: str) -> bool:
-        return name in self._read
+        return name in self._read or name in self._defined
 
-    def __iter__(self) -> Iterable[str]:
+    def __iter__(self) -> Iterator[str]:
+        """The stored names."""
         return iter(self._read)
 
-    def take(self, name: str) -> Tensor:
-        """The tensor of that name, memory-mapped where the file allows it."""
-        self.taken.add(name)
-        return self._read[name](name)
+    def define(self, name: str, source: str, shape: Iterable[int], change: Change | None = None) -> None:
+        """Another name for a stored tensor, or for a part or turn of it."""
+        self._defined[name] = (source, change)
+        self.shapes[name] = tuple(shape)
+
+    def take(self, name: str, dtype: torch.dtype) -> Tensor:
+        """The tensor of that name, floating point in `dtype`; memory-mapped where it is stored so."""
+        source, change = self._defined.get(name, (name, None))
+        self.taken.add(source)
+        tensor = self._read[source](dtype)
+        scale = next((s for s in _scales(source) if s in self._read), None)
+        if scale:  # fp8 checkpoints of ComfyUI: stored = weight / scale
+            self.taken.add(scale)
+            tensor = self._read[source](torch.float32) * self._read[scale](torch.float32)
+        tensor = change(tensor) if change else tensor
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
     def _open(self, file: Path) -> None:
         if file.suffix.lower() == ".safetensors":
             header, metadata = read_header(file)
             self.metadata |= metadata
             handle = safe_open(file, framework="pt")
-            self._read |= dict.fromkeys(header, handle.get_tensor)
+            start = tensors_start(file)
+            self._read |= {name: _reader(file, handle, start, name, entry) for name, entry in header.items()}
             self.shapes |= {name: tuple(entry["shape"]) for name, entry in header.items()}
             return
         tensors = read_pickle(file)
-        self._read |= dict.fromkeys(tensors, tensors.__getitem__)
+        self._read |= {name: lambda dtype, tensor=tensor: tensor for name, tensor in tensors.items()}
         self.shapes |= {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _reader(file: Path, handle: Any, start: int, name: str, entry: dict) -> Reader:
+    """Reads one tensor: mapped where its number format is the wanted one, else from the file.
+
+    A mapped page stays resident once it is read, so that a converted model would take its memory twice.
+    """
+    stored = FORMATS.get(entry["dtype"])
+    begin, end = entry["data_offsets"]
+
+    def read(dtype: torch.dtype) -> Tensor:
+        if stored in (None, dtype) or begin == end:
+            return handle.get_tensor(name)
+        buffer = torch.empty(end - begin, dtype=torch.uint8)
+        with file.open("rb", buffering=0) as raw:
+            raw.seek(start + begin)
+            raw.readinto(memoryview(buffer.numpy()))
+        return buffer.view(stored).reshape(entry["shape"])
+
+    return read
+
+
+def _scales(name: str) -> tuple[str, ...]:
+    stem = name.removesuffix("weight")
+    return (f"{stem}scale_weight", f"{stem}weight_scale") if stem != name else ()
 
 
 def read_pickle(file: Path) -> dict[str, Tensor]:
@@ -123,8 +174,7 @@ def build(make: Callable[[], nn.Module], weights: Weights, names: Names, dtype: 
                 f"{weights.name} has other sizes than a known {part}: {name} is {list(there)}, not {list(shape)}.",
                 "A model of unusual size is read from a diffusers folder, which brings its own settings.",
             )
-        tensor = weights.take(name)
-        filled[key] = tensor.to(dtype if tensor.is_floating_point() else tensor.dtype).reshape(shape)
+        filled[key] = weights.take(name, dtype).reshape(shape)
     module.load_state_dict(filled, assign=True)
     _fill_buffers(module)
     return module.requires_grad_(False).eval()

@@ -1,0 +1,132 @@
+"""Every family against diffusers' own pipeline: tokens, text, prediction, latents, picture; folder and single file."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusion3Pipeline
+
+from tests.tiny_families import FAMILIES as FAMILY_NAMES
+from tests.tiny_families import read_pipeline, tiny_folder, write_checkpoint
+from trainers.config import ModelConfig
+from trainers.errors import UserError
+from trainers.families import read_sd
+from trainers.families.base import plain_sizes
+from trainers.families.loading import CONFIGS
+from trainers.families.registry import FAMILIES, find_family
+
+CAPTIONS = ["a photo of a cat", "", "a red ball " * 9]
+
+
+@pytest.fixture(scope="module", params=FAMILY_NAMES)
+def folder(request, tmp_path_factory) -> Path:
+    return tiny_folder(request.param, tmp_path_factory.mktemp(request.param) / request.param)
+
+
+@pytest.fixture
+def single_file(folder, tmp_path, monkeypatch) -> Path:
+    """The same model as one file; the bundled settings are replaced by its own, as its sizes are not the family's."""
+    for name in (folder.name, "sd2-768", "sd2-512", "sd3.5-medium", "sd3-medium"):
+        shutil.copytree(folder, tmp_path / name, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
+    monkeypatch.setattr("trainers.families.loading.CONFIGS", tmp_path)
+    monkeypatch.setattr("trainers.families.read_sd.TOKENIZER", folder / "tokenizer")
+    return write_checkpoint(folder.name, folder, tmp_path / "model.safetensors")
+
+
+def reference_text(pipe) -> tuple[torch.Tensor, torch.Tensor | None]:
+    more = {"max_sequence_length": 256} if isinstance(pipe, StableDiffusion3Pipeline) else {}
+    found = [
+        pipe.encode_prompt(
+            c,
+            **dict.fromkeys(("prompt_2", "prompt_3"), None) if more else {},
+            device="cpu",
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=False,
+            **more,
+        )
+        for c in CAPTIONS
+    ]
+    pooled = [f[2] for f in found] if len(found[0]) == 4 else None
+    return torch.cat([f[0] for f in found]), None if pooled is None else torch.cat(pooled)
+
+
+@torch.no_grad()
+def assert_equals_diffusers(base: Path, folder: Path, **settings) -> None:
+    config = ModelConfig(base=str(base), **settings)
+    family = find_family(config)
+    assert family.spec.name == folder.name
+    components = family.load(config, torch.float32)
+    pipe = read_pipeline(folder.name, folder)
+    conditioning = family.encode_text(components.text_encoders, family.tokenize(components, CAPTIONS), 1)
+    embeds, pooled = reference_text(pipe)
+    if folder.name == "sd3":  # padding to the joint width is done by `denoise`
+        assert torch.equal(embeds[:, :24, : conditioning.embeds.shape[-1]], conditioning.embeds)
+    else:
+        assert torch.equal(embeds, conditioning.embeds)
+    assert (pooled is None) == (conditioning.pooled is None)
+    assert pooled is None or torch.allclose(pooled, conditioning.pooled, rtol=1e-5, atol=1e-6)
+
+    pooled = conditioning.pooled  # the reference encodes captions one by one: equal but for rounding
+    generator = torch.Generator().manual_seed(0)
+    channels = components.latent.channels
+    noisy = torch.randn(3, channels, 8, 8, generator=generator)
+    timesteps = torch.tensor([3.0, 500.0, 999.0])
+    sizes = plain_sizes(family, 16, 16, 3, noisy.device)
+    ours = family.denoise(components.denoiser, noisy, timesteps, conditioning.sized(sizes))
+    if folder.name == "sd3":
+        theirs = pipe.transformer(noisy, embeds, pooled, timesteps, return_dict=False)[0]
+    elif folder.name == "sdxl":
+        added = {"text_embeds": pooled, "time_ids": torch.tensor([[16.0, 16, 0, 0, 16, 16]] * 3)}
+        theirs = pipe.unet(noisy, timesteps, embeds, added_cond_kwargs=added, return_dict=False)[0]
+    else:
+        theirs = pipe.unet(noisy, timesteps, embeds, return_dict=False)[0]
+    assert torch.equal(ours, theirs)
+
+    pixels = torch.rand(2, 3, 16, 16, generator=generator) * 2 - 1
+    mean, logvar = family.encode_image(components.vae, pixels)
+    posterior = pipe.vae.encode(pixels).latent_dist
+    assert torch.equal(mean, posterior.mean) and torch.equal(logvar, posterior.logvar)
+    latent = components.latent
+    assert (latent.scaling, latent.shift) == (pipe.vae.config.scaling_factor, pipe.vae.config.shift_factor or 0.0)
+    picture = family.decode_image(components.vae, (mean - latent.shift) * latent.scaling)
+    torch.testing.assert_close(picture, pipe.vae.decode(mean).sample, rtol=1e-4, atol=1e-5)
+
+
+def test_a_folder_reads_as_diffusers_reads_it(folder):
+    assert_equals_diffusers(folder, folder)
+
+
+def test_a_single_file_is_the_same_model(folder, single_file):
+    settings = {"prediction": "v"} if folder.name == "sd2" else {}
+    assert_equals_diffusers(single_file, folder, **settings)
+
+
+def test_a_base_of_another_family_than_the_settings_say_is_named(folder, single_file):
+    words = {"sd2": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL", "sd3": "Stable Diffusion 3"}[folder.name]
+    for base in (folder, single_file):
+        with pytest.raises(UserError, match=f"is a {words} model, and Stable Diffusion 1.x is wanted"):
+            FAMILIES["sd15"].load(ModelConfig(base=str(base), family="sd15"), torch.float32)
+
+
+def test_a_stable_diffusion_2_file_that_does_not_say_what_it_predicts_asks(folder, single_file):
+    if folder.name != "sd2":
+        pytest.skip("only Stable Diffusion 2.x comes in two kinds with the same tensors")
+    with pytest.raises(UserError, match=r"does not say what it predicts.*Set model\.prediction to v"):
+        FAMILIES["sd2"].load(ModelConfig(base=str(single_file)), torch.float32)
+
+
+def test_every_tensor_of_a_single_file_is_used(folder, single_file, caplog):
+    settings = {"prediction": "v"} if folder.name == "sd2" else {}
+    FAMILIES[folder.name].load(ModelConfig(base=str(single_file), **settings), torch.float32)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["sd2", "sdxl", "sd3"])
+def test_bundled_tokenizers_pad_as_the_families_do(name):
+    source = FAMILIES[name].source
+    tokenizers = read_sd.bundled(source.layout, CONFIGS / (source.usual or name), source.padding).tokenizers
+    padded = [t("cat", padding="max_length").input_ids for t in tokenizers]
+    end = [49406, 2368, 49407]
+    assert padded[-1] == end + [0] * 74  # OpenCLIP's
+    assert len(padded) == 1 or padded[0] == [*end, *[49407] * 74]

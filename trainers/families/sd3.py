@@ -1,0 +1,117 @@
+"""Stable Diffusion 3 and 3.5: a transformer trained by flow matching, told by two CLIPs; T5 is left out."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from trainers.config import ModelConfig
+from trainers.families import loading, mmdit, text, unet
+from trainers.families.base import Components, Conditioning, FamilySpec, Size
+from trainers.families.detect import Identity
+from trainers.families.loading import END_OF_TEXT, EXCLAMATION, Source
+from trainers.families.parts import TRANSFORMER, VAE, Layout, clip
+from trainers.families.weights import Weights
+
+CLIP_L, CLIP_G = "text_encoders.clip_l.transformer.", "text_encoders.clip_g.transformer."
+LARGE = 38  # blocks
+T5_TOKENS = 256  # the length that diffusers gives T5, also when it is left out
+
+
+def choose_variant(weights: Weights, found: Identity, config: ModelConfig) -> str:
+    """sd3-medium, sd3.5-medium or sd3.5-large, by the number of blocks and the second attention."""
+    blocks = [name for name in weights if name.startswith(f"{mmdit.PREFIX}joint_blocks.")]
+    if 1 + max(int(name.split(".")[3]) for name in blocks) == LARGE:
+        return "sd3.5-large"
+    return "sd3.5-medium" if any(".x_block.attn2." in name for name in blocks) else "sd3-medium"
+
+
+def define(weights: Weights) -> None:
+    """Names for the transformer's views, and CLIP-L's projection, which is the identity where a file leaves it out."""
+    mmdit.define(weights)
+    projection, norm = f"{CLIP_L}text_projection.weight", f"{CLIP_L}text_model.final_layer_norm.weight"
+    if projection not in weights and norm in weights:
+        width = weights.shapes[norm][0]
+        weights.define(projection, norm, (width, width), lambda t: torch.eye(len(t), dtype=t.dtype))
+
+
+class Sd3:
+    spec = FamilySpec(
+        name="sd3",
+        label="Stable Diffusion 3",
+        native_resolution=1024,
+        text_prefixes=("lora_te1", "lora_te2"),
+        denoiser_prefix="lora_unet",
+        architecture="stable-diffusion-3-medium",
+        base_version="sd3_m",
+        denoiser_name="transformer",
+        pooled=True,
+        read_layers=(None, None),
+    )
+    source = Source(
+        Layout(
+            TRANSFORMER,
+            VAE,
+            (clip("text_encoder", CLIP_L, projected=True), clip("text_encoder_2", CLIP_G, projected=True)),
+        ),
+        (END_OF_TEXT, EXCLAMATION),
+        define=define,
+        variant=choose_variant,
+        usual="sd3-medium",
+        predictions=("flow",),
+    )
+
+    def load(self, config: ModelConfig, dtype: torch.dtype) -> Components:
+        """Read the base from disk (or hub): transformer and CLIPs in `dtype`, the VAE in fp32.
+
+        Raises:
+            UserError: the model is missing, damaged, of another kind, or at odds with the settings.
+        """
+        return loading.load(self.spec, self.source, config, dtype)
+
+    def random(self, dtype: torch.dtype, variant: str = "sd3-medium") -> Components:
+        """Components in the true shapes of a variant, with random weights."""
+        return loading.untrained(self.spec, self.source, dtype, variant)
+
+    def encode_image(self, vae: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        return unet.encode_image(vae, pixels)
+
+    def tokenize(self, components: Components, captions: list[str]) -> tuple[Tensor, ...]:
+        return text.tokenize(components, captions)
+
+    def token_counts(self, components: Components, captions: list[str]) -> tuple[list[int], int]:
+        return text.token_counts(components, captions)
+
+    def encode_text(
+        self, text_encoders: tuple[nn.Module, ...], tokens: tuple[Tensor, ...], clip_skip: int
+    ) -> Conditioning:
+        """Both CLIPs side by side [B, L, 768 + 1280], and their projections [B, 768 + 1280]."""
+        hidden, pooled = zip(
+            *(text.encode_penultimate(e, ids, clip_skip) for e, ids in zip(text_encoders, tokens, strict=True)),
+            strict=True,
+        )
+        return Conditioning(torch.cat(hidden, dim=-1), torch.cat(pooled, dim=-1))
+
+    def sizes(self, original: Size, top_left: Size, target: Size) -> tuple[int, ...]:
+        return ()
+
+    def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """noisy [B, C, h, w], timesteps [B] in 0..1000 -> the velocity noise - latents, [B, C, h, w].
+
+        The text is padded to the transformer's width, and where T5's tokens would follow stand zeros, as diffusers
+        does without a T5.
+        """
+        embeds, width = conditioning.embeds, denoiser.config.joint_attention_dim
+        joint = F.pad(embeds, (0, width - embeds.shape[-1], 0, T5_TOKENS))
+        return denoiser(
+            noisy,
+            encoder_hidden_states=joint,
+            pooled_projections=conditioning.pooled,
+            timestep=timesteps,
+            return_dict=False,
+        )[0]
+
+    def decode_image(self, vae: nn.Module, latents: Tensor) -> Tensor:
+        return unet.decode_image(vae, latents)
+
+
+SD3 = Sd3()
