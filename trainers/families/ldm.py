@@ -88,7 +88,7 @@ def is_extra(name: str) -> bool:
         "." not in name  # betas, alphas_cumprod, logvar, v_pred, ztsnr, ...
         or name.startswith(("model_ema.", f"{VAE_PREFIX}loss.", "loss.", "optimizer", "callbacks", "denoiser."))
         or name.startswith("cond_stage_model.model.transformer.resblocks.23.")  # SD 2 reads the layer before
-        or name.endswith((".position_ids", "logit_scale", ".text_projection", ".text_projection.weight"))
+        or name.endswith((".position_ids", "logit_scale", ".text_projection", ".text_projection.weight", ".scaled_fp8"))
     )
 
 

@@ -69,7 +69,7 @@ class Weights:
         scale = next((s for s in _scales(source) if s in self._read), None)
         if scale:  # fp8 checkpoints of ComfyUI: stored = weight / scale
             self.taken.add(scale)
-            tensor = self._read[source](torch.float32) * self._read[scale](torch.float32)
+            tensor = tensor.float() * self._read[scale](torch.float32).float()
         tensor = change(tensor) if change else tensor
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
