@@ -114,6 +114,7 @@ def check(
     home = find_home(context.obj)
     config = cli_runs.config_of(run) if cli_runs.is_file(run) else config_io.load(runs.find(home, run).config)
     config = runs.with_absolute_paths(config_io.override(config, changes))
+    output.note(require_base(config.model))
     output.show(engine.check(config, output.note), as_json)
 
 

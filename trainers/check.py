@@ -35,6 +35,7 @@ def check(config: TrainConfig, report: Callable[[str], None]) -> dict[str, Any]:
         "base": components.name,
         "device": f"{plan.device}, {plan.precision}",
         "pictures": {"usable": len(found.examples), "trained": len(training), "held_out": len(held_out)},
+        "remarks": [f"{sentence}. {why}" for sentence, why in components.remarks],
         "problems": [str(p) for p in [*found.problems, *cut_captions(found.examples, family, components)]],
         "buckets": dict(buckets.most_common()),
         "crops": [crop_report(example, crop) for example, crop in zip(found.examples, crops, strict=True)],

@@ -38,6 +38,9 @@ class ModelConfig(Section):
         "auto", "Prediction type", "What the denoiser predicts; read from the model where it says so."
     )
     vae: str = setting("", "VAE", "A VAE file or folder to use in place of the base's own.")
+    t5: str = setting(
+        "", "T5 text encoder", "For SD 3: a folder with T5 and its tokenizer, or a hub id. Empty leaves T5 out."
+    )
     clip_skip: int = setting(
         1, "Clip skip", "Which text-encoder layer is read, counted from the last; 2 for many anime bases.", ge=1, le=12
     )

@@ -18,7 +18,7 @@ from trainers.data.cache import Cache
 from trainers.data.examples import scan
 from trainers.data.types import Problem
 from trainers.errors import UserError
-from trainers.events import Event, Finished, Phase, Started, Step, Stopped, Warned
+from trainers.events import Adjusted, Event, Finished, Phase, Started, Step, Stopped, Warned
 from trainers.export.metadata import RunFacts
 from trainers.families.registry import find_family
 from trainers.finish import gather
@@ -45,6 +45,8 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     emit(Phase("Loading the base model"))
     family = find_family(config.model)
     components = family.load(config.model, plan.dtype)
+    for remark in components.remarks:
+        emit(Adjusted(*remark))
     _warn(cut_captions(found.examples, family, components), emit)
     resolution = config.data.resolution or components.resolution
     crops = plan_crops(found.examples, config.data, resolution, components.latent.factor * components.multiple)

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
+from transformers import AutoTokenizer, T5EncoderModel
 
 from tests.tiny_families import FAMILIES as FAMILY_NAMES
-from tests.tiny_families import read_pipeline, tiny_folder, write_checkpoint
+from tests.tiny_families import read_pipeline, tiny_folder, tiny_t5, write_checkpoint
 from trainers.config import ModelConfig
 from trainers.errors import UserError
 from trainers.families import read_sd
@@ -130,3 +131,33 @@ def test_bundled_tokenizers_pad_as_the_families_do(name):
     end = [49406, 2368, 49407]
     assert padded[-1] == end + [0] * 74  # OpenCLIP's
     assert len(padded) == 1 or padded[0] == [*end, *[49407] * 74]
+
+
+def test_t5_reads_the_caption_beside_the_clips_as_in_diffusers(tmp_path):
+    base, t5 = tiny_folder("sd3", tmp_path / "sd3"), tiny_t5(tmp_path / "t5", width=64)
+    components = FAMILIES["sd3"].load(ModelConfig(base=str(base), t5=str(t5)), torch.float32)
+    pipe = read_pipeline("sd3", base)
+    pipe.tokenizer_3 = AutoTokenizer.from_pretrained(t5)
+    pipe.text_encoder_3 = T5EncoderModel.from_pretrained(t5)
+    tokens = FAMILIES["sd3"].tokenize(components, CAPTIONS)
+    with torch.no_grad():
+        ours = FAMILIES["sd3"].encode_text(components.text_encoders, tokens, 1)
+        theirs, _ = reference_text(pipe)
+    assert ours.embeds.shape == (3, 24 + 256, 64)
+    torch.testing.assert_close(ours.embeds, theirs, rtol=1e-5, atol=1e-6)
+    assert not components.remarks
+
+
+def test_stable_diffusion_3_without_t5_says_so(tmp_path):
+    base = tiny_folder("sd3", tmp_path / "sd3")
+    components = FAMILIES["sd3"].load(ModelConfig(base=str(base)), torch.float32)
+    assert "without T5" in components.remarks[0][0]
+
+
+@pytest.mark.parametrize(("width", "words"), [(32, "holds no T5 of width 64"), (None, "There is no T5 at")])
+def test_a_t5_that_does_not_fit_is_refused_in_words(tmp_path, width, words):
+    base, t5 = tiny_folder("sd3", tmp_path / "sd3"), tmp_path / "t5"
+    if width:
+        tiny_t5(t5, width)
+    with pytest.raises(UserError, match=words):
+        FAMILIES["sd3"].load(ModelConfig(base=str(base), t5=str(t5)), torch.float32)

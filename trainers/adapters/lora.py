@@ -41,8 +41,8 @@ def attach(components: Components, spec: FamilySpec, config: AdapterConfig, seed
         (DENOISER, path): config.shape for path in targets(components.denoiser, config.targets)
     }
     if config.text_encoder:
-        for index, encoder in enumerate(components.text_encoders):
-            for path in text_targets(encoder, spec.read_layers[index]):
+        for index, read in enumerate(spec.read_layers):  # a third one, T5, is never trained
+            for path in text_targets(components.text_encoders[index], read):
                 places[f"text_{index}", path] = config.text_shape
     adapter = attach_layers(components, places, config.dropout)
     adapter.spec = spec

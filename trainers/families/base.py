@@ -37,6 +37,7 @@ class Components:
     multiple: int  # latent sides must be multiples of this: 2 ** (number of the denoiser's halvings)
     name: str  # file or folder name, for people and metadata
     path: Path | None  # where it was read from; None for random weights
+    remarks: tuple[tuple[str, str], ...] = ()  # what a person should know of it, and why: (sentence, reason)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from trainers.families.headers import check_pickle, look_at, read_header, read_s
 
 __all__ = [
     "FAMILY_LABELS",
+    "USUAL_PREDICTION",
     "Identity",
     "choose_family",
     "classify",
@@ -26,6 +27,7 @@ FAMILY_LABELS = {
     "sd3": "Stable Diffusion 3",
     "flux": "Flux",
 }
+USUAL_PREDICTION = {"sd15": "epsilon", "sd2": "", "sdxl": "epsilon", "sd3": "flow"}  # of files that do not say
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 CHOOSE_BASE = "Choose the base model it belongs to: a checkpoint file of 2 GB or more, or a diffusers folder."
 

@@ -2,12 +2,13 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 from trainers.config import ModelConfig
 from trainers.errors import UserError, disk_error
-from trainers.families.detect import choose_family, require_family
+from trainers.families.detect import FAMILY_LABELS, USUAL_PREDICTION, choose_family, require_family
 from trainers.families.folders import SHARD, WEIGHT_PARTS, choose_weights, describe
 
 EMBEDDED = "embedded"
@@ -21,24 +22,29 @@ def locate(base: str) -> Path:
     return find_here(base) or download(base)
 
 
-def require_base(config: ModelConfig) -> None:
-    """UserError where a glance shows that the base is missing, cut off or of another kind.
+def require_base(config: ModelConfig) -> str:
+    """What a glance shows of the base: its name, family and what it predicts; "" for a hub id, which waits for later.
 
-    Loads nothing, needs no torch, and leaves a hub id for later.
+    UserError where it is missing, cut off or of another kind. Loads nothing and needs no torch.
     """
     path = find_here(config.base)
     if path is None:
-        return
-    if config.family == "auto":
-        choose_family(
-            path, [name for name in get_args(ModelConfig.model_fields["family"].annotation) if name != "auto"]
-        )
-    else:
-        require_family(path, config.family)
+        return ""
+    name = name_of(config.base, path)
+    families = [f for f in get_args(ModelConfig.model_fields["family"].annotation) if f != "auto"]
+    family = choose_family(path, families, name) if config.family == "auto" else config.family
+    found = require_family(path, family, name)
+    prediction = found.prediction or config.prediction.replace("auto", "") or USUAL_PREDICTION[family]
+    zero = " with zero terminal SNR" if found.zero_terminal_snr else ""
+    told = f"predicts {prediction}{zero}" if prediction else "does not say what it predicts: set model.prediction"
+    return f"{name}: {FAMILY_LABELS[family]}, {told}"
 
 
-def find_here(base: str) -> Path | None:
-    """The path of a base model on this machine; None for a hub id. UserError when it is neither."""
+TAKES = "model.base takes `embedded`, a diffusers folder, a .safetensors file, or a hub id such as owner/name."
+
+
+def find_here(base: str, takes: str = TAKES, what: str = "base model") -> Path | None:
+    """The path of a model on this machine; None for a hub id. UserError, with what the setting takes, for neither."""
     if base == EMBEDDED:
         return embedded_base()
     path = expand(base)
@@ -47,8 +53,8 @@ def find_here(base: str) -> Path | None:
     if HUB_ID.fullmatch(base) and not base.endswith(FILE_ENDINGS) and not path.parent.exists():
         return None
     raise UserError(
-        f"There is no base model at {base or 'an empty path'}.",
-        "model.base takes `embedded`, a diffusers folder, a .safetensors file, or a hub id such as owner/name.",
+        f"There is no {what} at {base or 'an empty path'}.",
+        takes,
     )
 
 
@@ -79,10 +85,21 @@ def embedded_base() -> Path:
 
 def download(repository: str) -> Path:
     """The local folder of a hub model, fetched if need be: settings, tokenizer, and one weight file per part."""
+    return _with_sentences(repository, lambda: _fetch(repository))
+
+
+def snapshot(repository: str, patterns: tuple[str, ...]) -> Path:
+    """The local folder of those files of a hub model, fetched if need be."""
+    import huggingface_hub as hub  # noqa: PLC0415 - only for hub ids
+
+    return _with_sentences(repository, lambda: Path(hub.snapshot_download(repository, allow_patterns=list(patterns))))
+
+
+def _with_sentences(repository: str, fetch: Callable[[], Path]) -> Path:
     from huggingface_hub import constants, errors  # noqa: PLC0415 - only for hub ids
 
     try:
-        return _fetch(repository)
+        return fetch()
     except errors.GatedRepoError as error:
         raise UserError(
             f"{repository} asks for its licence to be accepted first.",

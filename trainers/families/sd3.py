@@ -1,11 +1,11 @@
-"""Stable Diffusion 3 and 3.5: a transformer trained by flow matching, told by two CLIPs; T5 is left out."""
+"""Stable Diffusion 3 and 3.5: a transformer trained by flow matching, told by two CLIPs and, if wished, T5."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from trainers.config import ModelConfig
-from trainers.families import loading, mmdit, text, unet
+from trainers.families import loading, mmdit, t5, text, unet
 from trainers.families.base import Components, Conditioning, FamilySpec, Size
 from trainers.families.detect import Identity
 from trainers.families.loading import END_OF_TEXT, EXCLAMATION, Source
@@ -14,7 +14,10 @@ from trainers.families.weights import Weights
 
 CLIP_L, CLIP_G = "text_encoders.clip_l.transformer.", "text_encoders.clip_g.transformer."
 LARGE = 38  # blocks
-T5_TOKENS = 256  # the length that diffusers gives T5, also when it is left out
+WITHOUT_T5 = (
+    "Stable Diffusion 3 is used without T5",
+    "model.t5 is empty. The CLIPs alone read short captions well; long sentences are followed less closely.",
+)
 
 
 def choose_variant(weights: Weights, found: Identity, config: ModelConfig) -> str:
@@ -66,7 +69,14 @@ class Sd3:
         Raises:
             UserError: the model is missing, damaged, of another kind, or at odds with the settings.
         """
-        return loading.load(self.spec, self.source, config, dtype)
+        components = loading.load(self.spec, self.source, config, dtype)
+        if config.t5:
+            encoder, tokenizer = t5.load(config.t5, components.denoiser.config.joint_attention_dim, dtype)
+            components.text_encoders += (encoder,)
+            components.tokenizers += (tokenizer,)
+        else:
+            components.remarks += (WITHOUT_T5,)
+        return components
 
     def random(self, dtype: torch.dtype, variant: str = "sd3-medium") -> Components:
         """Components in the true shapes of a variant, with random weights."""
@@ -84,12 +94,19 @@ class Sd3:
     def encode_text(
         self, text_encoders: tuple[nn.Module, ...], tokens: tuple[Tensor, ...], clip_skip: int
     ) -> Conditioning:
-        """Both CLIPs side by side [B, L, 768 + 1280], and their projections [B, 768 + 1280]."""
+        """Both CLIPs side by side [B, 77, 768 + 1280], and their projections [B, 768 + 1280].
+
+        With T5, the CLIPs padded to its width and T5's tokens after them: [B, 77 + 256, 4096].
+        """
         hidden, pooled = zip(
-            *(text.encode_penultimate(e, ids, clip_skip) for e, ids in zip(text_encoders, tokens, strict=True)),
+            *(text.encode_penultimate(e, ids, clip_skip) for e, ids in zip(text_encoders[:2], tokens[:2], strict=True)),
             strict=True,
         )
-        return Conditioning(torch.cat(hidden, dim=-1), torch.cat(pooled, dim=-1))
+        embeds = torch.cat(hidden, dim=-1)
+        if len(text_encoders) > 2:
+            more = text_encoders[2](tokens[2]).last_hidden_state
+            embeds = torch.cat([F.pad(embeds, (0, more.shape[-1] - embeds.shape[-1])), more.to(embeds.dtype)], dim=1)
+        return Conditioning(embeds, torch.cat(pooled, dim=-1))
 
     def sizes(self, original: Size, top_left: Size, target: Size) -> tuple[int, ...]:
         return ()
@@ -97,11 +114,12 @@ class Sd3:
     def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """noisy [B, C, h, w], timesteps [B] in 0..1000 -> the velocity noise - latents, [B, C, h, w].
 
-        The text is padded to the transformer's width, and where T5's tokens would follow stand zeros, as diffusers
-        does without a T5.
+        Without T5 the text is padded to the transformer's width, and zeros stand where T5's tokens would follow, as
+        diffusers does it.
         """
-        embeds, width = conditioning.embeds, denoiser.config.joint_attention_dim
-        joint = F.pad(embeds, (0, width - embeds.shape[-1], 0, T5_TOKENS))
+        joint, missing = conditioning.embeds, denoiser.config.joint_attention_dim - conditioning.embeds.shape[-1]
+        if missing:
+            joint = F.pad(joint, (0, missing, 0, t5.TOKENS))
         return denoiser(
             noisy,
             encoder_hidden_states=joint,

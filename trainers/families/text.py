@@ -30,7 +30,7 @@ def token_counts(components: Components, captions: list[str]) -> tuple[list[int]
 
 def _length(tokenizer: Any, text_encoder: nn.Module) -> int:
     """How many tokens a caption may have: 77 for CLIP. A tokenizer without settings claims 10**30: ask both."""
-    return min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings)
+    return min(tokenizer.model_max_length, getattr(text_encoder.config, "max_position_embeddings", 10**6))
 
 
 def encode(text_encoder: nn.Module, tokens: Tensor, clip_skip: int) -> Tensor:
