@@ -16,6 +16,7 @@ from app import demo as demonstration
 from app.paths import absolute, find_home
 from app.settings import load_settings
 from trainers import config_io
+from trainers.config import ModelConfig
 from trainers.errors import UserError, disk_error
 from trainers.families.locate import require_base
 
@@ -94,7 +95,9 @@ def new(
     home = find_home(context.obj)
     pictures = absolute(pictures)
     count = projects.require_pictures(pictures)
-    config = presets.apply(presets.find_preset(preset or kind), count, base or load_settings(home).base)
+    base = base or load_settings(home).base
+    family = require_base(ModelConfig(base=base)).family
+    config = presets.apply(presets.find_preset(preset or kind), count, base, family)
     data = {"folders": [str(pictures)], "kind": kind, "trigger": trigger}
     config = config_io.merge(config, {"data": data, "saving": {"name": projects.slug(name)}})
     config = config_io.override(config, changes)  # before anything is made, so that a typo leaves nothing behind
@@ -114,7 +117,7 @@ def check(
     home = find_home(context.obj)
     config = cli_runs.config_of(run) if cli_runs.is_file(run) else config_io.load(runs.find(home, run).config)
     config = runs.with_absolute_paths(config_io.override(config, changes))
-    output.note(require_base(config.model))
+    output.note(require_base(config.model).text)
     output.show(engine.check(config, output.note), as_json)
 
 

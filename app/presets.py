@@ -11,19 +11,20 @@ from trainers.config import TrainConfig
 from trainers.errors import UserError
 
 EMBEDDED = "embedded"
+FAMILIES = (EMBEDDED, "sd2", "sdxl", "sd3")  # that a preset may treat apart
 CLASS_WORDS = BASE / "class_words.txt"  # prompts of many kinds that the built-in base draws well
 SCALING = ("views_per_picture", "views_min", "views_max")
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One file of presets/: `deltas` for full-size bases; `embedded` replaces them for the built-in base."""
+    """One file of presets/: `deltas` for every base, and for some families, or the built-in base, more on top."""
 
     name: str
     title: str
     description: str
     deltas: Mapping[str, Any]
-    embedded: Mapping[str, Any]
+    families: Mapping[str, Mapping[str, Any]]  # embedded, sd2, sdxl, sd3 -> deltas
 
 
 def load_presets(folder: Path = PRESETS) -> dict[str, Preset]:
@@ -31,10 +32,10 @@ def load_presets(folder: Path = PRESETS) -> dict[str, Preset]:
     return {path.stem: _read(path) for path in sorted(folder.glob("*.toml"))}
 
 
-def apply(preset: Preset, pictures: int, base: str) -> TrainConfig:
-    """The settings that a preset advises for so many pictures on a base model."""
+def apply(preset: Preset, pictures: int, base: str, family: str = "") -> TrainConfig:
+    """The settings that a preset advises for so many pictures on a base model of a family ("": not known yet)."""
     config = config_io.parse({"model": {"base": base}})
-    layers = [preset.deltas, preset.embedded] if base == EMBEDDED else [preset.deltas]
+    layers = [preset.deltas, preset.families.get(EMBEDDED if base == EMBEDDED else family, {})]
     scaling: dict[str, int] = {}
     for layer in layers:
         scaling |= {key: layer[key] for key in SCALING if key in layer}
@@ -54,7 +55,9 @@ def find_preset(name: str, presets: Mapping[str, Preset] | None = None) -> Prese
 
 def _read(path: Path) -> Preset:
     content = config_io.read_toml(path)
-    title, description, embedded = (content.pop(key) for key in ("title", "description", EMBEDDED))
+    title, description = content.pop("title"), content.pop("description")
+    families = {family: content.pop(family) for family in FAMILIES if family in content}
+    embedded = families[EMBEDDED]
     if embedded.get("data", {}).get("class_pictures"):
         embedded["data"]["class_words"] = CLASS_WORDS.read_text(encoding="utf-8").splitlines()
-    return Preset(path.stem, title, description, content, embedded)
+    return Preset(path.stem, title, description, content, families)

@@ -69,3 +69,12 @@ def test_only_presets_with_class_pictures_have_class_words():
         data = presets.apply(preset, 20, "embedded").data
         assert bool(data.class_pictures) == bool(data.class_words)
         assert not presets.apply(preset, 20, "models/sd15.safetensors").data.class_pictures
+
+
+@pytest.mark.parametrize("family", ["sd2", "sdxl", "sd3"])
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_beyond_stable_diffusion_1_text_encoders_are_left_alone(preset, family):
+    config = presets.apply(preset, 20, "models/big.safetensors", family)
+    assert not config.adapter.text_encoder and config.optimizer.rate == 1e-4
+    if family == "sd3":
+        assert 1500 <= config.schedule.views <= 2500 and config.noise.offset == 0

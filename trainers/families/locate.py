@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -22,14 +23,19 @@ def locate(base: str) -> Path:
     return find_here(base) or download(base)
 
 
-def require_base(config: ModelConfig) -> str:
-    """What a glance shows of the base: its name, family and what it predicts; "" for a hub id, which waits for later.
+@dataclass(frozen=True)
+class Glance:
+    """What a look at a base without loading it shows; all empty for a hub id, which waits for later."""
 
-    UserError where it is missing, cut off or of another kind. Loads nothing and needs no torch.
-    """
+    family: str = ""
+    text: str = ""  # "x.safetensors: Stable Diffusion XL, predicts epsilon"
+
+
+def require_base(config: ModelConfig) -> Glance:
+    """UserError where a glance shows that the base is missing, cut off or of another kind. Needs no torch."""
     path = find_here(config.base)
     if path is None:
-        return ""
+        return Glance()
     name = name_of(config.base, path)
     families = [f for f in get_args(ModelConfig.model_fields["family"].annotation) if f != "auto"]
     family = choose_family(path, families, name) if config.family == "auto" else config.family
@@ -37,7 +43,7 @@ def require_base(config: ModelConfig) -> str:
     prediction = found.prediction or config.prediction.replace("auto", "") or USUAL_PREDICTION[family]
     zero = " with zero terminal SNR" if found.zero_terminal_snr else ""
     told = f"predicts {prediction}{zero}" if prediction else "does not say what it predicts: set model.prediction"
-    return f"{name}: {FAMILY_LABELS[family]}, {told}"
+    return Glance(family, f"{name}: {FAMILY_LABELS[family]}, {told}")
 
 
 TAKES = "model.base takes `embedded`, a diffusers folder, a .safetensors file, or a hub id such as owner/name."
