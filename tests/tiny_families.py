@@ -186,14 +186,13 @@ def _text(kind: type, tokenizer: CLIPTokenizer, width: int, act: str, projection
 
 
 def _unet(width: int, **more: object) -> UNet2DConditionModel:
+    usual = {"layers_per_block": 1, "block_out_channels": (16, 32)}
     return UNet2DConditionModel(
         sample_size=SIDE,
-        layers_per_block=1,
-        block_out_channels=(16, 32),
         cross_attention_dim=width,
         norm_num_groups=8,
         use_linear_projection=True,
-        **more,
+        **(usual | more),
     )
 
 
@@ -224,19 +223,21 @@ def _sd2(prediction: str) -> StableDiffusionPipeline:
 def _sdxl(prediction: str) -> StableDiffusionXLPipeline:
     tokenizers = _tokenizer("<|endoftext|>"), _tokenizer("!")
     blocks = {
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-        "transformer_layers_per_block": (1, 2),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "block_out_channels": (8, 16, 16),
+        "transformer_layers_per_block": (1, 1, 2),
+        "layers_per_block": 2,
     }
     return StableDiffusionXLPipeline(
         vae=tiny_vae(SIDE),
         text_encoder=_text(CLIPTextModel, tokenizers[0], 16, "quick_gelu"),
-        text_encoder_2=_text(CLIPTextModelWithProjection, tokenizers[1], 48, "gelu", 48),
+        text_encoder_2=_text(CLIPTextModelWithProjection, tokenizers[1], 2048 - 16, "gelu", 48),
         tokenizer=tokenizers[0],
         tokenizer_2=tokenizers[1],
         unet=_unet(
-            64,
-            attention_head_dim=(2, 4),
+            2048,  # the width by which the family is told
+            attention_head_dim=(1, 2, 2),
             addition_embed_type="text_time",
             addition_time_embed_dim=8,
             projection_class_embeddings_input_dim=48 + 6 * 8,
