@@ -15,9 +15,13 @@ CPU_OPTIMIZERS = [name for name in OPTIMIZERS if name != "adamw8bit"]
 RATES = {"prodigy": 1.0, "lion": 0.01}
 
 
+def weights_of(parameter: torch.nn.Parameter, part: str = "denoiser", path: str = "a.b", name: str = "down") -> list:
+    return [(part, path, name, parameter)]
+
+
 def optimizer_for(name: str, weight: torch.nn.Parameter, **settings: object) -> torch.optim.Optimizer:
     config = OptimizerConfig(type=name, rate=RATES.get(name, 0.05), weight_decay=0.0, **settings)
-    return build_optimizer(parameter_groups([weight], [], config), config, CPU)[0]
+    return build_optimizer(parameter_groups(weights_of(weight), config), config, CPU)[0]
 
 
 def test_the_choices_users_see_are_the_ones_that_exist():
@@ -63,7 +67,7 @@ def test_a_saved_state_goes_on_to_the_same_weights(name, tmp_path):
 
 def test_eight_bit_adamw_becomes_adamw_on_a_cpu_and_says_so():
     config = OptimizerConfig(type="adamw8bit")
-    groups = parameter_groups([torch.nn.Parameter(torch.zeros(2))], [], config)
+    groups = parameter_groups(weights_of(torch.nn.Parameter(torch.zeros(2))), config)
     optimizer, adjusted = build_optimizer(groups, config, CPU)
     assert isinstance(optimizer, torch.optim.AdamW)
     assert "AdamW8bit" in adjusted.what
@@ -72,8 +76,9 @@ def test_eight_bit_adamw_becomes_adamw_on_a_cpu_and_says_so():
 
 def test_the_text_encoder_learns_at_a_tenth_of_the_rate_unless_told():
     a, b = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
-    assert [g["lr"] for g in parameter_groups([a], [b], OptimizerConfig(rate=1e-3))] == [1e-3, 1e-4]
-    assert [g["lr"] for g in parameter_groups([a], [b], OptimizerConfig(rate=1e-3, text_rate=5e-5))] == [1e-3, 5e-5]
+    weights = [*weights_of(a), *weights_of(b, "text_0")]
+    assert [g["lr"] for g in parameter_groups(weights, OptimizerConfig(rate=1e-3))] == [1e-3, 1e-4]
+    assert [g["lr"] for g in parameter_groups(weights, OptimizerConfig(rate=1e-3, text_rate=5e-5))] == [1e-3, 5e-5]
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
