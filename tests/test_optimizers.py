@@ -6,6 +6,7 @@ import torch
 from trainers import choices
 from trainers.config import OptimizerConfig, ScheduleConfig
 from trainers.ema import Ema
+from trainers.errors import UserError
 from trainers.loss import LOSSES, WEIGHTINGS
 from trainers.optimizers import OPTIMIZERS, averaged, build_optimizer, described, parameter_groups
 from trainers.schedules import SCHEDULES, build_schedule
@@ -79,6 +80,25 @@ def test_the_text_encoder_learns_at_a_tenth_of_the_rate_unless_told():
     weights = [*weights_of(a), *weights_of(b, "text_0")]
     assert [g["lr"] for g in parameter_groups(weights, OptimizerConfig(rate=1e-3))] == [1e-3, 1e-4]
     assert [g["lr"] for g in parameter_groups(weights, OptimizerConfig(rate=1e-3, text_rate=5e-5))] == [1e-3, 5e-5]
+
+
+def test_every_text_encoder_has_its_own_rate():
+    weights = [weight for i in range(3) for weight in weights_of(torch.nn.Parameter(torch.zeros(1)), f"text_{i}")]
+    config = OptimizerConfig(rate=1e-3, text_rates=(1e-5, 2e-5))
+    assert [group["lr"] for group in parameter_groups(weights, config)] == [1e-5, 2e-5, 1e-4]
+
+
+def test_rates_by_block_and_lora_plus_multiply():
+    named = [("up_blocks.1.a", "down"), ("up_blocks.1.a", "up"), ("mid_block.a", "down"), ("mid_block.a", "up")]
+    weights = [("denoiser", path, name, torch.nn.Parameter(torch.zeros(1))) for path, name in named]
+    config = OptimizerConfig(rate=1e-3, lora_plus=16, block_rates={"up_blocks.1": 0.5})
+    groups = parameter_groups(weights, config)
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    expected = [5e-4, 8e-3, 1e-3, 1.6e-2]
+    assert [rates[id(parameter)] for *_, parameter in weights] == pytest.approx(expected)
+    assert groups[0]["lr"] == 1e-3  # the rate that is reported is the one that was set
+    with pytest.raises(UserError, match=r"optimizer\.block_rates has 'down_blocks', which fits no layer"):
+        parameter_groups(weights, OptimizerConfig(block_rates={"down_blocks": 2.0}))
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

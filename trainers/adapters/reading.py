@@ -42,7 +42,7 @@ OTHER_TYPES = {  # a key that ends so -> the adapter type, none of which is a pl
     ".lokr_w1_a": "LoKr",
     ".oft_blocks": "OFT",
     ".dora_scale": "DoRA",
-    ".lora_magnitude_vector": "DoRA",
+    **dict.fromkeys(MAGNITUDES, "DoRA"),
     ".lora_mid.weight": "LoCon with Tucker decomposition",
 }
 PEFT = "base_model.model"  # what peft writes before every module's path

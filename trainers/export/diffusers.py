@@ -14,7 +14,8 @@ from trainers.adapters.weights import DoraWeights, LohaWeights, LokrWeights, Lor
 from trainers.errors import UserError
 from trainers.families.base import FamilySpec
 
-PEFT_NAMES = {"down": "lora_A.weight", "up": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
+MAGNITUDE = "lora_magnitude_vector"
+PEFT_NAMES = {"down": "lora_A.weight", "up": "lora_B.weight", "magnitude": MAGNITUDE}
 
 
 def tensors(modules: Mapping[Place, Weights], spec: FamilySpec, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -28,7 +29,9 @@ def tensors(modules: Mapping[Place, Weights], spec: FamilySpec, dtype: torch.dty
         if not isinstance(module, LoraWeights):
             hint = "Use the kohya layout, which image programs read, or peft's."
             raise UserError(f"diffusers reads no {module.label} adapters.", hint)
-        result |= _named(diffusers_name(place), module.rescaled(float(module.rank)), dtype)
+        named = _named(diffusers_name(place), module.rescaled(float(module.rank)), dtype)
+        # with transformers 5, a text encoder's magnitude is only found under the longer name
+        result |= {f"{key}.weight" if key.endswith(MAGNITUDE) else key: tensor for key, tensor in named.items()}
     return result
 
 
