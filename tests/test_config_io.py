@@ -20,9 +20,9 @@ def problems_of(sections: dict) -> str:
 
 def test_settings_survive_the_disk(tmp_path):
     changes = {
-        "adapter": {"rank": 8, "alpha": 0.5},
+        "adapter": {"rank": 8, "alpha": 0.5, "block_ranks": {"up_blocks.1": 8, NASTY[:8]: 0}, "text_ranks": [4, 0]},
         "data": {"folders": [NASTY, "b"], "trigger": NASTY},
-        "optimizer": {"rate": 1e-5},
+        "optimizer": {"rate": 1e-5, "block_rates": {"up_blocks.1": 0.5}, "text_rates": [1e-5]},
         "preview": {"prompts": [NASTY]},
         "seed": 2**32 - 1,
     }
@@ -66,6 +66,21 @@ def test_unknown_setting_names_the_nearest_one(sections, sentence):
         ({"optimizer": {"rate": float("nan")}}, "optimizer.rate is nan, but must be a number above 0 and at most 10."),
         ({"data": {"flip": "maybe"}}, 'data.flip is "maybe", but must be true or false.'),
         ({"data": {"folders": 3}}, "data.folders is 3, but must be a list of texts."),
+        ({"adapter": {"text_ranks": 3}}, "adapter.text_ranks is 3, but must be a list of whole numbers."),
+        ({"adapter": {"text_ranks": [True]}}, "adapter.text_ranks is [True], but must be a list of whole numbers."),
+        (
+            {"adapter": {"block_ranks": {"up_blocks.1": -1}}},
+            "adapter.block_ranks is -1, but must be a table of module paths and whole numbers from 0 to 1024, such as",
+        ),
+        (
+            {"optimizer": {"block_rates": {"a": float("inf")}}},
+            "optimizer.block_rates is {'a': inf}, but must be a table of module paths and numbers above 0, such as",
+        ),
+        ({"adapter": {"block_ranks": {"(": 4}}}, 'adapter.block_ranks has "(", which is no regular expression'),
+        (
+            {"adapter": {"type": "lokr"}, "optimizer": {"lora_plus": 16}},
+            "optimizer.lora_plus = 16 is for pairs of matrices, and lokr has none. Leave it at 1, or train a lora.",
+        ),
         ({"model": 3}, "model must be a section of settings, written as [model]."),
         ({"saving": {"name": "a/b"}}, 'saving.name is "a/b", which cannot be a file name: it holds "/".'),
         ({"data": {"trigger": "\udce9"}}, "data.trigger holds bytes that are not UTF-8."),
@@ -112,6 +127,17 @@ def test_overrides_read_numbers_texts_lists_and_emptiness():
     assert (config.adapter.rank, config.adapter.alpha, config.optimizer.rate) == (8, None, 1e-3)
     assert (config.data.trigger, config.data.flip, config.seed) == ("1234", True, 7)
     assert config.data.folders == ("a b", "c") and config.preview.prompts == ("one, with a comma",)
+
+
+def test_overrides_read_tables_and_lists_of_numbers():
+    config = config_io.parse({"adapter": {"block_ranks": {"mid_block": 2}}})
+    changes = ["adapter.text_ranks=4, 8", "optimizer.text_rates=[1e-5]", 'adapter.block_ranks={"up_blocks.1" = 8}']
+    changed = config_io.override(config, changes)
+    assert (changed.adapter.text_ranks, changed.optimizer.text_rates) == ((4, 8), (1e-5,))
+    assert changed.adapter.block_ranks == {"up_blocks.1": 8}
+    assert config_io.override(changed, ["adapter.block_ranks="]).adapter.block_ranks == {}
+    with pytest.raises(UserError, match="adapter.block_ranks is"):
+        config_io.override(config, ["adapter.block_ranks=many"])
 
 
 def test_overrides_report_all_their_problems_together():

@@ -11,6 +11,7 @@ from tests.tiny import tiny_pipeline_folder
 from trainers import config_io, memory
 from trainers.bench.live import AttentionInPlace, LiveBytes
 from trainers.bench.loops import engine_step
+from trainers.choices import ADAPTERS
 from trainers.estimate import estimate
 from trainers.families.registry import find_family
 
@@ -110,3 +111,9 @@ def test_class_pictures_take_their_time(base):
     assert none.drawing_seconds == 0
     assert more.drawing_seconds / more.seconds == pytest.approx(10 * few.drawing_seconds / few.seconds)
     assert few.drawing_seconds / few.seconds > 6 * 20 * 2 * 0.2  # 20 steps, two rows, a forward pass for each
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ADAPTERS if kind != "lora"])
+def test_every_adapter_type_can_be_counted_and_timed(base, kind):
+    need, *_ = counted(base, adapter={"type": kind, "text_encoder": True})
+    assert need.adapter_gb > 0 and need.activations_gb > 0 and need.measured and need.seconds > 0

@@ -18,6 +18,8 @@ from trainers import checkpoint, config_io, events, finish
 from trainers.adapters.adapter import modules_of_state
 from trainers.adapters.adapter_file import read_adapter
 from trainers.adapters.lora import attach
+from trainers.adapters.names import lookup
+from trainers.choices import ADAPTERS
 from trainers.config import TrainConfig
 from trainers.errors import UserError
 from trainers.export import hashes
@@ -100,8 +102,9 @@ def averages_of(run: Path, step: int) -> dict:
     components = SD15.load(config.model, torch.float32)
     places = attach(components, SD15.spec, config.adapter, config.seed).layers
     keys = [f"{part}/{path}.{side}" for part, path in places for side in ("down", "up")]
-    assert saved.adapter.keys() == set(keys)
-    return modules_of_state({key: ema[f"{i:05d}"] for i, key in enumerate(keys)}, config.adapter)
+    alphas = {f"{part}/{path}.alpha": saved.adapter[f"{part}/{path}.alpha"] for part, path in places}
+    assert saved.adapter.keys() == {*keys, *alphas}
+    return modules_of_state({key: ema[f"{i:05d}"] for i, key in enumerate(keys)} | alphas, config.adapter)
 
 
 def test_the_newest_checkpoint_is_the_finished_file(done):
@@ -173,6 +176,41 @@ def test_peft_loads_the_averaged_weights_of_an_earlier_checkpoint(done, base):
         if getattr(layer, "lora_A", None)
     }
     same_delta(theirs, averages_of(done, 2))
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_a_checkpoint_of_every_adapter_type_goes_into_the_layouts_that_have_it(tmp_path, base, pictures, kind):
+    adapter = {"type": kind, "alpha": 2.0, "conv_rank": 1, "rank_stabilised": True}
+    preview = {"every": 1} if kind == "lokr" else {}
+    seen = train_in(tmp_path, config_of(base, pictures, adapter=adapter, schedule={"steps": 2}, preview=preview))
+    assert isinstance(seen[-1], events.Finished)
+    finished = read_adapter(tmp_path / "output" / "zib.v1.safetensors")
+    for form in ("kohya", "peft"):
+        said = export_run(tmp_path, None, form, tmp_path / "there")
+        assert "read back as trained" in said["verified"]
+    again = read_adapter(tmp_path / "there" / "zib.v1.safetensors")
+    assert all(torch.equal(again.tensors[key], finished.tensors[key]) for key in finished.tensors)
+    if kind in ("loha", "lokr"):
+        with pytest.raises(UserError, match="diffusers reads no Lo(Ha|Kr) adapters"):
+            export_run(tmp_path, None, "diffusers", None)
+        return
+    pipeline = StableDiffusionPipeline.from_pretrained(base, safety_checker=None)
+    weights = {
+        (part, path): layer.weight.detach().clone()
+        for part, model in (("denoiser", pipeline.unet), ("text_0", pipeline.text_encoder))
+        for path, layer in model.named_modules()
+        if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d))
+    }
+    pipeline.load_lora_weights(export_run(tmp_path, None, "diffusers", None)["adapter"])
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    places = lookup(weights)
+    for name, module in finished.modules.items():
+        part, path = places[name]
+        model = pipeline.unet if part == "denoiser" else pipeline.text_encoder
+        delta, base_weight = module.delta(weights[part, path]), weights[part, path]
+        difference = model.get_submodule(path).weight.detach() - base_weight - delta
+        assert difference.norm() <= 1e-3 * delta.norm() + 1e-6 * base_weight.norm(), name
 
 
 def same_delta(theirs: dict, modules: dict) -> None:

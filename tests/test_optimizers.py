@@ -6,6 +6,7 @@ import torch
 from trainers import choices
 from trainers.config import OptimizerConfig, ScheduleConfig
 from trainers.ema import Ema
+from trainers.errors import UserError
 from trainers.loss import LOSSES, WEIGHTINGS
 from trainers.optimizers import OPTIMIZERS, averaged, build_optimizer, described, parameter_groups
 from trainers.schedules import SCHEDULES, build_schedule
@@ -15,9 +16,13 @@ CPU_OPTIMIZERS = [name for name in OPTIMIZERS if name != "adamw8bit"]
 RATES = {"prodigy": 1.0, "lion": 0.01}
 
 
+def weights_of(parameter: torch.nn.Parameter, part: str = "denoiser", path: str = "a.b", name: str = "down") -> list:
+    return [(part, path, name, parameter)]
+
+
 def optimizer_for(name: str, weight: torch.nn.Parameter, **settings: object) -> torch.optim.Optimizer:
     config = OptimizerConfig(type=name, rate=RATES.get(name, 0.05), weight_decay=0.0, **settings)
-    return build_optimizer(parameter_groups([weight], [], config), config, CPU)[0]
+    return build_optimizer(parameter_groups(weights_of(weight), config), config, CPU)[0]
 
 
 def test_the_choices_users_see_are_the_ones_that_exist():
@@ -63,7 +68,7 @@ def test_a_saved_state_goes_on_to_the_same_weights(name, tmp_path):
 
 def test_eight_bit_adamw_becomes_adamw_on_a_cpu_and_says_so():
     config = OptimizerConfig(type="adamw8bit")
-    groups = parameter_groups([torch.nn.Parameter(torch.zeros(2))], [], config)
+    groups = parameter_groups(weights_of(torch.nn.Parameter(torch.zeros(2))), config)
     optimizer, adjusted = build_optimizer(groups, config, CPU)
     assert isinstance(optimizer, torch.optim.AdamW)
     assert "AdamW8bit" in adjusted.what
@@ -72,8 +77,28 @@ def test_eight_bit_adamw_becomes_adamw_on_a_cpu_and_says_so():
 
 def test_the_text_encoder_learns_at_a_tenth_of_the_rate_unless_told():
     a, b = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
-    assert [g["lr"] for g in parameter_groups([a], [b], OptimizerConfig(rate=1e-3))] == [1e-3, 1e-4]
-    assert [g["lr"] for g in parameter_groups([a], [b], OptimizerConfig(rate=1e-3, text_rate=5e-5))] == [1e-3, 5e-5]
+    weights = [*weights_of(a), *weights_of(b, "text_0")]
+    assert [g["lr"] for g in parameter_groups(weights, OptimizerConfig(rate=1e-3))] == [1e-3, 1e-4]
+    assert [g["lr"] for g in parameter_groups(weights, OptimizerConfig(rate=1e-3, text_rate=5e-5))] == [1e-3, 5e-5]
+
+
+def test_every_text_encoder_has_its_own_rate():
+    weights = [weight for i in range(3) for weight in weights_of(torch.nn.Parameter(torch.zeros(1)), f"text_{i}")]
+    config = OptimizerConfig(rate=1e-3, text_rates=(1e-5, 2e-5))
+    assert [group["lr"] for group in parameter_groups(weights, config)] == [1e-5, 2e-5, 1e-4]
+
+
+def test_rates_by_block_and_lora_plus_multiply():
+    named = [("up_blocks.1.a", "down"), ("up_blocks.1.a", "up"), ("mid_block.a", "down"), ("mid_block.a", "up")]
+    weights = [("denoiser", path, name, torch.nn.Parameter(torch.zeros(1))) for path, name in named]
+    config = OptimizerConfig(rate=1e-3, lora_plus=16, block_rates={"up_blocks.1": 0.5})
+    groups = parameter_groups(weights, config)
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    expected = [5e-4, 8e-3, 1e-3, 1.6e-2]
+    assert [rates[id(parameter)] for *_, parameter in weights] == pytest.approx(expected)
+    assert groups[0]["lr"] == 1e-3  # the rate that is reported is the one that was set
+    with pytest.raises(UserError, match=r"optimizer\.block_rates has 'down_blocks', which fits no layer"):
+        parameter_groups(weights, OptimizerConfig(block_rates={"down_blocks": 2.0}))
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

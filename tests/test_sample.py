@@ -8,10 +8,11 @@ import torch
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
-from tests.adapters.bases import trained
+from tests.adapters.bases import stirred, trained
 from tests.tiny import tiny_pipeline_folder
 from trainers import config_io, preview
-from trainers.adapters.lora import attach, parts
+from trainers.adapters.registry import ADAPTERS
+from trainers.adapters.targets import parts
 from trainers.config import AdapterConfig, TrainConfig
 from trainers.errors import UserError
 from trainers.export import writer
@@ -34,11 +35,13 @@ def base(tmp_path_factory) -> Path:
     return tiny_pipeline_folder(tmp_path_factory.mktemp("base") / "model")
 
 
-def trained_on(base: Path, size: float):
+def trained_on(base: Path, size: float, kind: str = "lora"):
     """The base with an adapter on it, as after training."""
     components = SD15.load(settings(base).model, torch.float32)
-    adapter = attach(components, SD15.spec, AdapterConfig(rank=4, alpha=2.0, text_encoder=True), seed=0)
-    trained(adapter, size=size)
+    config = AdapterConfig(type=kind, rank=4, alpha=2.0, text_encoder=True)
+    adapter = ADAPTERS[kind](components, SD15.spec, config, seed=0)
+    (trained if kind == "lora" else stirred)(adapter, size=size)
+    adapter.eval()
     return components, adapter
 
 
@@ -49,8 +52,9 @@ def file(base, tmp_path) -> Path:
     return writer.write(adapter.modules(), {}, SD15.spec, tmp_path / "a.safetensors", "fp32").path
 
 
-def test_a_sampled_file_draws_what_the_run_drew(base, tmp_path):
-    components, adapter = trained_on(base, 0.5)
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_a_sampled_file_draws_what_the_run_drew(base, tmp_path, kind):
+    components, adapter = trained_on(base, 0.5 if kind == "lora" else 0.1, kind)
     writer.write(adapter.modules(), {}, SD15.spec, tmp_path / "a.safetensors", "fp32")
     config = settings(base)
     with_it = preview.sample(SD15, components, ["a cat"], config.preview, 1, torch.device("cpu"), 16)[0]

@@ -1,6 +1,7 @@
 """The whole recipe on a tiny model: files, events, and resuming to the very same weights."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.tiny import tiny_pipeline_folder
 from trainers import checkpoint, config_io, events
 from trainers.adapters.adapter_file import read_adapter
 from trainers.adapters.lora import attach
+from trainers.choices import ADAPTERS
 from trainers.config import ModelConfig
 from trainers.data.types import Example
 from trainers.errors import UserError
@@ -73,18 +75,55 @@ def run(
 
 @pytest.mark.parametrize("classes", [{}, {"class_words": ["a cat"], "class_pictures": 3}], ids=["own", "class"])
 def test_resume_equals_an_uninterrupted_run(tmp_path, base, pictures, classes):
+    resumes_to_the_same_weights(tmp_path, base, pictures, data=classes)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ADAPTERS if kind != "lora"])
+def test_every_adapter_type_resumes_to_the_same_weights(tmp_path, base, pictures, kind):
+    adapter = {"type": kind, "conv_rank": 3, "rank_dropout": 0.2, "module_dropout": 0.1}
+    optimizer = {"block_rates": {"mid_block": 2.0}, "lora_plus": 4.0 if kind in ("locon", "dora") else 1.0}
+    seen = resumes_to_the_same_weights(tmp_path, base, pictures, adapter=adapter, optimizer=optimizer)
+    assert isinstance(seen[-1], events.Finished)
+
+
+def resumes_to_the_same_weights(tmp_path, base, pictures, **changes) -> list[events.Event]:
     straight, parted = tmp_path / "straight", tmp_path / "parted"
-    run(straight, base, pictures, 8, data=classes)
-    first = run(parted, base, pictures, 8, stop_at=3, data=classes)
+    run(straight, base, pictures, 8, **changes)
+    first = run(parted, base, pictures, 8, stop_at=3, **changes)
     assert isinstance(first[-1], events.Stopped) and first[-1].step == 4
     (parted / "control" / "stop").unlink()
-    second = run(parted, base, pictures, 8, data=classes)
+    second = run(parted, base, pictures, 8, **changes)
     assert next(e for e in second if isinstance(e, events.Started)).step == 4
     one, other = (load_file(f / "output" / "tiny.safetensors") for f in (straight, parted))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
     masters = [load_file(f / "checkpoints" / "step_000008" / "adapter.safetensors") for f in (straight, parted)]
     assert all(torch.equal(masters[0][name], masters[1][name]) for name in masters[0])
+    return second
+
+
+@pytest.mark.parametrize("kind", ["locon", "lokr"])
+def test_a_run_goes_on_from_an_adapter_file(tmp_path, base, pictures, kind):
+    first, second = tmp_path / "first", tmp_path / "second"
+    changes = {"optimizer": {"rate": 1e-2, "ema": False}, "saving": {"dtype": "fp32"}}
+    run(first, base, pictures, 4, adapter={"type": kind}, **changes)
+    shutil.move(first / "output" / "tiny.safetensors", tmp_path / "start.safetensors")
+    start = {"type": kind, "init_from": str(tmp_path / "start.safetensors"), "text_encoder": False}
+    changes["optimizer"]["rate"] = 1e-9  # stands still
+    seen = run(second, base, pictures, 4, stop_at=2, adapter=start, **changes)
+    said = [event.message for event in seen if isinstance(event, events.Warned)]
+    assert any("start.safetensors" in message and "text_0: encoder.layers" in message for message in said)
+    one, other = (read_adapter(file).modules for file in (tmp_path / "start.safetensors", *second.glob("output/*.s*")))
+    for name, module in other.items():
+        torch.testing.assert_close(module.delta(), one[name].delta(), rtol=1e-3, atol=1e-6)
+    (tmp_path / "start.safetensors").unlink()  # a resumed run has it no longer to do with
+    (second / "control" / "stop").unlink()
+    assert isinstance(run(second, base, pictures, 4, adapter=start, **changes)[-1], events.Finished)
+
+
+def test_a_start_that_is_not_there_is_a_sentence(tmp_path, base, pictures):
+    with pytest.raises(UserError, match="none.safetensors"):
+        run(tmp_path, base, pictures, 2, adapter={"init_from": str(tmp_path / "none.safetensors")})
 
 
 def test_diffusers_loads_the_delta_that_was_trained(tmp_path, base, pictures):

@@ -16,6 +16,8 @@ def _listed(value: object) -> object:
 
 
 Lines = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Rank = Annotated[int, Field(ge=0, le=1024)]
+Rate = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -47,15 +49,59 @@ class ModelConfig(Section):
 
 
 class AdapterConfig(Section):
-    type: str = setting("lora", "Adapter type", "How the weight change is parametrised.")
+    type: str = setting(
+        "lora",
+        "Adapter type",
+        "How the weight change is parametrised: lora; locon also changes the convolutions; dora learns the size of "
+        "each row apart; loha and lokr say more with as few numbers, and fewer programs read them.",
+    )
     rank: int = setting(16, "Rank", "Inner width of the adapter; 8 to 32 is enough for most.", ge=1, le=1024)
     alpha: float | None = setting(
         None, "Alpha", "The update is scaled by alpha / rank; empty means alpha = rank.", gt=0
     )
+    conv_rank: int | None = setting(
+        None, "Convolution rank", "Of convolutions that look at neighbours (3x3). Empty means the rank.", ge=1, le=1024
+    )
+    conv_alpha: float | None = setting(
+        None, "Convolution alpha", "Empty means alpha = the convolution rank where that is set, else alpha.", gt=0
+    )
     targets: str = setting(
-        "transformer", "Layers", "A preset (attention, transformer, full) or a regular expression on module paths."
+        "transformer",
+        "Layers",
+        "A preset (attention, transformer, full; for SDXL also style and content, as in B-LoRA) or a regular "
+        "expression on module paths. locon adds the convolution blocks to a preset.",
+    )
+    block_ranks: dict[str, Rank] = setting(
+        {},
+        "Ranks by block",
+        'Module path -> rank, such as { "up_blocks.1" = 8 }; 0 leaves the layers alone. A path is a regular expression '
+        "for whole names between dots; the last that fits counts, and alpha / rank stays.",
+    )
+    rank_stabilised: bool = setting(
+        False, "Rank-stabilised", "Scale by alpha / sqrt(rank), so that high ranks learn as fast as low ones (rsLoRA)."
+    )
+    factor: int = setting(
+        -1,
+        "LoKr factor",
+        "Size of the smaller of LoKr's two matrices; -1 makes them as alike as can be.",
+        ge=-1,
+        le=512,
+    )
+    decompose_both: bool = setting(
+        False, "LoKr: split both", "Give also the smaller matrix of LoKr the rank, where that saves numbers."
     )
     dropout: Share = setting(0.0, "Dropout", "Share of adapter inputs zeroed while training.", lt=1)
+    rank_dropout: float = setting(
+        0.0,
+        "Rank dropout",
+        "Share of the adapter's inner channels left out while training: of ranks, per picture (lora, locon, dora), or "
+        "of output rows, per step (loha, lokr).",
+        ge=0,
+        le=0.5,  # what is kept is scaled up by its share: peft divides by zero where it keeps nothing
+    )
+    module_dropout: Share = setting(
+        0.0, "Module dropout", "Share of layers whose update is left out of a training step.", lt=1
+    )
     text_encoder: bool = setting(
         False, "Train text encoder", "Also adapt the text encoder. Off by default: it overcooks easily."
     )
@@ -63,8 +109,14 @@ class AdapterConfig(Section):
         None, "Text encoder rank", "Empty means the same rank as the denoiser's.", ge=1, le=1024
     )
     text_alpha: float | None = setting(None, "Text encoder alpha", "Empty means alpha = its rank.", gt=0)
+    text_ranks: tuple[Rank, ...] = setting(
+        (), "Ranks by text encoder", "One for each in turn, on bases with several; 0 leaves one alone."
+    )
     text_stop: Share = setting(
         1.0, "Text encoder stop", "Share of the run after which the text encoder stays as it is."
+    )
+    init_from: str = setting(
+        "", "Start from", "An adapter file of the same type and rank that the training goes on from."
     )
 
     @property
@@ -73,9 +125,15 @@ class AdapterConfig(Section):
         return self.rank, self.alpha or float(self.rank)
 
     @property
-    def text_shape(self) -> tuple[int, float]:
-        """(rank, alpha) of the text encoders' layers."""
+    def conv_shape(self) -> tuple[int, float]:
+        """(rank, alpha) of the denoiser's convolutions larger than 1x1."""
+        rank, alpha = self.shape if self.conv_rank is None else (self.conv_rank, float(self.conv_rank))
+        return rank, self.conv_alpha or alpha
+
+    def text_shape(self, index: int) -> tuple[int, float]:
+        """(rank, alpha) of a text encoder's layers; rank 0 is not trained."""
         rank = self.text_rank or self.rank
+        rank = self.text_ranks[index] if index < len(self.text_ranks) else rank
         return rank, self.text_alpha or float(rank)
 
 
@@ -196,6 +254,23 @@ class OptimizerConfig(Section):
     text_rate: float | None = setting(
         None, "Text encoder rate", "Empty means a tenth of the learning rate.", gt=0, le=10
     )
+    text_rates: tuple[Rate, ...] = setting(
+        (), "Rates by text encoder", "One for each in turn, on bases with several; the others have the rate above."
+    )
+    block_rates: dict[str, Rate] = setting(
+        {},
+        "Rates by block",
+        'Module path -> factor of the learning rate, such as { "up_blocks.1" = 0.5 }. A path is a regular expression '
+        "for whole names between dots; the last that fits counts.",
+    )
+    lora_plus: float = setting(
+        1.0,
+        "LoRA+ ratio",
+        "Learning rate of each layer's second matrix, as a multiple of the first one's; 16 in the paper, 1 is off. "
+        "For lora, locon and dora.",
+        ge=1,
+        le=256,
+    )
     weight_decay: float = setting(0.01, "Weight decay", "Pulls adapter weights towards zero.", ge=0, le=10)
     clip_norm: float = setting(1.0, "Gradient clip", "Largest gradient norm; 0 turns clipping off.", ge=0)
     accumulation: int = setting(1, "Accumulation", "Micro-batches per optimizer step.", ge=1, le=1024)
@@ -204,7 +279,11 @@ class OptimizerConfig(Section):
 
     @property
     def text_encoder_rate(self) -> float:
+        """Of every text encoder that has none of its own."""
         return self.rate / 10 if self.text_rate is None else self.text_rate
+
+    def rate_of_text(self, index: int) -> float:
+        return self.text_rates[index] if index < len(self.text_rates) else self.text_encoder_rate
 
 
 class ScheduleConfig(Section):

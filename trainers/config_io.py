@@ -139,10 +139,11 @@ def _checked(sections: dict[str, Any], found: list[Problem]) -> TrainConfig:
 
 
 def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Sections are merged; a setting that is a table is replaced as a whole."""
     merged = dict(below)
     for name, value in above.items():
-        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
-        merged[name] = _laid_over(merged[name], value) if both else value
+        both = problems.section_class(name) and isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = merged[name] | value if both else value
     return merged
 
 
@@ -151,8 +152,10 @@ def _value(name: str, text: str) -> Any:
     kinds = problems.kinds(SETTINGS[name])
     if type(None) in kinds and text.lower() in EMPTY:
         return None
-    if tuple in kinds and not text:
-        return []
+    if not text and (tuple in kinds or dict in kinds):
+        return {} if dict in kinds else []
+    if tuple in kinds and str not in problems.held(SETTINGS[name]):
+        text = text if text.startswith("[") else f"[{text}]"  # numbers
     if (str in kinds or tuple in kinds) and not text.startswith(("[", '"', "'")):
         return text
     try:
@@ -168,4 +171,12 @@ def _add(table: Any, name: str, key: str, value: Any) -> None:
     if value is None:
         table.add(tomlkit.comment(f"{key} ="))
     else:
-        table.add(key, list(value) if isinstance(value, tuple) else value)
+        table.add(key, _as_toml(value))
+
+
+def _as_toml(value: Any) -> Any:
+    if isinstance(value, dict):
+        table = tomlkit.inline_table()
+        table.update(value)
+        return table
+    return list(value) if isinstance(value, tuple) else value

@@ -5,7 +5,7 @@ import math
 import re
 import types
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -81,6 +81,13 @@ def kinds(field: FieldInfo) -> set[Any]:
     return {get_origin(kind) or kind for kind in _alternatives(field)}
 
 
+def held(field: FieldInfo) -> set[Any]:
+    """The plain types that a list or a table holds: {int} for `dict[str, int]`; empty for other settings."""
+    inner = [get_args(kind) for kind in _alternatives(field) if (get_origin(kind) or kind) in (tuple, dict)]
+    values = [arguments[1] if arguments[1] is not ... else arguments[0] for arguments in inner]
+    return {get_args(value)[0] if get_origin(value) is Annotated else value for value in values}
+
+
 def wrong_values(sections: dict[str, Any]) -> list[Problem]:
     """What pydantic would let through: truth values for numbers, nan, infinity, and choices the engine lacks."""
     problems = []
@@ -90,8 +97,9 @@ def wrong_values(sections: dict[str, Any]) -> list[Problem]:
         if not isinstance(inside, dict) or key not in inside:
             continue
         value = inside[key]
-        numeric = {int, float} & kinds(field)
-        if numeric and (isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value))):
+        numeric = {int, float} & (kinds(field) | held(field))
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+        if numeric and any(_no_number(part) for part in parts):
             problems.append(wrong(name, value))
         if name in CHOICES and isinstance(value, str) and value not in CHOICES[name]:
             problems.append(wrong(name, value))
@@ -114,6 +122,8 @@ def wanted(name: str) -> str:
     choices = _choices(name, field)
     if choices:
         return ("one of " if len(choices) > 1 else "") + ", ".join(choices)
+    if held(field):
+        return _collection(field)
     noun = next(noun for kind, noun in NOUNS.items() if kind in kinds(field))
     limits = {key: getattr(part, key) for part in field.metadata for key in LIMITS if hasattr(part, key)}
     return f"{noun} {_range(limits)}".strip()
@@ -133,7 +143,9 @@ def from_pydantic(errors: list[dict[str, Any]]) -> list[Problem]:
     """Pydantic's findings as sentences."""
     problems = []
     for error in errors:
-        name = ".".join(part for part in error["loc"] if isinstance(part, str))
+        parts = [part for part in error["loc"] if isinstance(part, str)]
+        names = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+        name = next((name for name in names if name in SETTINGS), names[0])  # less the key of a table
         problems.append(wrong(name, error["input"]))
     return problems
 
@@ -151,6 +163,7 @@ def contradictions(config: TrainConfig) -> list[Problem]:
         missing = "data.class_words" if config.loss.preservation else "loss.preservation"
         what = "what the base should draw" if config.loss.preservation else "how much they count"
         problems.append(Problem(f"data.class_pictures = {data.class_pictures} needs {missing} to say {what}."))
+    problems += _adapter_contradictions(config)
     bad = [letter for letter in name if letter in FORBIDDEN_IN_NAMES or not letter.isprintable()]
     if bad or name != name.strip(" .") or not name.strip(" ."):
         what = f"it holds {shown(bad[0])}" if bad else "it begins or ends with a space or a dot"
@@ -159,8 +172,22 @@ def contradictions(config: TrainConfig) -> list[Problem]:
 
 
 SETTINGS = settings()
-NOUNS = {bool: "true or false", int: "a whole number", float: "a number", tuple: "a list of texts", str: "text"}
+NOUNS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 LIMITS = ("ge", "gt", "le", "lt", "min_length", "max_length")
+
+
+def _adapter_contradictions(config: TrainConfig) -> list[Problem]:
+    problems = []
+    if config.optimizer.lora_plus != 1 and config.adapter.type in ("loha", "lokr"):
+        what = f"optimizer.lora_plus = {config.optimizer.lora_plus:g} is for pairs of matrices"
+        problems.append(Problem(f"{what}, and {config.adapter.type} has none.", "Leave it at 1, or train a lora."))
+    tables = {"adapter.block_ranks": config.adapter.block_ranks, "optimizer.block_rates": config.optimizer.block_rates}
+    for name, pattern in ((name, pattern) for name, table in tables.items() for pattern in table):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            problems.append(Problem(f"{name} has {shown(pattern)}, which is no regular expression: {error}."))
+    return problems
 
 
 def _texts(config: TrainConfig) -> Iterator[tuple[str, str]]:
@@ -193,6 +220,20 @@ def _range(limits: dict[str, float]) -> str:
         return f"between {limits['ge']} and {limits['le']}"
     bottom = f"above {limits['gt']}" if "gt" in limits else f"of at least {limits['ge']}" if "ge" in limits else ""
     return " and ".join(part for part in (bottom, top) if part)
+
+
+def _no_number(value: object) -> bool:
+    return isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value))
+
+
+def _collection(field: FieldInfo) -> str:
+    """A list or a table in words: what it holds, and how it is written."""
+    several = {int: "whole numbers", float: "numbers", str: "texts"}[next(iter(held(field)))]
+    if tuple in kinds(field):
+        return f"a list of {several}"
+    rank = int in held(field)
+    limits = "from 0 to 1024" if rank else "above 0"
+    return f'a table of module paths and {several} {limits}, such as {{ "up_blocks.1" = {8 if rank else 0.5} }}'
 
 
 def _plain(text: str) -> str:

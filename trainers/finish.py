@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 
-from trainers.adapters.lora import Adapter
+from trainers.adapters.adapter import Adapter
 from trainers.checkpoint import Position
 from trainers.config import TrainConfig
 from trainers.data.batches import Batches

@@ -1,14 +1,17 @@
 """Optimizers by name: parameter groups in, a torch optimizer out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 
 import torch
 from torch import nn
 
+from trainers import patterns
 from trainers.config import OptimizerConfig
 from trainers.errors import UserError
 from trainers.events import Adjusted
+
+Weight = tuple[str, str, str, nn.Parameter]  # part, path as tables of settings name it, name in checkpoints
 
 
 def adamw(groups: list[dict], config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -87,10 +90,28 @@ def described(optimizer: torch.optim.Optimizer) -> str:
     return f"{type(inner).__module__}.{type(inner).__qualname__}(weight_decay={decay})"
 
 
-def parameter_groups(denoiser: list, text: list, config: OptimizerConfig) -> list[dict]:
-    """One group per part, each with its own rate; an empty part makes no group."""
-    groups = [{"params": denoiser, "lr": config.rate}, {"params": text, "lr": config.text_encoder_rate}]
-    return [group for group in groups if group["params"]]
+def parameter_groups(weights: Iterable[Weight], config: OptimizerConfig) -> list[dict]:
+    """One group per part and rate, in the order of the weights; those at the denoiser's own rate come first.
+
+    The second matrices of LoRA have `lora_plus` times the rate of the first [LoRA+, Hayou et al. 2024].
+
+    Raises:
+        UserError: `block_rates` has a pattern that fits no weight.
+    """
+    weights = list(weights)
+    wrong = patterns.idle(config.block_rates, dict.fromkeys(path for _, path, _, _ in weights))
+    if wrong:
+        message = f"optimizer.block_rates has {wrong[0]!r}, which fits no layer that is trained."
+        raise UserError(message, f"For example {weights[0][1]!r} is one.")
+    groups: dict[tuple[str, float], list[nn.Parameter]] = {}
+    for part, path, name, parameter in weights:
+        index = part.removeprefix("text_")
+        rate = config.rate_of_text(int(index)) if index.isdecimal() else config.rate
+        rate *= patterns.look_up(config.block_rates, path) or 1.0
+        rate *= config.lora_plus if name == "up" else 1.0
+        groups.setdefault((part, rate), []).append(parameter)
+    first = sorted(groups, key=lambda group: group[1] != config.rate)
+    return [{"params": groups[part, rate], "lr": rate} for part, rate in first]
 
 
 def averaged(optimizer: torch.optim.Optimizer, on: bool) -> None:

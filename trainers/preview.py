@@ -44,7 +44,7 @@ def sample(
     seeds = [config.seed + i for i in range(len(prompts))]
     modules = [denoiser, vae, *components.text_encoders]
     before = [(m, m.training, next(m.parameters()).device) for m in modules]
-    dtype = next(p for n, p in denoiser.named_parameters() if "lora" not in n).dtype
+    dtype = next(denoiser.parameters()).dtype  # the base's: a layer of its own comes before what an adapter adds
     try:
         for module in modules:
             module.eval().to(device)

@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from trainers import optimizers
 from trainers.adapters.adapter import Adapter
+from trainers.adapters.targets import dotted
 from trainers.config import TrainConfig
 from trainers.ema import Ema
 from trainers.events import Adjusted
@@ -56,10 +57,13 @@ class TrainingStep:
         """Do step number `step` (from 0); its data, noise and dropout follow from (seed, step) alone. No host sync."""
         for micro_step in range(step * self.accumulation, (step + 1) * self.accumulation):
             error, seen = self.micro_step(micro_step)
-            self.accelerator.backward(error)  # divides by the accumulation, scales fp16
+            if error.requires_grad:  # not where module dropout has left out every layer
+                self.accelerator.backward(error)  # divides by the accumulation, scales fp16
             self.total += error.detach()
             if self.preservation and self.preservation.due(micro_step):
-                self.accelerator.backward(self.preservation(micro_step, *seen, self._generator))
+                kept = self.preservation(micro_step, *seen, self._generator)
+                if kept.requires_grad:
+                    self.accelerator.backward(kept)
         if self.clip_norm:
             self.accelerator.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()
@@ -114,7 +118,8 @@ def build_step(
         gradient_accumulation_steps=config.optimizer.accumulation,
     )
     parameters = [*adapter.denoiser_parameters(), *adapter.text_parameters()]
-    groups = optimizers.parameter_groups(adapter.denoiser_parameters(), adapter.text_parameters(), config.optimizer)
+    weights = [(place[0], dotted(place), name, parameter) for place, name, parameter in adapter.trained()]
+    groups = optimizers.parameter_groups(weights, config.optimizer)
     optimizer, adjusted = optimizers.build_optimizer(groups, config.optimizer, plan.device)
     if adjusted:
         report(adjusted)

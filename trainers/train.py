@@ -5,10 +5,12 @@ import time
 import uuid
 from collections.abc import Callable
 from itertools import chain
+from pathlib import Path
 
 import torch
 
-from trainers import memory, optimizers, preview
+from trainers import checkpoint, memory, optimizers, preview
+from trainers.adapters.adapter_file import warm_start
 from trainers.adapters.registry import ADAPTERS
 from trainers.checkpoint import Position
 from trainers.config import TrainConfig
@@ -28,6 +30,7 @@ from trainers.schedules import total_steps
 from trainers.step import build_step
 from trainers.stores import Feed, TextStore, caption_variants, cut_captions, encode_pictures
 
+FEW = 5  # names shown of many
 REPORT = 10  # steps between reads of the loss: reading waits for the device
 
 
@@ -77,6 +80,8 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
         emit(adjusted)
     drawn = draw_class_pictures(config, family, components, text, base_text, resolution, cache, progress)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
+    if config.adapter.init_from and not checkpoint.list_checkpoints(folders.checkpoints):
+        _warn_of_start(warm_start(adapter, components, Path(config.adapter.init_from).expanduser()), config, emit)
     if config.memory.checkpointing:
         components.denoiser.enable_gradient_checkpointing()
 
@@ -154,6 +159,13 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
 def _warn(problems: list[Problem], emit: Callable[[Event], None]) -> None:
     for problem in problems:
         emit(Warned(f"{problem.name}: {problem.message}", problem.hint))
+
+
+def _warn_of_start(unmatched: list[str], config: TrainConfig, emit: Callable[[Event], None]) -> None:
+    if unmatched:
+        name, more = Path(config.adapter.init_from).name, f" and {len(unmatched) - FEW} more" * (len(unmatched) > FEW)
+        message = f"Not all of {name} is taken over: {', '.join(unmatched[:FEW])}{more} fit nothing that is trained."
+        emit(Warned(message, "Set adapter.targets and adapter.text_encoder to those of the file to train them on."))
 
 
 def _due(step: int, every: int) -> bool:

@@ -46,3 +46,11 @@ def trained(adapter, seed: int = 3, size: float = 0.05) -> None:
     for layer in adapter.layers.values():
         up = layer.lora_B["default"].weight
         up.copy_(torch.randn(up.shape, generator=generator) * size)
+
+
+@torch.no_grad()
+def stirred(adapter, seed: int = 3, size: float = 0.05) -> None:
+    """Move every trained tensor at random, whatever the type."""
+    generator = torch.Generator().manual_seed(seed)
+    for _, _, parameter in adapter.trained():
+        parameter.add_(torch.randn(parameter.shape, generator=generator) * size)

@@ -61,6 +61,30 @@ def test_values_come_from_the_run(entries):
     assert entries["modelspec.date"] == "2023-11-14T22:14:20+00:00"
 
 
+@pytest.mark.parametrize(
+    ("adapter", "module", "arguments"),
+    [
+        ({"type": "lora"}, "networks.lora", {}),
+        (
+            {"type": "locon", "rank": 8, "conv_rank": 4, "rank_dropout": 0.1},
+            "networks.lora",
+            {"conv_dim": "4", "conv_alpha": "4.0", "rank_dropout": "0.1"},
+        ),
+        ({"type": "dora"}, "lycoris.kohya", {"algo": "lora", "dora_wd": "True", "wd_on_output": "True"}),
+        ({"type": "loha", "rank_stabilised": True}, "lycoris.kohya", {"algo": "loha", "rs_lora": "True"}),
+        ({"type": "lokr", "factor": 8}, "lycoris.kohya", {"algo": "lokr", "factor": "8", "decompose_both": "False"}),
+    ],
+)
+def test_the_type_is_said_as_kohya_and_lycoris_say_it(adapter, module, arguments):
+    told = metadata(TrainConfig(adapter=adapter), FACTS, SD15.spec, "a")
+    assert (told["ss_network_module"], json.loads(told["ss_network_args"])) == (module, arguments)
+
+
+def test_the_file_that_a_run_began_with_is_named_without_its_folder():
+    told = metadata(TrainConfig(adapter={"init_from": "/home/someone/start.safetensors"}), FACTS, SD15.spec, "a")
+    assert json.loads(told["lora_darkroom.config"])["adapter"]["init_from"] == "start.safetensors"
+
+
 def test_v_prediction_is_said():
     entries = metadata(CONFIG, replace(FACTS, prediction="v"), SD15.spec, "a")
     assert (entries["ss_base_model_version"], entries["modelspec.prediction_type"]) == ("sd_v1_v", "v")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from peft.tuners.lora import Conv2d, Linear, LoraLayer
 from torch import Tensor, nn
 
-from trainers.adapters.adapter import NAME, Adapter, weights
+from trainers.adapters.adapter import NAME, Adapter, pair
 from trainers.adapters.fused import LoraLinear
 from trainers.families.base import Components
 
@@ -20,7 +20,7 @@ def lean(adapter: Adapter, components: Components) -> None:
     """Give the adapter's layers the lean forward, and each model the hook that prepares their weights."""
     for model in (components.denoiser, *components.text_encoders):
         inside = {id(module) for module in model.modules()}
-        layers = [layer for layer in adapter.layers.values() if id(layer) in inside]
+        layers = [layer for layer in adapter.layers.values() if id(layer) in inside]  # all of them plain LoRA
         for layer in layers:
             layer.__class__ = LeanLinear if isinstance(layer, Linear) else LeanConv2d
             layer.ready = None
@@ -41,7 +41,7 @@ class Prepare:
             if not layer.disable_adapters and (dtype_of(layer) != torch.float32 or layer.scaling[NAME] != 1):
                 groups.setdefault(dtype_of(layer), []).append(layer)
         for dtype, layers in groups.items():
-            downs, ups = zip(*(weights(layer) for layer in layers), strict=True)
+            downs, ups = zip(*(pair(layer) for layer in layers), strict=True)
             scales = [layer.scaling[NAME] for layer in layers]
             if dtype == torch.float32:
                 new_downs, new_ups = downs, Cast.apply(dtype, scales, *ups)
@@ -91,14 +91,34 @@ def _cast(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     return copies
 
 
-class Lean:
+class Dropouts:
+    """Dropout of ranks and of whole layers, as kohya has them in its LoRA; peft's LoRA knows neither."""
+
+    rank_dropout = 0.0
+    module_dropout = 0.0
+
+    def skipped(self) -> bool:
+        """Whether this step goes without the layer's update."""
+        return self.training and self.module_dropout > 0 and bool(torch.rand(()) < self.module_dropout)
+
+    def thinned(self, hidden: Tensor) -> Tensor:
+        """Ranks zeroed at random for each picture, the others scaled up: [B, rank, H, W] or [B, ..., rank]."""
+        if not (self.training and self.rank_dropout):
+            return hidden
+        channel = 1 if isinstance(self, Conv2d) else hidden.ndim - 1
+        shape = [size if axis in (0, channel) else 1 for axis, size in enumerate(hidden.shape)]
+        kept = torch.rand(shape, device=hidden.device) >= self.rank_dropout
+        return hidden * (kept / (1 - self.rank_dropout)).to(hidden.dtype)
+
+
+class Lean(Dropouts):
     """What lean linear layers and convolutions share."""
 
     ready: tuple[Tensor, Tensor, int, int] | None
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """(down, scale * up) in the compute dtype: the prepared ones, else made here."""
-        down, up = weights(self)
+        down, up = pair(self)
         if self.ready is not None:
             new_down, new_up, down_version, up_version = self.ready
             fresh = down._version == down_version and up._version == up_version and new_down.device == down.device
@@ -115,12 +135,14 @@ class LeanLinear(Lean, Linear):
             return super().forward(x, *args, **kwargs)
         base, (down, up) = self.base_layer, self.factors()
         dropout = self.lora_dropout[NAME]
-        dropping = self.training and isinstance(dropout, nn.Dropout)
+        dropping = self.training and (isinstance(dropout, nn.Dropout) or self.rank_dropout or self.module_dropout)
         plain = type(base) is nn.Linear and x.dtype == down.dtype == base.weight.dtype
         if plain and not dropping and not autocast_on(x):
             return LoraLinear.apply(x, base.weight, base.bias, down, up)
         y = base(x)
-        hidden = F.linear(dropout(x).to(down.dtype), down)
+        if self.skipped():
+            return y
+        hidden = self.thinned(F.linear(dropout(x).to(down.dtype), down))
         return y + F.linear(hidden, up).to(y.dtype)
 
 
@@ -131,8 +153,10 @@ class LeanConv2d(Lean, Conv2d):
             return super().forward(x, *args, **kwargs)
         base, (down, up) = self.base_layer, self.factors()
         y = base(x)
+        if self.skipped():
+            return y
         x = self.lora_dropout[NAME](x).to(down.dtype)
-        hidden = F.conv2d(x, down, None, base.stride, base.padding, base.dilation)
+        hidden = self.thinned(F.conv2d(x, down, None, base.stride, base.padding, base.dilation))
         return y + F.conv2d(hidden, up).to(y.dtype)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from trainers.config import DataConfig, TrainConfig
 from trainers.export.hashes import base_hashes
+from trainers.export.network import network
 from trainers.families.base import FamilySpec
 
 
@@ -58,6 +59,7 @@ def public_config(config: TrainConfig, facts: RunFacts) -> TrainConfig:
     """The settings without paths: names of base and VAE, no folders."""
     model = {"base": facts.base_name, "vae": Path(config.model.vae).name}
     changed = {
+        "adapter": config.adapter.model_copy(update={"init_from": Path(config.adapter.init_from).name}),
         "data": config.data.model_copy(update={"folders": ()}),
         "model": config.model.model_copy(update=model),
     }
@@ -66,18 +68,12 @@ def public_config(config: TrainConfig, facts: RunFacts) -> TrainConfig:
 
 def _run(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) -> dict[str, object]:
     """kohya's entries on the network, the base and the run."""
-    rank, alpha = config.adapter.shape
     v = facts.prediction == "v"
-    network_args = {"conv_dim": str(rank), "conv_alpha": str(alpha)} if config.adapter.targets == "full" else {}
     base, vae = (base_hashes(path, facts.hash_cache) for path in (facts.base_path, facts.vae_path))
     return {
         "ss_base_model_version": spec.base_version + ("_v" if v else ""),
         "ss_v2": False,
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": rank,
-        "ss_network_alpha": alpha,
-        "ss_network_args": network_args,
-        "ss_network_dropout": config.adapter.dropout or None,
+        **network(config.adapter, config.optimizer),
         "ss_output_name": name,
         "ss_session_id": facts.session,
         "ss_training_comment": config.saving.comment or None,
@@ -142,6 +138,8 @@ def _optimisation(config: TrainConfig, facts: RunFacts) -> dict[str, object]:
     """kohya's entries on optimizer, schedule, precision, loss and noise."""
     data, optimizer = config.data, config.optimizer
     text_rate = optimizer.text_encoder_rate if config.adapter.text_encoder else None
+    if text_rate and optimizer.text_rates:
+        text_rate = [optimizer.rate_of_text(i) for i in range(len(optimizer.text_rates))]
     huber = config.loss.type in ("huber", "smooth_l1")
     return {
         "ss_learning_rate": optimizer.rate,

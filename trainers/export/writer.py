@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from trainers.adapters.adapter import Adapter, LoraWeights, Place
+from trainers.adapters.adapter import Adapter, Place, Weights
 from trainers.adapters.names import pipeline_part
+from trainers.adapters.weights import DoraWeights
 from trainers.config import TrainConfig
 from trainers.errors import UserError
 from trainers.export import diffusers, kohya
@@ -25,6 +26,10 @@ from trainers.files import write_whole
 from trainers.memory import DTYPES
 
 NOTABLE_ROUNDING = 0.01  # of a module's delta-W
+DORA_ELSEWHERE = (  # read in ComfyUI (weight_decompose), Forge, InvokeAI; peft and LyCORIS compute as it was trained
+    "DoRA is not computed alike everywhere: ComfyUI and Forge divide by the size of the base's rows in place of the "
+    "changed ones, InvokeAI by that of columns. Look at pictures from the program that you will use."
+)
 
 
 @dataclass
@@ -42,7 +47,7 @@ class ExportReport:
 
 
 def export_report(
-    adapter: Adapter | Mapping[Place, LoraWeights],
+    adapter: Adapter | Mapping[Place, Weights],
     config: TrainConfig,
     facts: RunFacts,
     spec: FamilySpec,
@@ -77,7 +82,7 @@ def export_report(
 
 
 def write(
-    modules: Mapping[Place, LoraWeights],
+    modules: Mapping[Place, Weights],
     entries: dict[str, str],
     spec: FamilySpec,
     path: Path,
@@ -102,17 +107,17 @@ def write(
     return report
 
 
-def _kohya(modules: Mapping[Place, LoraWeights], entries: dict, spec: FamilySpec, report: ExportReport) -> None:
+def _kohya(modules: Mapping[Place, Weights], entries: dict, spec: FamilySpec, report: ExportReport) -> None:
     tensors = kohya.tensors(modules, spec, DTYPES[report.dtype])
     _one_file(tensors, modules, entries, report)
 
 
-def _diffusers(modules: Mapping[Place, LoraWeights], entries: dict, spec: FamilySpec, report: ExportReport) -> None:
+def _diffusers(modules: Mapping[Place, Weights], entries: dict, spec: FamilySpec, report: ExportReport) -> None:
     tensors = diffusers.tensors(modules, spec, DTYPES[report.dtype])
     _one_file(tensors, modules, {**entries, "format": "pt"}, report)
 
 
-def _one_file(tensors: dict, modules: Mapping[Place, LoraWeights], entries: dict, report: ExportReport) -> None:
+def _one_file(tensors: dict, modules: Mapping[Place, Weights], entries: dict, report: ExportReport) -> None:
     _refuse_broken(tensors, report.dtype)
     hashes = adapter_hashes(tensors, entries)
 
@@ -123,7 +128,7 @@ def _one_file(tensors: dict, modules: Mapping[Place, LoraWeights], entries: dict
     report.hash, report.files = hashes["sshs_model_hash"], [report.path]
 
 
-def _peft(modules: Mapping[Place, LoraWeights], entries: dict, spec: FamilySpec, report: ExportReport) -> None:
+def _peft(modules: Mapping[Place, Weights], entries: dict, spec: FamilySpec, report: ExportReport) -> None:
     """One folder per model, made elsewhere and verified before its files get their names."""
     report.path = report.path.with_suffix("")
     partial = report.path.with_name(f".{report.path.name}.partial")
@@ -159,13 +164,15 @@ def _refuse_broken(tensors: Mapping[str, Tensor], dtype: str) -> None:
         )
 
 
-def _warnings(modules: Mapping[Place, LoraWeights], report: ExportReport) -> list[str]:
+def _warnings(modules: Mapping[Place, Weights], report: ExportReport) -> list[str]:
     found = []
-    idle = [place for place, module in modules.items() if not module.up.any()]
+    idle = [place for place, module in modules.items() if module.idle]
     if len(idle) == len(modules):
         found.append("The adapter changes nothing yet: all the weights it adds are zero.")
     elif idle:
         found.append(f"{len(idle)} of {len(modules)} layers change nothing, for example {idle[0][1]}.")
+    if any(isinstance(module, DoraWeights) for module in modules.values()):
+        found.append(DORA_ELSEWHERE)
     if report.rounding > NOTABLE_ROUNDING:
         share = f"{report.rounding:.0%}"
         found.append(f"Rounding to {report.dtype} changes a layer by {share}: its numbers are too small. Use fp32.")

@@ -1,0 +1,33 @@
+"""The forward of adapters whose update is a matrix as large as the weight: y = W x + delta-W x, for LoHa and LoKr.
+
+peft builds delta-W; here it is cast to the base's dtype before it meets the input, and inputs can be dropped out.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainers.adapters.adapter import Adapter
+from trainers.config import AdapterConfig
+
+
+def use_products(adapter: Adapter, classes: dict[type, type], config: AdapterConfig | None = None) -> None:
+    """Give the adapter's layers the forward below; `classes`: peft's class -> ours."""
+    for layer in adapter.layers.values():
+        layer.__class__ = classes[type(layer)]
+        layer.dropout = config.dropout if config else 0.0
+
+
+class Product:
+    """Comes before peft's classes of LoHa and LoKr layers."""
+
+    dropout: float
+
+    def _get_delta_activations(self, adapter_name: str, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        """delta-W x, without a bias: x [..., in] -> [..., out], or [B, in, H, W] -> [B, out, H', W']."""
+        thinned = self.training and self.rank_dropout[adapter_name] > 0
+        delta = self.get_delta_weight(adapter_name, apply_rank_dropout=thinned).to(x.dtype)
+        x = F.dropout(x, self.dropout, self.training)
+        base = self.get_base_layer()
+        if isinstance(base, nn.Linear):
+            return F.linear(x, delta)
+        return F.conv2d(x, delta, None, base.stride, base.padding, base.dilation, base.groups)

@@ -1,0 +1,68 @@
+"""How far apart two updates are, and how far rounding to a file's dtype may move one; Frobenius norms of delta-W."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from trainers.adapters.weights import DoraWeights, LoraWeights, Weights
+
+
+def distance(one: Weights, other: Weights) -> float:
+    """|delta-W - delta-W'|.
+
+    Of two LoRAs without building them: |A B|^2 = sum (A'A * BB') with A = [s1 up1, -s2 up2] and B = [down1; down2], in
+    fp64 since it cancels. Of two DoRAs, whose delta-W depends on the base: that of the updates before normalising, and
+    of the magnitudes, together.
+    """
+    if isinstance(one, DoraWeights) and isinstance(other, DoraWeights):
+        return math.hypot(distance(one.lora, other.lora), float((_wide(one.magnitude) - _wide(other.magnitude)).norm()))
+    if type(one) is LoraWeights and type(other) is LoraWeights:
+        up_1, down_1 = _factors(one)
+        up_2, down_2 = _factors(other)
+        left, right = torch.cat([up_1, -up_2], 1), torch.cat([down_1, down_2])
+        return math.sqrt(max(0.0, float(((left.T @ left) * (right @ right.T)).sum())))
+    return float((one.delta().flatten(1) - other.delta().flatten(1)).norm())
+
+
+def norm(layer: Weights) -> float:
+    """|delta-W|; of a DoRA that of its update before normalising and of its magnitudes, together."""
+    return distance(layer, _each(layer, torch.zeros_like))
+
+
+def allowed(trained: Weights, dtype: torch.dtype) -> float:
+    """How far rounding every tensor (and alpha) to `dtype` may move delta-W.
+
+    delta-W is a sum of products of entries, so it moves no further than it does when every entry grows in size by as
+    much as it may be rounded.
+    """
+    info = torch.finfo(dtype)
+    unit, tiny = info.eps / 2, info.smallest_normal * info.eps
+    sizes = _each(trained, lambda tensor: tensor.float().abs())
+    scale = max(1.0, trained.scale)
+    grown = _each(sizes, lambda tensor: tensor * (1 + unit) + tiny * scale)
+    slack = 2e-7 * norm(sizes) + 1e-7 * _size(trained)  # of this arithmetic itself
+    return 2 * (distance(grown, sizes) + unit * norm(sizes)) + slack
+
+
+def _each(layer: Weights, change: Callable[[Tensor], Tensor]) -> Weights:
+    return replace(layer, **{name: change(tensor.detach().cpu()) for name, tensor in layer.tensors().items()})
+
+
+def _size(layer: Weights) -> float:
+    """The product of the matrices' own norms, which bounds what cancels in `distance` of two LoRAs."""
+    if not isinstance(layer, LoraWeights):
+        return 0.0
+    up, down = _factors(layer)
+    return float(up.norm() * down.norm())
+
+
+def _factors(layer: LoraWeights) -> tuple[Tensor, Tensor]:
+    """(alpha / rank * up [out, rank], down [rank, in * kh * kw]) in fp64 on the CPU."""
+    return _wide(layer.up).flatten(1) * layer.scale, _wide(layer.down).flatten(1)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float64)

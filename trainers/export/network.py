@@ -1,0 +1,40 @@
+"""What an adapter's metadata says of its type: ss_network_module and ss_network_args, as kohya and LyCORIS write them.
+
+A1111 and others show the type by these; their values are texts.
+"""
+
+from trainers.config import AdapterConfig, OptimizerConfig
+
+ALGORITHMS = {"dora": "lora", "loha": "loha", "lokr": "lokr"}  # LyCORIS' names; the other types are kohya's own
+
+
+def network(adapter: AdapterConfig, optimizer: OptimizerConfig) -> dict[str, object]:
+    """The ss_network_... entries."""
+    rank, alpha = adapter.shape
+    lycoris = adapter.type in ALGORITHMS
+    return {
+        "ss_network_module": "lycoris.kohya" if lycoris else "networks.lora",
+        "ss_network_dim": rank,
+        "ss_network_alpha": alpha,
+        "ss_network_args": {key: str(value) for key, value in _arguments(adapter, optimizer).items()},
+        "ss_network_dropout": adapter.dropout or None,
+    }
+
+
+def _arguments(adapter: AdapterConfig, optimizer: OptimizerConfig) -> dict[str, object]:
+    """The arguments with which kohya's trainer and LyCORIS make such a network."""
+    found: dict[str, object] = {}
+    if adapter.type in ALGORITHMS:
+        found["algo"] = ALGORITHMS[adapter.type]
+    if adapter.type == "locon" or adapter.targets == "full":
+        found["conv_dim"], found["conv_alpha"] = adapter.conv_shape
+    if adapter.type == "dora":
+        found |= {"dora_wd": True, "wd_on_output": True}
+    if adapter.type == "lokr":
+        found |= {"factor": adapter.factor, "decompose_both": adapter.decompose_both}
+    if adapter.rank_stabilised:
+        found["rs_lora"] = True
+    if optimizer.lora_plus != 1:
+        found["loraplus_lr_ratio"] = optimizer.lora_plus
+    dropouts = {"rank_dropout": adapter.rank_dropout, "module_dropout": adapter.module_dropout}
+    return found | {name: share for name, share in dropouts.items() if share}
