@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from app import cli_output
+from app import cli_inspect
 from tests.export.runs import CONFIG, FACTS
 from trainers.adapters.adapter import LoraWeights
 from trainers.adapters.lora import attach
@@ -92,7 +92,7 @@ def test_layers_without_alpha_and_keys_without_a_place_are_told_apart(sd15_modul
     facts = inspect(tmp_path / "odd.safetensors")
     assert facts["alpha"] == {"none: scale 1": 1, 1.0: 1} and facts["unknown keys"] == ["bundle_emb.x"]
     assert "any key" in facts["interfaces"]["diffusers"] and "1 key unmatched" in facts["interfaces"]["ComfyUI"]
-    cli_output.adapter_facts(facts, as_json=False)
+    cli_inspect.adapter_facts(facts, as_json=False)
     said = capsys.readouterr().out
     assert "alpha: none: scale 1 (1 of them), 1.0 (1 of them)" in said and "rank: 2\n" in said
     assert said.count("bundle_emb.x") == 2  # as an unknown key, and once for all the programs that miss it
