@@ -156,7 +156,7 @@ def _of_scale(contents: Contents) -> list[Finding]:
     found, metadata = [], contents.metadata
     missing, ranks = _those(unscaled(contents)), {module.rank for module in contents.modules.values()} - {None}
     said_alpha, said_rank = told.number(metadata, "ss_network_alpha"), told.number(metadata, "ss_network_dim")
-    if missing and not _dotted_only(contents):
+    if missing:
         meant = f"; its metadata says {said_alpha:g}" if said_alpha and said_alpha != said_rank else ""
         says = f"{_modules(missing)} without an alpha: programs scale them by 1{meant}."
         found.append(Finding(Problem.ALPHA_MISSING, says, missing))
@@ -205,11 +205,6 @@ def _of_hash(metadata: Mapping[str, str], digest: str) -> list[Finding]:
 
 def _of_rank(contents: Contents, rank: float | None) -> int:
     return sum(module.rank == rank for module in contents.modules.values())
-
-
-def _dotted_only(contents: Contents) -> bool:
-    """diffusers' own layout has no alphas, and means scale 1."""
-    return all(module.way not in ("", "lora_down") for module in contents.modules.values())
 
 
 def _those(names: Iterable[str]) -> tuple[str, ...]:

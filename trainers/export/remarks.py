@@ -31,8 +31,12 @@ def hidden_in_a1111(contents: Contents, base: Base) -> bool:
 
 
 def unscaled(contents: Contents) -> list[str]:
-    """Modules whose alpha nothing tells."""
-    return [name for name, alpha in contents.alphas.items() if alpha is None and contents.modules[name].rank]
+    """Modules whose alpha nothing tells, where the layout has one: diffusers' own has none, and means scale 1."""
+    return [
+        name
+        for name, module in contents.modules.items()
+        if contents.alphas[name] is None and module.rank and module.way in ("", "lora_down")
+    ]
 
 
 def _hidden(rules: UiRules, contents: Contents, base: Base) -> str:

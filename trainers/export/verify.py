@@ -78,9 +78,10 @@ def _judge(case: _Case) -> UiVerdict:
     if case.base.own_size and not rules.any_size:
         return UiVerdict(rules.ui, "no", (), "its base has a size of its own, which this UI is not known to open")
     if strange := _strange(case):
-        count = f"such as {strange[0]}" if len(strange) > 1 else strange[0]
-        begin = ", ".join(rules.only[family])
-        return UiVerdict(rules.ui, "no", tuple(strange), f"it stops at keys that begin otherwise than {begin}: {count}")
+        *first, last = rules.only[family]
+        begin = f"{', '.join(first)} or {last}"
+        why = f"it stops at a key that does not begin with {begin} ({len(strange):,} here)"
+        return UiVerdict(rules.ui, "no", tuple(strange), why)
     if family in rules.only and _mixed(case):
         why = "it stops at a file that names some blocks as the original code does, and some as diffusers does"
         return UiVerdict(rules.ui, "no", everything, why)

@@ -13,6 +13,7 @@ from trainers.export.contents import WEIGHTS, Contents
 from trainers.export.modules import TUCKER, Module
 
 Parts = Mapping[str, Tensor]
+ROWS = 128  # of a LoHa's product that are reckoned
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,18 @@ def _tucker(parts: Parts) -> float:
 
 
 def _hadamard(parts: Parts) -> float:
-    """(w1_a w1_b) * (w2_a w2_b); with t1 and t2 each a Tucker product."""
-    sides = []
+    """(w1_a w1_b) * (w2_a w2_b); with t1 and t2 each a Tucker product.
+
+    The product has the size of the base's weight, so it is reckoned from some of its rows: exact to a few percent.
+    """
+    sides, rows = [], 0
     for i in "12":
         a, b, t = parts[f"hada_w{i}_a"], parts[f"hada_w{i}_b"], parts.get(f"hada_t{i}")
-        sides.append(a @ b if t is None else torch.einsum("ijkl,jm,in->nmkl", t, b, a).flatten(1))
-    return float((sides[0] * sides[1]).norm())
+        a = a if t is None else a.T  # [out, r]; a Tucker product stores [r, out]
+        rows, step = len(a), math.ceil(len(a) / ROWS)
+        a = a[::step]
+        sides.append(a @ b if t is None else torch.einsum("ijkl,jm,ni->nmkl", t, b, a).flatten(1))
+    return float((sides[0] * sides[1]).norm()) * math.sqrt(rows / len(sides[0]))
 
 
 def _kronecker(parts: Parts) -> float:
