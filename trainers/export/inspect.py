@@ -147,14 +147,14 @@ def _said(verdict: UiVerdict) -> str:
 
 
 def _hash(contents: Contents, digest: str) -> str:
-    stored = told.value(contents.metadata, "sshs_model_hash").removeprefix("0x").lower()
+    stored = told.digest(contents.metadata, "sshs_model_hash")
     if not stored:
         return "none in the file"
     if stored == digest:
-        return "fits: the weights are as they were written"
+        return "fits the tensors' bytes: the weights are as they were written"
     if stored == NOTHING:
-        return "FALSE: sshs_model_hash is the hash of nothing; it should be of the tensors' bytes"
-    return "FALSE: the tensors' bytes were changed after sshs_model_hash was written"
+        return "FALSE: it is the hash of nothing, and should be that of the tensors' bytes"
+    return "FALSE: the tensors' bytes have another, so the file was changed after it was written"
 
 
 def _alpha(contents: Contents) -> dict | str:

@@ -193,14 +193,17 @@ def _of_metadata(contents: Contents, base: Base) -> list[Finding]:
 
 
 def _of_hash(metadata: Mapping[str, str], digest: str) -> list[Finding]:
-    stored = told.value(metadata, "sshs_model_hash").removeprefix("0x").lower()
-    if stored == NOTHING and digest != NOTHING:
-        says = "sshs_model_hash is the hash of nothing, which many files share: sites credit it to strangers."
-        return [Finding(Problem.HASH_OF_NOTHING, says)]
-    if stored and stored != digest:
-        says = f"sshs_model_hash is {stored[:12]}..., but the tensors' bytes have {digest[:12]}...: they were changed."
-        return [Finding(Problem.HASH_WRONG, says)]
-    return []
+    """Both hashes are of the tensors' bytes, without the header."""
+    found = []
+    for key in ("sshs_model_hash", "modelspec.hash_sha256"):
+        stored = told.digest(metadata, key)
+        if stored == NOTHING != digest:
+            says = f"{key} is the hash of nothing, which many files share: sites credit them to strangers."
+            found.append(Finding(Problem.HASH_OF_NOTHING, says))
+        elif stored and stored != digest:
+            says = f"{key} is {stored[:12]}..., but the tensors' bytes have {digest[:12]}...: they were changed."
+            found.append(Finding(Problem.HASH_WRONG, says))
+    return found
 
 
 def _of_rank(contents: Contents, rank: float | None) -> int:

@@ -34,6 +34,11 @@ def number(metadata: Mapping[str, str], key: str) -> float | None:
         return None
 
 
+def digest(metadata: Mapping[str, str], key: str) -> str:
+    """A hash as plain lower-case hex."""
+    return value(metadata, key).lower().removeprefix("0x")
+
+
 def words(metadata: Mapping[str, str]) -> dict[str, Any]:
     """The trigger phrase, and the commonest tags of the captions with their counts."""
     found: dict[str, Any] = {}
