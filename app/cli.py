@@ -13,6 +13,7 @@ import typer
 from app import cli_output as output
 from app import cli_runs, engine, hardware, jobs, presets, projects, runs
 from app import demo as demonstration
+from app.cli_inspect import adapter_facts
 from app.paths import absolute, find_home
 from app.settings import load_settings
 from trainers import config_io
@@ -238,14 +239,16 @@ def export(
 
 
 @app.command()
-def inspect(file: Annotated[Path, typer.Argument(help="An adapter file.")], as_json: Json = False) -> None:
-    """Say what an adapter file is and which image programs load it."""
+def inspect(
+    file: Annotated[Path, typer.Argument(help="An adapter file, or a folder that peft wrote.")], as_json: Json = False
+) -> None:
+    """Say what an adapter file is, what is wrong with it, and which image programs load it."""
     path = absolute(file)
-    if path.is_dir():
+    if path.is_dir() and not (path / "adapter_model.safetensors").is_file():
         raise UserError(f"{path} is a folder, not an adapter file.", "Name the .safetensors file in it.")
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"There is no file {path}.", "Check the spelling.")
-    output.adapter_facts(engine.inspect(path), as_json)
+    adapter_facts(engine.inspect(path), as_json)
 
 
 @app.command()

@@ -53,25 +53,6 @@ def lines(value: Any, indent: int = 0) -> list[str]:
     return found
 
 
-def adapter_facts(values: dict[str, Any], as_json: bool) -> None:
-    """What an adapter file is; as text, counts are one line each, and programs that miss the same keys share a list."""
-    if as_json:
-        show(values, True)
-        return
-    short = dict(values)
-    for name in ("rank", "alpha", "dtype"):
-        if isinstance(short.get(name), dict):
-            counts = short[name]
-            only = len(counts) == 1
-            short[name] = ", ".join(f"{value}" if only else f"{value} ({n} of them)" for value, n in counts.items())
-    missed: dict[tuple, list[str]] = {}
-    for program, keys in values.get("unmatched keys", {}).items():
-        missed.setdefault(tuple(keys), []).append(program)
-    if missed:
-        short["unmatched keys"] = {", ".join(programs): list(keys) for keys, programs in missed.items()}
-    show(short, False)
-
-
 def run_list(found: list[Status], as_json: bool) -> None:
     if as_json:
         say(json.dumps([_as_dict(status) for status in found], ensure_ascii=False, indent=2))

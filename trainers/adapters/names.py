@@ -16,7 +16,7 @@ OLD_PROCESSOR = (".to_q", ".to_k", ".to_v", ".to_out.0")
 def exported_path(place: Place) -> str:
     """The module path with the `text_model` level that files carry."""
     part, path = place
-    return path if part == DENOISER or path.startswith(LEVEL) else LEVEL + path
+    return LEVEL + path if part != DENOISER and path.startswith("encoder.layers.") else path  # T5 has no such level
 
 
 def kohya_name(place: Place, spec: FamilySpec) -> str:

@@ -1,76 +1,24 @@
-"""Which image UIs load an adapter file, by their own key rules, for Stable Diffusion 1.x.
+"""Which image UIs load an adapter file, by their own key rules (`ui_rules`), for every Stable Diffusion family."""
 
-Source of the key rules: the public loaders of Forge, ComfyUI, InvokeAI and diffusers; for A1111 and SD.Next, their
-documentation. Source of the types that are more than two matrices, all read in the public code:
-- A1111: extensions-builtin/Lora/network_lora.py (its `mid_model` is Tucker's), network_oft.py, and the release notes of
-  1.7.0 (OFT) and 1.8.0 (BOFT).
-- Forge: packages_3rdparty/comfyui_lora_collection/lora.py, backend/patcher/lora.py. They read `lora_mid`; of OFT there
-  is only a TODO.
-- ComfyUI: comfy/weight_adapter/lora.py, oft.py, boft.py.
-- InvokeAI: invokeai/backend/patches/layers/utils.py and lora_layer.py. An OFT layer is an error there.
-- SD.Next: modules/lora/lora_common.py, network_lora.py, network_oft.py. It has BOFT for other families only.
-"""
-
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
-from trainers.adapters.adapter import DENOISER, LoraWeights, Place
-from trainers.adapters.adapter_file import OTHER_TYPES, read_layers, reshaped
-from trainers.adapters.names import exported_path, spellings
-from trainers.export.sd15_layers import CROSS, sd15_shapes
-from trainers.families.keys import CONTEXT_WIDTH
+from trainers.adapters.adapter import Place
+from trainers.export import remarks
+from trainers.export.contents import Contents, contents_of_tensors
+from trainers.export.known_names import DIFFUSERS, KOHYA, OLD_DIFFUSERS, SGM, Known, names_of_shapes
+from trainers.export.modules import BUNDLE, MAGNITUDES, Module, clean
+from trainers.export.ui_rules import UIS, UiRules
+from trainers.export.which_base import Base, base_of
+
+__all__ = ["UIS", "UiVerdict", "judge", "verdicts"]
 
 Shapes = Mapping[Place, tuple[int, ...]]
-COMMON_TYPES = frozenset({"LoRA", "DoRA", "LoHa", "LoKr", OTHER_TYPES[".lora_mid.weight"]})
-
-
-@dataclass(frozen=True)
-class UiRules:
-    """What a UI reads. `tolerates` unmatched keys are passed over; one more and it refuses the whole file."""
-
-    ui: str
-    layouts: frozenset[str] = frozenset({"kohya"})
-    text_prefixes: tuple[str, ...] = ("lora_te_",)
-    types: frozenset[str] = COMMON_TYPES
-    tolerates: float = float("inf")
-    any_size: bool = False  # also loads onto bases that are not of Stable Diffusion 1.x's own size
-    exact_shapes: bool = False  # a 1x1 convolution must be stored 4-D, a linear layer 2-D
-    refusal: str = "it knows none of the file's keys"
-
-
-UIS = (
-    UiRules(
-        "A1111",
-        types=COMMON_TYPES | {"OFT", "BOFT"},
-        refusal="it reads kohya's key names only, and passes over all others without a word",
-    ),
-    UiRules("Forge", text_prefixes=("lora_te_", "lora_te1_"), tolerates=12, refusal="it reads kohya's key names only"),
-    UiRules(
-        "ComfyUI",
-        text_prefixes=("lora_te_", "lora_te1_"),
-        types=COMMON_TYPES | {"OFT", "BOFT"},
-        refusal="none of the keys is one it maps",
-    ),
-    UiRules("InvokeAI", refusal="it reads kohya's key names only"),
-    UiRules(
-        "SD.Next",
-        layouts=frozenset({"kohya", "diffusers"}),
-        text_prefixes=("lora_te_", "lora_te1_"),
-        types=COMMON_TYPES | {"OFT"},
-    ),
-    UiRules(
-        "diffusers",
-        layouts=frozenset({"kohya", "diffusers", "old diffusers"}),
-        text_prefixes=("lora_te_", "lora_te1_"),
-        types=frozenset({"LoRA", "DoRA"}),
-        tolerates=0,
-        any_size=True,
-        exact_shapes=True,
-    ),
-)
+DOTTED = frozenset({DIFFUSERS, OLD_DIFFUSERS})
 
 
 @dataclass(frozen=True)
@@ -83,111 +31,182 @@ class UiVerdict:
     why: str = ""
 
 
+@dataclass(frozen=True)
+class _Case:
+    """A file before the rules of one UI."""
+
+    rules: UiRules
+    contents: Contents
+    base: Base
+    known: Mapping[str, Known]
+    checked: bool  # the layers' shapes are those of the very base
+
+    def known_as(self, module: Module) -> Known | None:
+        """What the UI takes the module's name for."""
+        layer = self.known.get(module.name)
+        return layer if layer and layer.style in self.rules.reads.get(self.base.family, ()) else None
+
+
 def verdicts(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], shapes: Shapes | None = None
 ) -> list[UiVerdict]:
     """One verdict per UI; empty for a file of another family, whose rules are not here.
 
-    `shapes` are the layers of its base (`adapter_file.module_shapes`); without them, Stable Diffusion 1.x's own.
+    `shapes` are the layers of its base (`adapter_file.module_shapes`); without them, those of the family's usual size.
     """
-    layers, others = read_layers(tensors, metadata), _other_layers(tensors)
-    width = text_width(layers)
-    foreign = any(name.startswith(FOREIGN) for name in (*layers, *others))
-    if foreign or CONTEXT_WIDTH.get(width, "sd15") != "sd15":
+    contents = contents_of_tensors(tensors, metadata)
+    return judge(contents, base_of(contents), shapes)
+
+
+def judge(contents: Contents, base: Base, shapes: Shapes | None = None) -> list[UiVerdict]:
+    """The same for a file whose matrices are not read."""
+    if not base.name:
         return []
-    own_size = width not in (None, CROSS)
-    checked = shapes is not None or not own_size
-    common = (shapes or sd15_shapes(), own_size, checked)
-    return [_judge(rules, tensors, metadata, layers, others, *common) for rules in UIS]
+    known = names_of_shapes(shapes) if shapes else base.known
+    checked = shapes is not None or not base.own_size
+    return [_judge(_Case(rules, contents, base, known, checked)) for rules in UIS]
 
 
-def text_width(layers: Mapping[str, LoraWeights]) -> int | None:
-    """Input width of the cross-attention's keys, which tells the family; None for a file without them."""
-    keys = (layer for name, layer in layers.items() if name.endswith(("attn2_to_k", "attn2.to_k")))
-    return next((layer.down.shape[1] for layer in keys if layer.up.shape[1] == layer.rank), None)
-
-
-FOREIGN = ("lora_unet_input_blocks", "lora_unet_middle_block", "lora_unet_output_blocks", "lora_te2_", "transformer.")
-FOREIGN += ("lora_unet_joint_blocks", "lora_transformer_", "text_encoder_2.")
-
-
-def _judge(
-    rules: UiRules,
-    tensors: Mapping[str, Tensor],
-    metadata: Mapping[str, str],
-    layers: Mapping[str, LoraWeights],
-    others: Mapping[str, set[str]],
-    shapes: Shapes,
-    own_size: bool,
-    checked: bool,
-) -> UiVerdict:
-    kinds = set().union(*others.values())
-    if kinds - rules.types:
-        return UiVerdict(rules.ui, "no", tuple(sorted(tensors)), f"it does not read {' and '.join(sorted(kinds))}")
-    if own_size and not rules.any_size:
+def _judge(case: _Case) -> UiVerdict:
+    rules, contents, family = case.rules, case.contents, case.base.family
+    everything = tuple(sorted(contents.shapes))
+    if family not in rules.reads:
+        return UiVerdict(rules.ui, "no", everything, rules.no_family.get(family, rules.refusal))
+    kinds = {module.type for module in contents.modules.values()}
+    if kinds - rules.types and (rules.refuses_types or not kinds & rules.types):
+        return UiVerdict(rules.ui, "no", everything, f"it does not read {' and '.join(sorted(kinds - rules.types))}")
+    if case.base.own_size and not rules.any_size:
         return UiVerdict(rules.ui, "no", (), "its base has a size of its own, which this UI is not known to open")
-    names = _names(rules, shapes)
-    good = {n for n, layer in layers.items() if n in names and (not checked or _fits(rules, layer, shapes[names[n]]))}
-    good |= {n for n, types in others.items() if n in names and types != {"DoRA"}}  # their shapes are not looked at
-    unmatched = tuple(key for key in sorted(tensors) if not any(key.startswith(f"{n}.") for n in _heads(key, good)))
-    if len(unmatched) == len(tensors):
-        return UiVerdict(rules.ui, "no", unmatched, _cause(rules, layers, names))
-    if len(unmatched) > rules.tolerates:
-        amount = f"more than {rules.tolerates:.0f} keys" if rules.tolerates else "any key"
-        return UiVerdict(rules.ui, "no", unmatched, f"it refuses a file with {amount} that it does not know")
-    if not any(names[name][0] == DENOISER for name in good) and any(_is_unet(name) for name in layers):
+    if strange := _strange(case):
+        *first, last = rules.only[family]
+        begin = f"{', '.join(first)} or {last}"
+        why = f"it stops at a key that does not begin with {begin} ({len(strange):,} here)"
+        return UiVerdict(rules.ui, "no", tuple(strange), why)
+    if family in rules.only and _mixed(case):
+        why = "it stops at a file that names some blocks as the original code does, and some as diffusers does"
+        return UiVerdict(rules.ui, "no", everything, why)
+    read = {name: keys for name, module in contents.modules.items() if (keys := _read(case, module))}
+    return _of_read(case, read)
+
+
+def _of_read(case: _Case, read: Mapping[str, set[str]]) -> UiVerdict:
+    rules, contents = case.rules, case.contents
+    used = set().union(*read.values())
+    used |= {key for key in contents.stray if rules.embeddings and key.startswith(BUNDLE)}
+    unmatched = tuple(sorted(contents.shapes.keys() - used))
+    refused = [key for key in unmatched if not _dropped(case, key)]
+    if not read:
+        return UiVerdict(rules.ui, "no", unmatched, _cause(case, unmatched))
+    if len(refused) > rules.tolerates:
+        return UiVerdict(rules.ui, "no", unmatched, f"it refuses a file with {_cause_of_refusal(case, refused)}")
+    places = [layer for name in read if (layer := case.known.get(name))]
+    if all(layer.text for layer in places) and any(not is_text(name) for name in contents.modules):
         return UiVerdict(rules.ui, "partly", unmatched, "it uses the text encoder's part only")
-    why = _remark(rules, metadata, layers, checked)
-    return UiVerdict(rules.ui, "partly" if unmatched else "whole", unmatched, why)
+    parts = [_cause(case, unmatched)] if unmatched else []
+    parts += remarks.remarks(rules, contents, case.base, list(read), case.checked)
+    return UiVerdict(rules.ui, "partly" if unmatched else "whole", unmatched, "; ".join(part for part in parts if part))
 
 
-def _other_layers(tensors: Mapping[str, Tensor]) -> dict[str, set[str]]:
-    """Modules that are more than two matrices -> their types."""
-    found: dict[str, set[str]] = {}
-    for key, tensor in tensors.items():
-        for end, kind in OTHER_TYPES.items():
-            if key.endswith(end):
-                butterfly = kind == "OFT" and tensor.ndim == 4  # LyCORIS names the two alike
-                found.setdefault(key.removesuffix(end), set()).add("BOFT" if butterfly else kind)
-    return found
+def _strange(case: _Case) -> list[str]:
+    only = case.rules.only.get(case.base.family)
+    return sorted(key for key in case.contents.shapes if not key.startswith(only)) if only else []
 
 
-def _names(rules: UiRules, shapes: Shapes) -> dict[str, Place]:
-    names = {}
-    for place in shapes:
-        for name, layout in spellings(place).items():
-            text = name.startswith("lora_te")
-            if layout in rules.layouts and (not text or name.startswith(rules.text_prefixes)):
-                if layout != "diffusers" or name.endswith(exported_path(place)):
-                    names[name] = place
-    return names
+def _read(case: _Case, module: Module) -> set[str]:
+    """The module's keys that the UI uses."""
+    rules, layer = case.rules, case.known_as(module)
+    if layer is None or module.type not in rules.types or (module.way and module.way not in rules.ways):
+        return set()
+    if case.checked and not module.fits(layer.shape, rules.exact_shapes):
+        return set()
+    if layer.style == SGM and rules.exact_shapes and _mixed(case):
+        return set()
+    return {key for part, key in module.keys.items() if _part_is_read(rules, layer, part)}
 
 
-def _heads(key: str, good: set[str]) -> list[str]:
-    """Module names in `good` that `key` may belong to: its beginnings up to a dot."""
-    pieces = key.split(".")
-    return [head for i in range(1, len(pieces)) if (head := ".".join(pieces[:i])) in good]
+def _part_is_read(rules: UiRules, layer: Known, part: str) -> bool:
+    if part == "magnitude":
+        return layer.style in rules.magnitude
+    if part == "dora_scale":
+        return rules.dora_scale
+    return part != "alpha" or rules.dotted_alpha or layer.style not in DOTTED
 
 
-def _fits(rules: UiRules, layer: LoraWeights, shape: tuple[int, ...]) -> bool:
-    fitted = reshaped(layer, shape)
-    return fitted is not None and (not rules.exact_shapes or fitted.down.shape == layer.down.shape)
+def _mixed(case: _Case) -> bool:
+    """Whether a file names SDXL's blocks in both ways: diffusers then drops the original ones."""
+    styles = {layer.style for name in case.contents.modules if (layer := case.known.get(name))}
+    return {SGM, KOHYA} <= styles
 
 
-def _is_unet(name: str) -> bool:
-    return name.startswith(("lora_unet_", "unet.", "base_model.model."))
+def _dropped(case: _Case, key: str) -> bool:
+    """Whether the UI passes over the key without an error, though it may refuse others."""
+    rules = case.rules
+    if key.endswith(".dora_scale") and not rules.dora_scale:
+        return True
+    layer = next((case.known[name] for name in _heads(key) if name in case.known), None)
+    dropped = rules.drops.get(case.base.family, frozenset())
+    return layer is not None and (layer.style in dropped or (layer.style == SGM and _mixed(case)))
 
 
-def _cause(rules: UiRules, layers: Mapping[str, LoraWeights], names: Mapping[str, Place]) -> str:
-    known = any(name in names for name in layers)
+def _cause_of_refusal(case: _Case, refused: list[str]) -> str:
+    """What a strict UI says of the keys that it does not know."""
+    rules, layers = case.rules, case.contents.modules
+    misfits = [
+        m for m in layers.values() if (layer := case.known_as(m)) and not m.fits(layer.shape, rules.exact_shapes)
+    ]
+    keys = {key for module in misfits for key in module.keys.values()}
+    if case.checked and set(refused) <= keys:
+        linear = any(len(case.known[module.name].shape) == 2 for module in misfits)
+        kind = "4-D matrices where the base has a linear layer" if linear else "2-D matrices where it has a convolution"
+        return f"other shapes than the base's layers: {kind} ({misfits[0].name})"
+    if not rules.dotted_alpha and any(key.endswith(".alpha") for key in refused) and _is_dotted(refused):
+        return "`.alpha` keys in this layout: each key must have `lora` in its name"
+    amount = f"more than {rules.tolerates:.0f} keys" if rules.tolerates else "any key"
+    return f"{amount} that it does not know ({_kinds(case, refused)})"
+
+
+def _cause(case: _Case, unmatched: tuple[str, ...]) -> str:
+    """Why these keys are not used, in one sentence; "" where their names say it."""
+    rules, contents = case.rules, case.contents
+    if any(_dropped(case, key) and not key.endswith(".dora_scale") for key in unmatched):
+        if case.base.family == "sd3":
+            return "it drops these names of Stable Diffusion 3's layers without an error"
+        return "it drops the original block names beside diffusers' ones without an error"
+    if unmatched and all(key.endswith(".dora_scale") for key in unmatched):
+        return "it drops dora_scale, so that the adapter acts as a plain LoRA"
+    if unmatched and all(key.endswith(MAGNITUDES) for key in unmatched):
+        return "it looks for DoRA's magnitudes under dora_scale, and applies the adapter without them"
+    if len(unmatched) < len(contents.shapes):
+        return ""
+    known = any(case.known_as(module) for module in contents.modules.values())
     return "the matrices have other shapes than the base's layers" if known else rules.refusal
 
 
-def _remark(rules: UiRules, metadata: Mapping[str, str], layers: Mapping[str, LoraWeights], checked: bool) -> str:
-    if rules.ui == "A1111" and (
-        metadata.get("ss_v2") == "True" or metadata.get("ss_base_model_version", "").startswith("sdxl_")
-    ):
-        return "its metadata names another family, so the list of adapters may hide it"
-    if rules.ui == "InvokeAI" and text_width(layers) is None:
-        return "older versions cannot tell its base, since it has no cross-attention"
-    return "" if checked else "with the base it was trained on, whose layers were not looked at"
+def _kinds(case: _Case, keys: list[str]) -> str:
+    """What sort of keys these are, and how many."""
+    counts = Counter(_kind(case, key) for key in keys)
+    return ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+
+
+def _kind(case: _Case, key: str) -> str:
+    if key.startswith(BUNDLE):
+        return "of a textual inversion"
+    if key.endswith(MAGNITUDES):
+        return "lora_magnitude_vector"
+    head = next((name for name in _heads(key) if name in case.known), "")
+    return f"in the style of {case.known[head].style.rstrip('_')}" if head else "unknown"
+
+
+def _heads(key: str) -> list[str]:
+    """Module names that `key` may belong to: its beginnings up to a dot."""
+    pieces = key.split(".")
+    return [".".join(pieces[:i]) for i in range(len(pieces) - 1, 0, -1)]
+
+
+def _is_dotted(keys: list[str]) -> bool:
+    return any(key.startswith(("unet.", "transformer.", "text_encoder")) for key in keys)
+
+
+def is_text(name: str) -> bool:
+    path = clean(name).removeprefix("base_model.model.")  # peft names the model by its folder: CLIP's paths tell it
+    return path.startswith(("lora_te", "text_encoder", "text_model.", "encoder."))
