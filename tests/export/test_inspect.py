@@ -11,9 +11,9 @@ from app import cli_inspect
 from tests.commands import here
 from tests.export import files
 from tests.export.runs import CONFIG, FACTS
-from trainers.adapters.adapter import LoraWeights
 from trainers.adapters.adapter_file import read_adapter
 from trainers.adapters.lora import attach
+from trainers.adapters.weights import LoraWeights
 from trainers.config import AdapterConfig, ModelConfig
 from trainers.export import weigh, writer
 from trainers.export.embedded import fits_embedded

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, safe_open, save_file
 from tests.adapters.bases import predict, tiny_components, trained
 from tests.export.runs import CONFIG, FACTS, run_config
 from tests.tiny import tiny_pipeline_folder
-from trainers.adapters.adapter import LoraWeights
 from trainers.adapters.adapter_file import apply_file, read_adapter
 from trainers.adapters.lora import attach
+from trainers.adapters.weights import LoraWeights
 from trainers.config import AdapterConfig, ModelConfig
 from trainers.errors import UserError
 from trainers.export import check_file, kohya, writer

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from trainers.adapters.adapter_file import HEADER_CONFIG, PEFT, PEFT_CONFIG, read_layers
+from trainers.adapters.reading import HEADER_CONFIG, PEFT, PEFT_CONFIG, read_layers
 from trainers.errors import UserError
 from trainers.export.modules import BUNDLE, Module, read_modules
 from trainers.families.detect import identify

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
-from trainers.adapters.adapter import DENOISER, LoraWeights, Place
+from trainers.adapters.adapter import DENOISER, Place
 from trainers.adapters.adapter_file import reshaped
 from trainers.adapters.names import lookup
+from trainers.adapters.weights import LoraWeights
 from trainers.errors import UserError
 from trainers.families.headers import read_shapes
 from trainers.families.locate import embedded_base

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from trainers.adapters.adapter_file import HEADER_CONFIG
+from trainers.adapters.reading import HEADER_CONFIG
 from trainers.export import told
 from trainers.export.contents import Contents
 from trainers.export.known_names import DIFFUSERS, KOHYA, PEFT, SGM, TE, TE1, Known

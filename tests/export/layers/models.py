@@ -5,7 +5,7 @@ from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
-from trainers.adapters.lora import adaptable
+from trainers.adapters.targets import adaptable
 
 XL_BLOCKS = {
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
