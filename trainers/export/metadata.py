@@ -58,7 +58,7 @@ def public_config(config: TrainConfig, facts: RunFacts) -> TrainConfig:
     """The settings without paths: names of base and VAE, no folders."""
     model = {"base": facts.base_name, "vae": Path(config.model.vae).name}
     changed = {
-        "data": config.data.model_copy(update={"folders": ()}),
+        "data": config.data.model_copy(update={"folders": (), "folder_names": ()}),
         "model": config.model.model_copy(update=model),
     }
     return config.model_copy(update=changed)
