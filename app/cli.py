@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from app import cli_output as output
 from app import cli_import, cli_runs, engine, hardware, jobs, presets, projects, runs
+from app import cli_output as output
 from app import demo as demonstration
 from app.paths import absolute, find_home
 from app.settings import load_settings

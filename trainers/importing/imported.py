@@ -1,7 +1,7 @@
 """Files of other trainers in, our settings and a report out: `import_files` does it all."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from trainers.importing import kohya, kohya_dataset, kohya_folders, onetrainer, 
 from trainers.importing.read import TAKES, kind_of, read_structure
 from trainers.importing.rows import DEFAULTS, Line, nested
 from trainers.importing.theirs import resolve
-from trainers.importing.values import is_empty, text
+from trainers.importing.values import is_empty, plain, text
 
 LABELS = {"data set": "an sd-scripts data set", "prompts": "kohya sample prompts", "concepts": "OneTrainer concepts"}
 KOHYA = ("kohya_ss", "sd-scripts")
@@ -57,9 +57,8 @@ class Imported:
 
     def with_base(self, base: str) -> "Imported":
         """The same with another base model; what the files say of theirs is no longer needed."""
-        chosen = {"model.base": base}
-        lines = _overruled(self.lines, [Line("", "", "renamed", chosen)], "Another base model was named.")
-        return replace(self, lines=lines, chosen=self.chosen | chosen)
+        lines = _replaced(self.lines, {"model.base"}, "Another base model was named.")
+        return replace(self, lines=lines, chosen=self.chosen | {"model.base": base})
 
     @property
     def missing(self) -> dict[str, list[str]]:
@@ -86,24 +85,19 @@ def import_files(paths: Sequence[Path], pictures: Path | None = None) -> Importe
     kinds = [file.kind for file in files]
     if len(set(kinds)) < len(kinds) or len(set(RUNS) & set(kinds)) > 1:
         raise UserError("These files belong to different runs.", "Import one run at a time.")
-    if pictures is not None:
-        chosen = kohya_folders.in_parent(str(pictures), pictures.absolute())
-        chosen = {name: getattr(value, "value", value) for name, value in chosen.items()}
-    else:
-        chosen = {}
+    chosen = kohya_folders.in_parent(str(pictures), Path.cwd()) if pictures else {}
     files = sorted([*files, *_companions(files)], key=lambda file: ORDER.index(file.kind))
     where = chosen or _folders(files)
     lines: list[Line] = []
     assumed: dict[str, Any] = {}
     for file in files:
         found, silent = _convert(file, files, where)
-        if len(files) > 1:
-            found = [replace(line, key=f"{file.path.name}: {line.key}") for line in found]
         lines = [*_overruled(lines, found, f"{file.path.name} says otherwise."), *found]
         assumed = silent | assumed
-    lines = _overruled(lines, [Line("", "", "renamed", chosen)], "--pictures names the folder.")
+    if chosen:
+        lines = _replaced(lines, {"data.folders", "data.folder_names"}, "--pictures names the folder.")
     sources = [f"{file.path.name} ({LABELS.get(file.kind, file.kind)})" for file in files]
-    return Imported(sources, lines, assumed, chosen)
+    return Imported(sources, lines, assumed, {name: plain(value) for name, value in chosen.items()})
 
 
 @dataclass(frozen=True)
@@ -179,11 +173,18 @@ def _overruled(lines: list[Line], later: list[Line], reason: str) -> list[Line]:
     last = {name: value for line in later for name, value in line.settings.items()}
 
     def changed(line: Line) -> bool:
-        return bool(line.settings) and all(
-            name in last and last[name] != value for name, value in line.settings.items()
-        )
+        return all(name in last and last[name] != value for name, value in line.settings.items())
 
-    return [replace(line, status="not needed", settings={}, note=reason) if changed(line) else line for line in lines]
+    return [_unneeded(line, reason) if line.settings and changed(line) else line for line in lines]
+
+
+def _replaced(lines: list[Line], names: set[str], reason: str) -> list[Line]:
+    """Lines that set nothing but these settings, which were named on the command line."""
+    return [_unneeded(line, reason) if line.settings and line.settings.keys() <= names else line for line in lines]
+
+
+def _unneeded(line: Line, reason: str) -> Line:
+    return replace(line, status="not needed", settings={}, note=reason)
 
 
 def _is_here(name: str, path: str) -> bool:

@@ -23,6 +23,7 @@ MACHINE = Unneeded("How the machine is used is decided by itself.")
 RESUMING = Unneeded("Every run resumes from its own checkpoints.")
 TEXT_CACHE = Unneeded("A frozen text encoder's output is always cached.")
 CAPTIONS = Lacks("Captions are used as they are written.")
+AS_IN_PAPERS = "Optimizers have this setting at the value of their papers."
 METADATA = Lacks("This is not written into the adapter file yet.")
 
 MODEL: Table = {
@@ -113,7 +114,11 @@ OPTIMISATION: Table = {
     "optimizer_args.scale_parameter": Lacks("Adafactor works with the rate as given."),
     "optimizer_args.relative_step": Lacks("Adafactor works with the rate as given."),
     "optimizer_args.warmup_init": Lacks("Adafactor works with the rate as given."),
-    "optimizer_args.*": Lacks("Optimizers have this setting at the value of their papers."),
+    "optimizer_args.betas": Lacks(AS_IN_PAPERS, ("0.9,0.999",)),
+    "optimizer_args.eps": Lacks(AS_IN_PAPERS, (1e-8,)),
+    "optimizer_args.d0": Lacks(AS_IN_PAPERS, (1e-6,)),
+    "optimizer_args.d_coef": Lacks(AS_IN_PAPERS, (1,)),
+    "optimizer_args.*": Lacks(AS_IN_PAPERS),
     "lr_scheduler": Rule(rules.schedule),
     "lr_scheduler_type": Lacks("Schedules of other libraries are not loaded."),
     "lr_scheduler_args.*": Lacks("Schedules have no more settings than cycles and power."),

@@ -8,7 +8,7 @@ from trainers.config_problems import FOLDER_NAME
 from trainers.data.folders import list_pictures
 from trainers.errors import UserError
 from trainers.importing.theirs import resolve
-from trainers.importing.values import Noted
+from trainers.importing.values import Noted, plain
 
 
 def in_parent(text: str, place: Path) -> dict[str, Any]:
@@ -30,8 +30,7 @@ def in_parent(text: str, place: Path) -> dict[str, Any]:
 
 def views_per_epoch(settings: Mapping[str, Any]) -> int | None:
     """Repeats x pictures of the folders; None where one of them is not on this machine."""
-    folders = settings.get("data.folders", [])
-    folders = folders.value if isinstance(folders, Noted) else folders
+    folders = plain(settings.get("data.folders", []))
     try:
         found, _ = list_pictures(tuple(folders), tuple(settings.get("data.folder_names", ())))
     except UserError:

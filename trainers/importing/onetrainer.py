@@ -15,6 +15,7 @@ from trainers.importing.rows import Lacks, Line, Row, Rule, Table, Unneeded, lin
 from trainers.importing.theirs import Length, Theirs, resolve
 from trainers.importing.values import number, side, switch, text, whole
 
+AS_IN_PAPERS = "Optimizers have this setting at the value of their papers."
 NOT_TRAINED = Unneeded("This model has no such part.")
 MACHINE = Unneeded("How the machine is used is decided by itself.")
 PROGRAM = Unneeded("It belongs to OneTrainer, not to the run.")
@@ -90,7 +91,12 @@ ONETRAINER: Table = {
         "optimizer.type", rules.OPTIMIZERS, "There is no such optimizer here: AdamW is used."
     ),
     "optimizer.weight_decay": Row("optimizer.weight_decay", number),
-    "optimizer.*": Unneeded("Optimizers have this setting at the value of their papers."),
+    "optimizer.beta1": Lacks(AS_IN_PAPERS, (0.9,)),
+    "optimizer.beta2": Lacks(AS_IN_PAPERS, (0.999,)),
+    "optimizer.eps": Lacks(AS_IN_PAPERS, (1e-8,)),
+    "optimizer.d0": Lacks(AS_IN_PAPERS, (1e-6,)),
+    "optimizer.d_coef": Lacks(AS_IN_PAPERS, (1,)),
+    "optimizer.*": Unneeded(AS_IN_PAPERS),
     "optimizer_defaults.*": Unneeded("These are the settings of optimizers that are not in use."),
     "clip_grad_norm": Row("optimizer.clip_norm", number),
     "ema": Rule(lambda value, theirs: {"optimizer.ema": text(value) != "OFF"}),

@@ -12,7 +12,7 @@ from typing import Any
 from trainers.errors import UserError
 from trainers.importing.read import read_structure, read_text
 from trainers.importing.rows import Line, refusal
-from trainers.importing.values import Noted, NotSupported, number, text, whole
+from trainers.importing.values import Noted, NotSupported, number, plain, text, whole
 
 ENDINGS = (".txt", ".toml", ".json")
 FLAG = re.compile(r"([a-z]+)\s+(.*)", re.IGNORECASE | re.DOTALL)
@@ -100,11 +100,11 @@ def lines(found: list[Prompt]) -> list[Line]:
     """What becomes of each prompt of a file of its own."""
     taken = settings(found)
     note = next((value.note for value in taken.values() if isinstance(value, Noted)), "")
-    plain = {name: value.value if isinstance(value, Noted) else value for name, value in taken.items()}
-    if why := refusal(plain):
+    ours = {name: plain(value) for name, value in taken.items()}
+    if why := refusal(ours):
         return [Line(f"prompt {i}", one.text, "not supported", {}, why) for i, one in enumerate(found, 1)]
     return [
-        Line(f"prompt {i}", one.text, "taken over", plain if i == 1 else {}, note if i == 1 else "")
+        Line(f"prompt {i}", one.text, "taken over", ours if i == 1 else {}, note if i == 1 else "")
         for i, one in enumerate(found, 1)
     ]
 

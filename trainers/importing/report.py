@@ -59,9 +59,11 @@ def _pairs(lines: list[Line]) -> list[str]:
     """`network_dim = 32        adapter.rank = 32` in two columns; a note stands below its line."""
     left = [f"{line.key} = {_value(line.value)}" for line in lines]
     width = max((len(text) for text in left if len(text) <= LEFT), default=LEFT)
-    result = []
+    result, seen = [], []  # what several lines set together, such as a list of folders, is written once
     for text, line in zip(left, lines, strict=True):
-        first, *more = [f"{name} = {_value(value)}" for name, value in line.settings.items()] or ["(above)"]
+        new = [item for item in line.settings.items() if item not in seen]
+        seen += new
+        first, *more = [f"{name} = {_value(value)}" for name, value in new] or ["(as above)"]
         result.append(f"{text:<{width}}  {first}")
         result += [f"{'':<{width}}  {setting}" for setting in more]
         result += textwrap.wrap(line.note, WIDTH, initial_indent="    ", subsequent_indent="    ")
@@ -83,7 +85,10 @@ def _reasons(lines: list[Line]) -> list[str]:
 
 
 def _wrapped(words: Iterable[str]) -> list[str]:
-    return textwrap.wrap(", ".join(words), WIDTH, break_long_words=False, break_on_hyphens=False)
+    """Words with commas, as many on a line as fit; `a = 1` counts as one word."""
+    spaced = ", ".join(words).replace(" = ", "\0=\0")
+    rows = textwrap.wrap(spaced, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return [row.replace("\0", " ") for row in rows]
 
 
 def _value(value: Any) -> str:

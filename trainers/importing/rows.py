@@ -14,7 +14,7 @@ from trainers.config import TrainConfig
 from trainers.config_problems import SETTINGS, wanted
 from trainers.errors import UserError
 from trainers.importing.theirs import Theirs
-from trainers.importing.values import Noted, NotNeeded, NotSupported, is_empty, is_off
+from trainers.importing.values import Noted, NotNeeded, NotSupported, is_empty, is_off, plain
 
 # "not needed": another setting of the file decides; "of their program": it says nothing about a training
 Status = Literal[
@@ -133,7 +133,7 @@ def line_of(key: str, value: Any, table: Table, theirs: Theirs) -> Line:
     except NotNeeded as reason:
         return Line(key, value, "not needed", {}, str(reason))
     notes = [inner.note for inner in found.values() if isinstance(inner, Noted)]
-    settings = {name: inner.value if isinstance(inner, Noted) else inner for name, inner in found.items()}
+    settings = {name: plain(inner) for name, inner in found.items()}
     if why := refusal(settings):
         return Line(key, value, "not supported", {}, why)
     return Line(key, value, _status(key, settings), settings, " ".join(dict.fromkeys(notes)))

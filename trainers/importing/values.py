@@ -24,6 +24,11 @@ class Noted:
         self.value, self.note = value, note
 
 
+def plain(value: Any) -> Any:
+    """The value without its note."""
+    return value.value if isinstance(value, Noted) else value
+
+
 def is_empty(value: Any) -> bool:
     """Whether nothing is set: None, "", "None", an empty list."""
     return value is None or value in ([], {}) or (isinstance(value, str) and value.strip() in ("", "None"))
@@ -90,10 +95,10 @@ def is_off(value: Any, neutral: tuple = ()) -> bool:
     if is_empty(value) or value is False or (isinstance(value, str) and value.strip().lower() == "false"):
         return True
     try:
-        plain: Any = number(value)
+        found: Any = number(value)
     except NotSupported:
-        plain = value.strip().lower() if isinstance(value, str) else value
-    return plain == 0 or plain in neutral or value in neutral
+        found = value.strip().lower() if isinstance(value, str) else value
+    return found == 0 or found in neutral or value in neutral
 
 
 def pairs(value: Any) -> dict[str, str]:
