@@ -113,7 +113,10 @@ class _File:
 
 def _open(path: Path) -> _File:
     if path.suffix.lower() == ".txt":
-        return _File(path, "prompts", prompts.from_file(path))
+        found = prompts.from_file(path)
+        if not found:
+            raise UserError(f"{path} holds no prompts.", TAKES)
+        return _File(path, "prompts", found)
     content = read_structure(path)
     kind = kind_of(content, lambda name: name in kohya.KOHYA)
     if kind.endswith("."):

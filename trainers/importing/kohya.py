@@ -207,7 +207,7 @@ MEMORY: Table = {
     "torch_compile": Lacks("The model is not compiled."),
     "dynamo_*": Unneeded("The model is not compiled."),
     "fused_backward_pass": Lacks("Gradients are applied after the whole backward pass."),
-    "additional_parameters": Lacks("These command-line arguments are not read: put them in a file of their own."),
+    "additional_parameters": Lacks("These command-line arguments are not read."),
 }
 PROGRAM: Table = {
     "dataset_config": Rule(rules.data_set),
@@ -321,6 +321,7 @@ def defaults(theirs: Theirs) -> dict[str, Any]:
     found: dict[str, Any] = {
         "adapter.rank": 4,
         "adapter.alpha": 1.0,
+        "adapter.text_alpha": 1.0,
         "adapter.text_encoder": not theirs.on("network_train_unet_only"),
         "data.keep_tokens": 0,
         "data.validation_share": 0.0,

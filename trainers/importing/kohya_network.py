@@ -51,6 +51,12 @@ def dora(value: Any, theirs: Theirs) -> dict[str, Any]:
     return adapter("dora")
 
 
+def alpha(value: Any, theirs: Theirs) -> dict[str, Any]:
+    """One alpha for all parts; 0 means that of the rank."""
+    found = number(value) or None
+    return {"adapter.alpha": found, "adapter.text_alpha": found}
+
+
 def adapter(kind: str) -> dict[str, Any]:
     """Our adapter type, or the reason why plain LoRA is trained instead."""
     if kind not in choices.ADAPTERS:
@@ -150,7 +156,7 @@ CHOICE: Table = {
     "LoRA_type": Rule(lora_type),
     "network_module": Rule(network_module),
     "network_dim": Row("adapter.rank", whole),
-    "network_alpha": Row("adapter.alpha", number),
+    "network_alpha": Rule(alpha),
     "network_dropout": Row("adapter.dropout", number),
     "v2": Rule(sd2),
     "sdxl": Rule(sdxl),

@@ -11,6 +11,7 @@ from typing import Any
 
 from trainers.importing import onetrainer_lists as lists
 from trainers.importing import onetrainer_rules as rules
+from trainers.importing.kohya_network import alpha
 from trainers.importing.rows import Lacks, Line, Row, Rule, Table, Unneeded, line_of
 from trainers.importing.theirs import Length, Theirs, resolve
 from trainers.importing.values import number, side, switch, text, whole
@@ -38,7 +39,7 @@ ONETRAINER: Table = {
     "text_encoder_sequence_length": Lacks("Captions are cut after 75 tokens.", (77, 512)),
     "peft_type": Rule(rules.peft),
     "lora_rank": Row("adapter.rank", whole),
-    "lora_alpha": Row("adapter.alpha", number),
+    "lora_alpha": Rule(alpha),
     "lora_decompose": Rule(rules.dora),
     "lora_decompose_norm_epsilon": Unneeded("It belongs to DoRA."),
     "lora_decompose_output_axis": Unneeded("It belongs to DoRA."),
@@ -187,6 +188,7 @@ def _defaults(theirs: Theirs) -> dict[str, Any]:
     found: dict[str, Any] = {
         "adapter.rank": 16,
         "adapter.alpha": 1.0,
+        "adapter.text_alpha": 1.0,
         "adapter.text_encoder": True,
         "adapter.targets": "full",
         "data.validation_share": 0.0,

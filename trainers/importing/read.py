@@ -54,6 +54,8 @@ def kind_of(content: Any, known: Callable[[str], bool]) -> str:
             isinstance(entry, str) or (isinstance(entry, dict) and "prompt" in entry) for entry in content
         )
         return "prompts" if prompted else "is a list, but neither of prompts nor of concepts."
+    if not isinstance(content, dict):
+        return "holds no settings that are known here."
     for is_it, kind in KINDS:
         if is_it(content):
             return kind

@@ -27,6 +27,7 @@ Status = Literal[
     "of their program",
 ]
 SECRET = re.compile(r"(token|api_?key|password|secret)$|^secrets\.|key_file$", re.IGNORECASE)
+SECRET_WITHIN = re.compile(r"(token|key|password|secret)[\"']?[ =:]", re.IGNORECASE)  # in command-line arguments
 DEFAULTS = TrainConfig()
 
 
@@ -98,9 +99,8 @@ def refusal(settings: Mapping[str, Any]) -> str:
     try:
         config_io.parse(nested(settings))
     except UserError as error:
-        if len(settings) == 1 and SETTINGS[name].metadata:
-            return f"{name} takes {wanted(name)}."
-        return error.message
+        bounds = len(settings) == 1 and "must be" in error.message
+        return f"{name} takes {wanted(name)}." if bounds else error.message
     return ""
 
 
@@ -117,6 +117,8 @@ def line_of(key: str, value: Any, table: Table, theirs: Theirs) -> Line:
     if SECRET.search(key):
         return Line(key, "", "of their program", {}, "Tokens and keys are not read.")
     row = row_of(key, table)
+    if isinstance(row, Lacks | Unneeded) and isinstance(value, str) and SECRET_WITHIN.search(value):
+        value = "(with a token or key)"
     if row is None:
         return Line(key, value, "no counterpart", {})
     if isinstance(row, Unneeded):
