@@ -9,7 +9,8 @@ from tests.importing.conftest import line, values
 from trainers import choices
 from trainers.config_problems import SETTINGS
 from trainers.importing.imported import import_files
-from trainers.importing.kohya import KOHYA, flatten
+from trainers.importing.kohya import KOHYA
+from trainers.importing.kohya_run import flatten
 from trainers.importing.onetrainer import ONETRAINER
 from trainers.importing.rows import Row
 

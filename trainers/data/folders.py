@@ -42,9 +42,9 @@ def list_pictures(folders: tuple[str, ...], called: tuple[str, ...] = ()) -> tup
     pictures: list[Found] = []
     problems: list[Problem] = []
     seen: set[str] = set()  # real paths of folders, so that links and nested folders add nothing twice
-    for root, name in zip(_roots(folders), called or ("",) * len(folders), strict=True):
+    for root, own in zip(_roots(folders), called or ("",) * len(folders), strict=True):
         for folder, names in _walk(root, seen, problems):
-            kohya = _kohya(folder, root, name)
+            kohya = _kohya(folder, root, own)
             found = []
             for name in names:
                 path = folder / name
@@ -56,7 +56,7 @@ def list_pictures(folders: tuple[str, ...], called: tuple[str, ...] = ()) -> tup
                     found.append(path)
             pictures += [Found(path, *kohya) for path in found]
             problems += _name_problems(folder, names)
-            if kohya and kohya[0] > 1 and found and not name:
+            if kohya and kohya[0] > 1 and found and not own:
                 message = f"named as in kohya's layout, so each of its pictures counts {kohya[0]} times"
                 words = f' and "{printable(kohya[1])}" is the caption of those without one.' if kohya[1] else "."
                 problems.append(

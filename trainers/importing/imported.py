@@ -9,7 +9,7 @@ from trainers import config_io
 from trainers.config import TrainConfig
 from trainers.errors import UserError
 from trainers.families.locate import find_here
-from trainers.importing import kohya, kohya_dataset, kohya_folders, onetrainer, onetrainer_lists, prompts
+from trainers.importing import kohya, kohya_dataset, kohya_folders, kohya_run, onetrainer, onetrainer_lists, prompts
 from trainers.importing.read import TAKES, kind_of, read_structure
 from trainers.importing.rows import DEFAULTS, Line, nested
 from trainers.importing.theirs import resolve
@@ -130,7 +130,7 @@ def _companions(files: list[_File]) -> list[_File]:
     kind, key = (
         ("concepts", "concept_file_name") if run and run.kind == "OneTrainer" else ("data set", "dataset_config")
     )
-    name = run and (run.content if run.kind == "OneTrainer" else kohya.flatten(run.content)).get(key)
+    name = run and (run.content if run.kind == "OneTrainer" else kohya_run.flatten(run.content)).get(key)
     if run is None or is_empty(name) or (key == "concept_file_name" and run.content.get("concepts")):
         return []
     if any(file.kind == kind for file in files):
@@ -149,7 +149,7 @@ def _folders(files: list[_File]) -> dict[str, Any]:
             case "OneTrainer" | "concepts":
                 return onetrainer_lists.folders(file.content, file.place)
             case "kohya_ss" | "sd-scripts":
-                value = kohya.flatten(file.content).get("train_data_dir")
+                value = kohya_run.flatten(file.content).get("train_data_dir")
                 return {} if is_empty(value) else kohya_folders.in_parent(text(value), file.place)
     return {}
 
@@ -168,7 +168,7 @@ def _convert(file: _File, files: list[_File], where: dict[str, Any]) -> tuple[li
             return onetrainer.convert_file(file.content, file.place, where, views)
     data = next((other for other in files if other.kind == "data set"), None)
     batch = kohya_dataset.batch_size(data.content) if data else None
-    return kohya.convert_file(file.content, file.place, file.kind == "kohya_ss", where, views, bool(data), batch)
+    return kohya_run.convert_file(file.content, file.place, file.kind == "kohya_ss", where, views, bool(data), batch)
 
 
 def _overruled(lines: list[Line], later: list[Line], reason: str) -> list[Line]:

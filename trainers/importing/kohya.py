@@ -4,16 +4,11 @@ Names and defaults from kohya_ss (kohya_gui/lora_gui.py) and sd-scripts (library
 in 2026.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
+from trainers.importing import kohya_length as length
 from trainers.importing import kohya_rules as rules
 from trainers.importing.kohya_network import ARGUMENTS, CHOICE, NETWORK
-from trainers.importing.rows import Lacks, Line, Row, Rule, Table, Unneeded, convert
-from trainers.importing.theirs import Length, Theirs
-from trainers.importing.values import is_empty, number, pairs, switch, text, whole
+from trainers.importing.rows import Lacks, Row, Rule, Table, Unneeded
+from trainers.importing.values import number, switch, text, whole
 
 OTHER_FAMILIES = Unneeded("Only for Flux, Lumina, HunyuanImage, Anima or Chroma.")
 SD3 = Lacks("Settings of SD3 are not supported yet.")
@@ -127,13 +122,13 @@ OPTIMISATION: Table = {
     "lr_scheduler_timescale": Lacks("There is no inverse square root schedule."),
     "lr_scheduler_min_lr_ratio": Lacks("Schedules end at zero."),
     "lr_decay_steps": Lacks("There is no warm-up, stable, decay schedule."),
-    "lr_warmup": Rule(rules.warmup_percent),
-    "lr_warmup_steps": Rule(rules.warmup_steps),
+    "lr_warmup": Rule(length.warmup_percent),
+    "lr_warmup_steps": Rule(length.warmup_steps),
     "gradient_accumulation_steps": Row("optimizer.accumulation", whole),
     "max_grad_norm": Row("optimizer.clip_norm", number),
-    "epoch": Rule(rules.epoch),
-    "max_train_epochs": Rule(rules.max_train_epochs),
-    "max_train_steps": Rule(rules.max_train_steps),
+    "epoch": Rule(length.epoch),
+    "max_train_epochs": Rule(length.max_train_epochs),
+    "max_train_steps": Rule(length.max_train_steps),
     "seed": Rule(rules.seed),
 }
 LOSS_AND_NOISE: Table = {
@@ -163,8 +158,8 @@ SAVING: Table = {
         "saving.dtype", lambda value: {"float": "fp32", "float32": "fp32"}.get(text(value).lower(), text(value))
     ),
     "save_model_as": Lacks("Adapters are saved as .safetensors.", ("safetensors",)),
-    "save_every_n_steps": Rule(rules.every_steps("saving.every")),
-    "save_every_n_epochs": Rule(rules.every_epochs("saving.every", "save_every_n_steps")),
+    "save_every_n_steps": Rule(length.every_steps("saving.every")),
+    "save_every_n_epochs": Rule(length.every_epochs("saving.every", "save_every_n_steps")),
     "save_n_epoch_ratio": Lacks("Set saving.every."),
     **dict.fromkeys(("save_last_n_steps", "save_last_n_epochs"), Lacks("Set saving.keep, a number of checkpoints.")),
     **dict.fromkeys(("save_last_n_steps_state", "save_last_n_epochs_state"), RESUMING),
@@ -180,8 +175,8 @@ SAVING: Table = {
 }
 PREVIEWS: Table = {
     "sample_prompts": Rule(rules.sample_prompts),
-    "sample_every_n_steps": Rule(rules.every_steps("preview.every")),
-    "sample_every_n_epochs": Rule(rules.every_epochs("preview.every", "sample_every_n_steps")),
+    "sample_every_n_steps": Rule(length.every_steps("preview.every")),
+    "sample_every_n_epochs": Rule(length.every_epochs("preview.every", "sample_every_n_steps")),
     "sample_sampler": Lacks("Previews are drawn with DDIM.", ("ddim",)),
     "sample_at_first": Unneeded("A run shows what the base draws when it is sampled with strength 0."),
 }
@@ -268,74 +263,3 @@ KOHYA: Table = {
     **FOR_SD3,
     **FOR_OTHERS,
 }
-TAKEN_APART = ("network_args", "optimizer_args", "lr_scheduler_args")  # lists of name=value
-
-
-def flatten(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by name. sd-scripts ignores the names of sections; lists of name=value become settings of their own."""
-    flat: dict[str, Any] = {}
-    for name, value in content.items():
-        flat |= value if isinstance(value, Mapping) else {name: value}
-    found: dict[str, Any] = {}
-    for name, value in flat.items():
-        if name in TAKEN_APART and not is_empty(value):
-            found |= {f"{name}.{inner}": own for inner, own in pairs(value).items()}
-        else:
-            found[name] = value
-    return found
-
-
-def convert_file(
-    content: Mapping[str, Any],
-    place: Path,
-    gui: bool,
-    folders: dict[str, Any],
-    views_per_epoch: int | None,
-    has_data_set: bool,
-    batch_size: int | None,
-) -> tuple[list[Line], dict[str, Any]]:
-    """The lines of a run's file, and what kohya does where it is silent. `batch_size` is the data set's."""
-    values = flatten(content)
-    has_data_set = has_data_set or not is_empty(values.get("dataset_config"))
-    theirs = Theirs(values, place, folders=folders, has_data_set=has_data_set, gui=gui)
-    theirs = replace(theirs, length=_length(theirs, views_per_epoch, batch_size))
-    return convert(KOHYA, theirs), defaults(theirs)
-
-
-def _length(theirs: Theirs, views_per_epoch: int | None, batch_size: int | None) -> Length:
-    batch = max(int(batch_size or theirs.count("train_batch_size")), 1)
-    length = Length(views_per_epoch, batch * max(int(theirs.count("gradient_accumulation_steps")), 1))
-    steps, epochs = int(theirs.count("max_train_steps")), int(theirs.count("max_train_epochs"))
-    if not steps and not epochs and theirs.gui and not theirs.has_data_set:
-        epochs = int(theirs.count("epoch"))
-    if epochs:
-        steps = epochs * (length.steps_per_epoch or 0)
-    return replace(length, steps=steps or (None if epochs else 1600))
-
-
-def defaults(theirs: Theirs) -> dict[str, Any]:
-    """What kohya does where the file says nothing, and we would do otherwise.
-
-    Left out: its largest bucket side of 1024, which would cut every SDXL bucket that is not square.
-    """
-    found: dict[str, Any] = {
-        "adapter.rank": 4,
-        "adapter.alpha": 1.0,
-        "adapter.text_alpha": 1.0,
-        "adapter.text_encoder": not theirs.on("network_train_unet_only"),
-        "data.keep_tokens": 0,
-        "data.validation_share": 0.0,
-        "data.bucketing": False,
-        "loss.weighting": "none",
-        "optimizer.rate": 2e-6,
-        "optimizer.weight_decay": rules.decay(theirs),
-        "schedule.type": "constant",
-        "schedule.warmup": 0.0,
-        "preview.every": 0,
-        "saving.every": 0,
-        "saving.dtype": "fp32",
-    }
-    if not any(theirs.count(name) > 0 for name in ("max_train_steps", "max_train_epochs")):
-        if not theirs.gui or theirs.has_data_set:
-            found["schedule.steps"] = 1600
-    return found

@@ -1,9 +1,8 @@
-"""How kohya's settings hang on one another: length, rates, schedule, noise, loss, previews.
+"""How kohya's settings hang on one another: base, pictures, rates, schedule, noise, loss, previews.
 
 Facts from kohya_ss (kohya_gui/lora_gui.py) and sd-scripts (train_network.py, library/train_util.py), read in 2026.
 """
 
-import math
 from typing import Any
 
 from trainers.importing import prompts
@@ -21,7 +20,6 @@ from trainers.importing.values import (
     whole,
 )
 
-NOT_COUNTED = "The pictures are not here to be counted: name their folder with --pictures."
 OPTIMIZERS = {
     "adamw": "adamw",
     "adamw8bit": "adamw8bit",
@@ -108,99 +106,6 @@ def seed(value: Any, theirs: Theirs) -> dict[str, Any]:
     return {"seed": whole(value)}
 
 
-# Length
-
-
-def max_train_epochs(value: Any, theirs: Theirs) -> dict[str, Any]:
-    """sd-scripts: epochs, where they are given, beat steps."""
-    return _epochs(whole(value), theirs) if whole(value) > 0 else {}
-
-
-def max_train_steps(value: Any, theirs: Theirs) -> dict[str, Any]:
-    if whole(value) <= 0:
-        return {}
-    if theirs.count("max_train_epochs") > 0:
-        raise NotNeeded("max_train_epochs decides.")
-    return {"schedule.steps": whole(value)}
-
-
-def epoch(value: Any, theirs: Theirs) -> dict[str, Any]:
-    """kohya_ss's own: it counts only where neither steps nor epochs are given, and not with a data set file."""
-    for name in ("max_train_epochs", "max_train_steps"):
-        if theirs.count(name) > 0:
-            raise NotNeeded(f"{name} decides.")
-    if theirs.has_data_set:
-        raise NotNeeded("With a data set file, kohya_ss trains 1600 steps.")
-    return _epochs(whole(value), theirs)
-
-
-def _epochs(epochs: int, theirs: Theirs) -> dict[str, Any]:
-    views = theirs.length.views_per_epoch
-    if views is None:
-        raise NotSupported(NOT_COUNTED)
-    return {"schedule.views": Noted(epochs * views, f"{views:,} views (repeats x pictures) in each epoch.")}
-
-
-def every_steps(ours: str) -> Any:
-    def decide(value: Any, theirs: Theirs) -> dict[str, Any]:
-        return _interval(ours, whole(value), theirs) if whole(value) > 0 else {}
-
-    return decide
-
-
-def every_epochs(ours: str, other: str) -> Any:
-    """An interval in epochs; `other` is the same in steps, which goes first."""
-
-    def decide(value: Any, theirs: Theirs) -> dict[str, Any]:
-        if whole(value) <= 0:
-            return {}
-        if theirs.count(other) > 0:
-            raise NotNeeded(f"{other} decides.")
-        if theirs.length.steps_per_epoch is None:
-            raise NotSupported(NOT_COUNTED)
-        return _interval(ours, whole(value) * theirs.length.steps_per_epoch, theirs)
-
-    return decide
-
-
-def _interval(ours: str, steps: int, theirs: Theirs) -> dict[str, Any]:
-    found = {ours: steps}
-    if ours == "saving.every" and theirs.length.steps:  # kohya keeps every file: people choose among them
-        found["saving.keep"] = min(max(math.ceil(theirs.length.steps / steps), 1), 1000)
-    return found
-
-
-def warmup_percent(value: Any, theirs: Theirs) -> dict[str, Any]:
-    if theirs.count("lr_warmup_steps") > 0:
-        raise NotNeeded("lr_warmup_steps decides.")
-    return _warmup(percent(value), theirs)
-
-
-def warmup_steps(value: Any, theirs: Theirs) -> dict[str, Any]:
-    """Below 1 it is a share of the run."""
-    found = number(value)
-    if found == 0 and "lr_warmup" in theirs.values:
-        return {}
-    if found >= 1:
-        if not theirs.length.steps:
-            raise NotSupported("The number of steps is not known, so this cannot be turned into a share of the run.")
-        found = round(min(found / theirs.length.steps, 1), 6)
-    return _warmup(found, theirs)
-
-
-def _warmup(share: float, theirs: Theirs) -> dict[str, Any]:
-    if share and str(theirs.get("lr_scheduler")) == "constant":
-        raise NotNeeded("kohya's constant schedule has no warm-up.")
-    return {"schedule.warmup": share}
-
-
-def text_stop(value: Any, theirs: Theirs) -> dict[str, Any]:
-    share = percent(value)
-    if share <= 0:
-        return {"adapter.text_stop": 1.0}
-    return {"adapter.text_stop": Noted(share, "kohya_ss shows this and ignores it; here it works.")}
-
-
 # Rates
 
 
@@ -250,6 +155,13 @@ def _text_rate(theirs: Theirs) -> float | None:
 
 def unet_only(value: Any, theirs: Theirs) -> dict[str, Any]:
     return {"adapter.text_encoder": False} if switch(value) else {}
+
+
+def text_stop(value: Any, theirs: Theirs) -> dict[str, Any]:
+    share = percent(value)
+    if share <= 0:
+        return {"adapter.text_stop": 1.0}
+    return {"adapter.text_stop": Noted(share, "kohya_ss shows this and ignores it; here it works.")}
 
 
 # Optimizer and schedule

@@ -64,7 +64,7 @@ def _pairs(lines: list[Line]) -> list[str]:
         new = [item for item in line.settings.items() if item not in seen]
         seen += new
         first, *more = [f"{name} = {_value(value)}" for name, value in new] or ["(as above)"]
-        result.append(f"{text:<{width}}  {first}")
+        result += [f"{text:<{width}}  {first}"] if len(text) <= width else [text, f"{'':<{width}}  {first}"]
         result += [f"{'':<{width}}  {setting}" for setting in more]
         result += textwrap.wrap(line.note, WIDTH, initial_indent="    ", subsequent_indent="    ")
     return result
