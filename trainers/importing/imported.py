@@ -167,7 +167,7 @@ def _convert(file: _File, files: list[_File], where: dict[str, Any]) -> tuple[li
         case "OneTrainer":
             return onetrainer.convert_file(file.content, file.place, where, views)
     data = next((other for other in files if other.kind == "data set"), None)
-    batch = kohya_dataset.batch_size(data.content) if data else None
+    batch = kohya_dataset.batch_size(data.content) if data else 0
     return kohya_run.convert_file(file.content, file.place, file.kind == "kohya_ss", where, views, bool(data), batch)
 
 

@@ -29,7 +29,7 @@ MODEL: Table = {
     "zero_terminal_snr": Lacks("Zero terminal SNR is used where the base model says so."),
     "max_token_length": Lacks("Captions are cut after 75 tokens.", (75,)),
     "model_list": Unneeded("pretrained_model_name_or_path names the base model."),
-    "tokenizer_cache_dir": Unneeded("Tokenizers are part of the base model."),
+    "tokenizer_cache_dir": Unneeded("Tokenizers come with the base model, or with this program."),
     "no_half_vae": Unneeded("The VAE always computes in fp32."),
     "sdxl_no_half_vae": Unneeded("The VAE always computes in fp32."),
     "network_weights": Lacks("A run begins with a fresh adapter."),
@@ -86,7 +86,7 @@ DATA: Table = {
     "validation_seed": Unneeded("The run's seed chooses the held-out pictures."),
     **dict.fromkeys(
         ("validate_every_n_steps", "validate_every_n_epochs", "max_validation_steps"),
-        Unneeded("Held-out pictures are measured at each checkpoint."),
+        Unneeded("Held-out pictures are measured at each preview."),
     ),
     "debug_dataset": Unneeded("`darkroom check` shows what was read."),
 }
@@ -178,7 +178,7 @@ PREVIEWS: Table = {
     "sample_every_n_steps": Rule(length.every_steps("preview.every")),
     "sample_every_n_epochs": Rule(length.every_epochs("preview.every", "sample_every_n_steps")),
     "sample_sampler": Lacks("Previews are drawn with DDIM.", ("ddim",)),
-    "sample_at_first": Unneeded("A run shows what the base draws when it is sampled with strength 0."),
+    "sample_at_first": Lacks("Previews begin after the first interval."),
 }
 MEMORY: Table = {
     "mixed_precision": Rule(rules.precision),

@@ -12,7 +12,7 @@ from typing import Any
 from trainers.importing.kohya import DATA
 from trainers.importing.rows import Lacks, Line, Row, Rule, Table, Unneeded, convert
 from trainers.importing.theirs import Theirs, resolve
-from trainers.importing.values import NotSupported, is_off, switch, text, whole
+from trainers.importing.values import NotSupported, is_off, switch, text, whole, whole_or
 
 ONE_FOR_ALL = "One value serves all folders: that of the first."
 REGULARISATION = Lacks("Regularisation pictures are not read; data.class_words and data.class_pictures serve that end.")
@@ -106,10 +106,9 @@ def lines(content: Mapping[str, Any], place: Path) -> list[Line]:
     return result
 
 
-def batch_size(content: Mapping[str, Any]) -> int | None:
-    """Of the first subset; None where the run's own counts."""
-    found = next((subset.values.get("batch_size") for subset in subsets(content) if subset.is_trained), None)
-    return None if found is None else whole(found)
+def batch_size(content: Mapping[str, Any]) -> int:
+    """Of the first subset; 0 where the run's own counts."""
+    return whole_or(0, next((s.values.get("batch_size") for s in subsets(content) if s.is_trained), None))
 
 
 def _in_place(key: str, row: Any, trained: list[Subset], first: Mapping[str, Any]) -> Any:
@@ -136,8 +135,8 @@ def _per_folder(ours: str, level: str, where: Mapping[str, Any]) -> Any:
 
 
 def _folder_name(subset: Subset) -> str:
-    repeats = whole(subset.values.get("num_repeats", 1))
-    return f"{max(repeats, 1)}_{text(subset.values.get('class_tokens', ''))}"
+    repeats = min(whole_or(1, subset.values.get("num_repeats")), 9999)
+    return f"{repeats}_{text(subset.values.get('class_tokens') or '')}"
 
 
 def _level(name: str, table: Any) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def text_rate(value: Any, theirs: Theirs) -> dict[str, Any]:
     if theirs.on("network_train_unet_only"):
         raise NotNeeded("Only the denoiser is trained.")
     if found > 0:
-        many = isinstance(value, (list, tuple)) and len(set(value)) > 1
+        many = isinstance(value, (list, tuple)) and any(own != value[0] for own in value)
         rate = Noted(found, "One rate for all text encoders: the first.") if many else found
         return {"optimizer.text_rate": rate, "adapter.text_encoder": True}
     if _text_rate(theirs) is None:

@@ -35,7 +35,7 @@ def convert_file(
     folders: dict[str, Any],
     views_per_epoch: int | None,
     has_data_set: bool,
-    batch_size: int | None,
+    batch_size: int,
 ) -> tuple[list[Line], dict[str, Any]]:
     """The lines of a run's file, and what kohya does where it is silent. `batch_size` is the data set's."""
     values = flatten(content)
@@ -45,7 +45,7 @@ def convert_file(
     return convert(kohya.KOHYA, theirs), defaults(theirs)
 
 
-def _length(theirs: Theirs, views_per_epoch: int | None, batch_size: int | None) -> Length:
+def _length(theirs: Theirs, views_per_epoch: int | None, batch_size: int) -> Length:
     batch = max(int(batch_size or theirs.count("train_batch_size")), 1)
     length = Length(views_per_epoch, batch * max(int(theirs.count("gradient_accumulation_steps")), 1))
     steps, epochs = int(theirs.count("max_train_steps")), int(theirs.count("max_train_epochs"))

@@ -40,10 +40,10 @@ def flatten(content: Any, name: str = "") -> dict[str, Any]:
 
 def folders(content: Any, place: Path) -> dict[str, Any]:
     """data.folders and data.folder_names of the concepts that are trained."""
-    concepts = content if isinstance(content, list) else content.get("concepts") or []
+    concepts = content if isinstance(content, list) else content.get("concepts")
     named = {
         resolve(text(concept["path"]), place): f"{_repeats(concept)}_"
-        for concept in concepts
+        for concept in (concepts if isinstance(concepts, list) else ())
         if isinstance(concept, dict) and not is_empty(concept.get("path")) and not _why_not(concept)
     }
     return {"data.folders": list(named), "data.folder_names": list(named.values())} if named else {}
@@ -100,7 +100,7 @@ def _entries(values: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
 def _repeats(concept: Mapping[str, Any]) -> int:
     value = concept.get("balancing", concept.get("repeats", 1))
     try:
-        return max(round(number(value)), 1)
+        return min(max(round(number(value)), 1), 9999)
     except NotSupported:
         return 1
 

@@ -53,6 +53,15 @@ def whole(value: Any) -> int:
     return int(found)
 
 
+def whole_or(default: int, value: Any) -> int:
+    """A positive whole number; the default where it is none."""
+    try:
+        found = whole(value)
+    except NotSupported:
+        return default
+    return found if found > 0 else default
+
+
 def switch(value: Any) -> bool:
     """true, "True", 1, "on" -> True."""
     text = str(value).strip().lower()
