@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
+from app import cli_import, cli_runs, engine, hardware, jobs, presets, projects, runs
 from app import cli_output as output
-from app import cli_runs, engine, hardware, jobs, presets, projects, runs
 from app import demo as demonstration
 from app.cli_inspect import adapter_facts
 from app.paths import absolute, find_home
@@ -105,6 +105,33 @@ def new(
     require_base(config.model)
     project = projects.create(home, name, pictures, kind, trigger)
     output.say(str(runs.create(project, config).folder))
+
+
+@app.command("import")
+def import_settings(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="A run's settings; a data set's or prompts.")],
+    name: Annotated[str | None, typer.Option(help="Name of the project; the adapter's by default.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Folder with the pictures, in place of the file's.")] = None,
+    base: Annotated[str | None, typer.Option(help="Base model, in place of the file's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write only a settings file, and make no run.")] = None,
+    changes: Set = [],  # noqa: B006 - typer reads the default, nothing changes it
+    as_json: Json = False,
+) -> None:
+    """Take over settings of kohya_ss, sd-scripts or OneTrainer, and say what becomes of each."""
+    home = find_home(context.obj)
+    found = cli_import.read(home, files, pictures, base)
+    config = config_io.override(found.config, changes)
+    if out:
+        cli_import.show(found, {"settings file": str(cli_import.write(config, out))}, as_json)
+        return
+    name = name or (config.saving.name if "saving.name" in found.settings else files[0].stem)
+    try:
+        run = cli_import.make_run(home, found, config, name)
+    except UserError:
+        cli_import.show(found, {}, as_json)
+        raise
+    cli_import.show(found, {"run folder": str(run.folder)}, as_json)
 
 
 @app.command()

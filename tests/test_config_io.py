@@ -113,6 +113,13 @@ def test_values_that_contradict_each_other_are_refused():
     assert "data.bucket_min = 512" in problems_of({"data": {"bucket_min": 512, "bucket_max": 64}})
 
 
+def test_folder_names_fit_the_folders():
+    data = {"folders": ["a", "b"], "folder_names": ["10_sks dog", ""]}
+    assert config_io.parse({"data": data}).data.folder_names == ("10_sks dog", "")
+    assert "names 1 folders, but data.folders holds 2" in problems_of({"data": data | {"folder_names": ["10_sks dog"]}})
+    assert 'folder_names holds "dogs"' in problems_of({"data": data | {"folder_names": ["dogs", "0_x"]}})
+
+
 def test_overrides_read_numbers_texts_lists_and_emptiness():
     config = config_io.parse({"adapter": {"alpha": 4}})
     changes = [

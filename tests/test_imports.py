@@ -20,6 +20,8 @@ TORCH_FREE = [
     "trainers.errors",
     "trainers.events",
     "trainers.families.detect",
+    "trainers.importing.imported",
+    "trainers.importing.report",
 ]
 
 

@@ -139,6 +139,12 @@ class AdapterConfig(Section):
 
 class DataConfig(Section):
     folders: Lines = setting((), "Picture folders", "Read, never written; subfolders included.")
+    folder_names: Lines = setting(
+        (),
+        "Folder names",
+        "What each picture folder is called in kohya's layout, in their order: `10_sks dog` shows its pictures 10 "
+        "times per epoch, and captions those without caption `sks dog`. Empty texts leave the folder its own name.",
+    )
     trigger: str = setting("", "Trigger word", "Stands for the concept; used alone where a picture has no caption.")
     kind: Literal["person", "style", "object", "character"] = setting(
         "object", "Kind", "What the pictures teach; completes the caption of uncaptioned pictures."

@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from trainers.choices import CHOICES
-from trainers.config import TrainConfig
+from trainers.config import DataConfig, TrainConfig
 from trainers.errors import UserError
 
+FOLDER_NAME = re.compile(r"([1-9]\d{0,3})_(.*)", re.DOTALL)  # repeats (1 to 9999), caption
 FORBIDDEN_IN_NAMES = '<>:"/\\|?*'  # Windows refuses all of them in a file name, other systems some
 
 
@@ -159,6 +160,7 @@ def contradictions(config: TrainConfig) -> list[Problem]:
         problems.append(Problem(f"noise.timestep_min = {values}."))
     if data.bucket_min and data.bucket_max and data.bucket_min > data.bucket_max:
         problems.append(Problem(f"data.bucket_min = {data.bucket_min} is above data.bucket_max = {data.bucket_max}."))
+    problems += _folder_names(data)
     if data.class_pictures and not (data.class_words and config.loss.preservation):
         missing = "data.class_words" if config.loss.preservation else "loss.preservation"
         what = "what the base should draw" if config.loss.preservation else "how much they count"
@@ -187,6 +189,20 @@ def _adapter_contradictions(config: TrainConfig) -> list[Problem]:
             re.compile(pattern)
         except re.error as error:
             problems.append(Problem(f"{name} has {shown(pattern)}, which is no regular expression: {error}."))
+    return problems
+
+
+def _folder_names(data: DataConfig) -> list[Problem]:
+    names, count = data.folder_names, len(data.folders)
+    problems = [
+        Problem(
+            f"data.folder_names holds {shown(name)}.", "Write repeats and caption as `10_sks dog`, or leave it empty."
+        )
+        for name in names
+        if name and not FOLDER_NAME.fullmatch(name)
+    ]
+    if names and len(names) != count:
+        problems.append(Problem(f"data.folder_names names {len(names)} folders, but data.folders holds {count}."))
     return problems
 
 

@@ -34,7 +34,7 @@ def test_without_a_command_it_speaks_of_the_window_and_helps(darkroom):
     said = darkroom()
     assert said.code == 0
     assert "window comes with a later version" in said.out
-    for command in "demo new check train resume stop status sample export inspect doctor bench".split():
+    for command in "demo new import check train resume stop status sample export inspect doctor bench".split():
         assert command in said.out
 
 

@@ -185,3 +185,16 @@ def test_progress_counts_to_the_number_of_pictures(tmp_path):
     seen = []
     scan(DataConfig(folders=(str(tmp_path),)), lambda done, total: seen.append((done, total)))
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_settings_may_call_a_folder_by_a_name_of_kohyas(tmp_path):
+    for name in ("cats", "5_dogs", "5_dogs/2_puppies"):
+        (tmp_path / name).mkdir()
+        picture(32, 32, len(name)).save(tmp_path / name / "a.png")
+    folders = tuple(str(tmp_path / name) for name in ("cats", "5_dogs"))
+    found = scan(DataConfig(folders=folders, folder_names=("1500_zorb cat", "")))
+    read = {e.path.parent.name: (e.repeats, e.caption) for e in found.examples}
+    assert read == {"cats": (1500, "zorb cat"), "5_dogs": (5, "dogs"), "2_puppies": (2, "puppies")}
+    assert not problem(found, tmp_path / "cats", "named as in kohya's layout")  # nothing to rename
+    only = scan(DataConfig(folders=folders, folder_names=("7_", "3_dog")))
+    assert {e.path.parent.name: e.caption for e in only.examples}["cats"] == "object"

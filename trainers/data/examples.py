@@ -30,7 +30,7 @@ def scan(config: DataConfig, progress: Callable[[int, int], None] | None = None)
     Raises:
         UserError: for missing folders, or when no picture is usable; it names them all.
     """
-    pictures, problems = list_pictures(config.folders)
+    pictures, problems = list_pictures(config.folders, config.folder_names)
     examples: list[Example] = []
     first: dict[str, Path] = {}  # content hash -> the first picture with it
     lacking: list[Path] = []  # captions without the trigger word

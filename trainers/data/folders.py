@@ -1,7 +1,7 @@
 """Which files of the user's folders are pictures, and what their folder's name says about them.
 
 A folder named `10_sks dog`, as in kohya's layout, means: each picture 10 times per epoch, and "sks dog" as the caption
-of those that have none.
+of those that have none. Settings may call a folder so without renaming it.
 """
 
 import os
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainers.config_problems import FOLDER_NAME
 from trainers.data import captions
 from trainers.data.decoding import ENDINGS, OTHER_PICTURES
 from trainers.data.types import Problem, printable
@@ -32,14 +33,18 @@ class Found:
     words: str = ""
 
 
-def list_pictures(folders: tuple[str, ...]) -> tuple[list[Found], list[Problem]]:
-    """Every picture file in the folders and below, sorted, each once. UserError naming all missing folders."""
+def list_pictures(folders: tuple[str, ...], called: tuple[str, ...] = ()) -> tuple[list[Found], list[Problem]]:
+    """Every picture file in the folders and below, sorted, each once. UserError naming all missing folders.
+
+    Args:
+        called: what each folder is called in kohya's layout, in their order; empty texts keep the folder's own name.
+    """
     pictures: list[Found] = []
     problems: list[Problem] = []
     seen: set[str] = set()  # real paths of folders, so that links and nested folders add nothing twice
-    for root in _roots(folders):
+    for root, own in zip(_roots(folders), called or ("",) * len(folders), strict=True):
         for folder, names in _walk(root, seen, problems):
-            kohya = _kohya(folder, root)
+            kohya = _kohya(folder, root, own)
             found = []
             for name in names:
                 path = folder / name
@@ -51,7 +56,7 @@ def list_pictures(folders: tuple[str, ...]) -> tuple[list[Found], list[Problem]]
                     found.append(path)
             pictures += [Found(path, *kohya) for path in found]
             problems += _name_problems(folder, names)
-            if kohya and kohya[0] > 1 and found:
+            if kohya and kohya[0] > 1 and found and not own:
                 message = f"named as in kohya's layout, so each of its pictures counts {kohya[0]} times"
                 words = f' and "{printable(kohya[1])}" is the caption of those without one.' if kohya[1] else "."
                 problems.append(
@@ -106,10 +111,13 @@ def _usable(path: Path, problems: list[Problem]) -> bool:
     return False
 
 
-def _kohya(folder: Path, root: Path) -> tuple[int, str] | tuple[()]:
-    """(repeats, words) from the name of `folder` or the nearest folder above it, up to and including `root`."""
+def _kohya(folder: Path, root: Path, called: str) -> tuple[int, str] | tuple[()]:
+    """(repeats, words) from the name of `folder` or the nearest folder above it, up to and including `root`.
+
+    `called` stands for the name of `root`, unless it is empty.
+    """
     for place in (folder, *folder.parents):
-        match = KOHYA.fullmatch(place.name)
+        match = FOLDER_NAME.fullmatch(called) if called and place == root else KOHYA.fullmatch(place.name)
         if match and int(match[1]) > 0:
             return int(match[1]), " ".join(match[2].split())
         if place == root:

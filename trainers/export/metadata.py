@@ -60,7 +60,7 @@ def public_config(config: TrainConfig, facts: RunFacts) -> TrainConfig:
     model = {"base": facts.base_name, "vae": Path(config.model.vae).name}
     changed = {
         "adapter": config.adapter.model_copy(update={"init_from": Path(config.adapter.init_from).name}),
-        "data": config.data.model_copy(update={"folders": ()}),
+        "data": config.data.model_copy(update={"folders": (), "folder_names": ()}),
         "model": config.model.model_copy(update=model),
     }
     return config.model_copy(update=changed)

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.export.layers.models import denoiser, layers, text_encoders
-from trainers.adapters.lora import TEXT, targets
 from trainers.adapters.names_sd3 import grouped
+from trainers.adapters.targets import TEXT, targets
 from trainers.export.layers.families import TEXTS, UNETS, family_shapes
 
 BASES = list(TEXTS)

@@ -1,0 +1,228 @@
+"""kohya_ss and sd-scripts: what becomes of their settings."""
+
+import json
+import tomllib
+
+import pytest
+
+from tests.importing.conftest import line, values
+from trainers import choices
+from trainers.config_problems import SETTINGS
+from trainers.importing.imported import import_files
+from trainers.importing.kohya import KOHYA
+from trainers.importing.kohya_run import flatten
+from trainers.importing.onetrainer import ONETRAINER
+from trainers.importing.rows import Row
+
+
+@pytest.fixture
+def gui(config):
+    """Import the file of kohya_ss with changes; None takes a setting away."""
+
+    def change(**changes):
+        path = config("kohya_ss.json")
+        content = {key: value for key, value in {**json.loads(path.read_text("utf-8")), **changes}.items()}
+        path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}), "utf-8")
+        return import_files([path])
+
+    return change
+
+
+def run(tmp_path, text: str):
+    (tmp_path / "run.toml").write_text(f'network_module = "networks.lora"\nnetwork_dim = 8\n{text}', "utf-8")
+    return import_files([tmp_path / "run.toml"])
+
+
+def test_numbers_as_texts_and_truth_values_as_texts_are_read(imported):
+    found = imported("kohya_ss.json")
+    config = found.config
+    assert (config.adapter.rank, config.model.clip_skip, config.data.flip) == (8, 2, False)
+    assert (config.optimizer.accumulation, config.optimizer.rate, config.seed) == (1, 2e-4, 1234)
+
+
+def test_an_alpha_that_is_not_given_is_kohyas_1(tmp_path):
+    found = run(tmp_path, "")
+    assert found.config.adapter.alpha == 1 and "adapter.alpha" in found.assumed_settings
+    assert run(tmp_path, "network_alpha = 4").config.adapter.alpha == 4
+
+
+def test_where_the_file_is_silent_kohyas_defaults_hold(tmp_path):
+    config = run(tmp_path, "learning_rate = 1e-4").config
+    assert (config.loss.weighting, config.schedule.type, config.schedule.warmup) == ("none", "constant", 0)
+    assert (config.data.bucketing, config.data.keep_tokens, config.data.validation_share) == (False, 0, 0)
+    assert (config.schedule.steps, config.saving.dtype, config.adapter.text_encoder) == (1600, "fp32", True)
+
+
+def test_kohya_folders_give_repeats_and_captions_and_the_others_stay_out(imported, parent):
+    found = imported("kohya_ss.json")
+    assert found.config.data.folders == (str(parent / "10_sks cat"), str(parent / "2_"))
+    assert found.config.data.folder_names == ("10_sks cat", "2_")
+    assert line(found, "train_data_dir").note == "Without plain, reg: no number in the name."
+
+
+def test_epochs_become_picture_views(gui):
+    assert gui().config.schedule.views == 2 * (10 * 3 + 2 * 2)  # epochs x (repeats x pictures)
+    found = gui(train_batch_size=4)
+    assert found.config.saving.every == 9  # ceil(34 / 4) steps in an epoch
+    assert found.config.saving.keep == 2  # kohya keeps every file
+
+
+def test_steps_beat_kohya_ss_epochs_and_max_train_epochs_beat_steps(gui):
+    found = gui(max_train_steps="300")
+    assert found.config.schedule.steps == 300
+    assert line(found, "epoch").note == "max_train_steps decides."
+    found = gui(max_train_steps="300", max_train_epochs=3)
+    assert (found.config.schedule.steps, found.config.schedule.views) == (0, 3 * 34)
+
+
+def test_pictures_that_are_not_here_leave_epochs_open_and_are_reported(gui):
+    found = gui(train_data_dir="D:\\pictures\\cats")
+    assert found.missing["data.folders"] == ["D:\\pictures\\cats"]
+    assert line(found, "epoch").status == "not supported" and "--pictures" in line(found, "epoch").note
+
+
+def test_warmup_in_percent_and_in_steps(gui, tmp_path):
+    assert gui(lr_warmup="10").config.schedule.warmup == 0.1
+    assert gui(lr_warmup=10, lr_warmup_steps=17).config.schedule.warmup == 0.5  # of 34 steps
+    assert gui(lr_scheduler="constant").config.schedule.warmup == 0
+    text = 'lr_scheduler = "cosine"\nlr_warmup_steps = %s\nmax_train_steps = 200'
+    assert run(tmp_path, text % 20).config.schedule.warmup == 0.1
+    assert run(tmp_path, text % 0.25).config.schedule.warmup == 0.25
+
+
+@pytest.mark.parametrize(
+    ("rates", "denoiser", "text", "trained"),
+    [
+        ((1e-4, 2e-4, 5e-5), 2e-4, 5e-5, True),
+        ((1e-4, 0, 0), 1e-4, 1e-4, True),  # 0 is "not given" in kohya_ss ...
+        ((1e-4, 2e-4, 0), 2e-4, None, False),  # ... but for the text encoder beside the denoiser
+        ((1e-4, "", ""), 1e-4, 1e-4, True),
+        ((0, 2e-4, "5e-5"), 2e-4, 5e-5, True),
+    ],
+)
+def test_rates_of_the_window(gui, rates, denoiser, text, trained):
+    found = gui(**dict(zip(("learning_rate", "unet_lr", "text_encoder_lr"), rates, strict=True)))
+    config = found.config
+    assert (config.optimizer.rate, config.optimizer.text_rate) == (denoiser, text)
+    assert config.adapter.text_encoder is trained
+
+
+def test_rates_of_sd_scripts(tmp_path):
+    found = run(tmp_path, "learning_rate = 1e-4\nunet_lr = 2e-4\ntext_encoder_lr = [1e-5, 5e-6]")
+    assert values(found, "optimizer.rate", "optimizer.text_rate") == [2e-4, 1e-5]
+    assert "first" in line(found, "text_encoder_lr").note
+    found = run(tmp_path, "learning_rate = 1e-4\nnetwork_train_unet_only = true")
+    assert not found.config.adapter.text_encoder and found.config.optimizer.rate == 1e-4
+
+
+def test_text_encoder_stop_is_taken_with_a_note(gui):
+    found = gui(stop_text_encoder_training=30)
+    assert found.config.adapter.text_stop == 0.3
+    assert "ignores it" in line(found, "stop_text_encoder_training").note
+    assert gui(stop_text_encoder_training=0).config.adapter.text_stop == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("Standard", "lora"), ("Kohya LoCon", "locon"), ("LyCORIS/LoHa", "loha"), ("LyCORIS/LoKr", "lokr")],
+)
+def test_adapter_types_are_mapped_as_soon_as_they_are_trained_here(gui, monkeypatch, name, kind):
+    found = gui(LoRA_type=name)
+    if kind not in choices.ADAPTERS:
+        assert line(found, "LoRA_type").status == "not supported"
+        assert "not supported yet: plain LoRA is trained." in line(found, "LoRA_type").note
+    monkeypatch.setattr(choices, "ADAPTERS", ("lora", "locon", "dora", "loha", "lokr"))
+    monkeypatch.setitem(choices.CHOICES, "adapter.type", choices.ADAPTERS)
+    assert gui(LoRA_type=name).config.adapter.type == kind
+
+
+def test_networks_of_sd_scripts_are_mapped(tmp_path, monkeypatch):
+    monkeypatch.setattr(choices, "ADAPTERS", ("lora", "locon", "dora", "loha", "lokr"))
+    monkeypatch.setitem(choices.CHOICES, "adapter.type", choices.ADAPTERS)
+
+    def kind(module, *arguments):
+        path = tmp_path / "run.toml"
+        path.write_text(f'network_module = "{module}"\nnetwork_dim = 8\nnetwork_args = {list(arguments)}', "utf-8")
+        return import_files([path]).config.adapter.type
+
+    assert kind("networks.lora") == "lora"
+    assert kind("networks.lora", "conv_dim=4") == "locon"
+    assert kind("lycoris.kohya", "algo=loha") == "loha"
+    assert kind("lycoris.kohya", "algo=lokr", "factor=8") == "lokr"
+    assert kind("lycoris.kohya", "algo=locon", "dora_wd=True") == "dora"
+
+
+def test_networks_that_exist_nowhere_here_are_named(gui):
+    found = gui(LoRA_type="LyCORIS/iA3")
+    assert line(found, "LoRA_type").note == "LyCORIS/iA3 is not supported: plain LoRA is trained."
+
+
+@pytest.mark.parametrize(("switch", "name"), [("sdxl", "sdxl"), ("v2", "sd2"), ("sd3_checkbox", "sd3")])
+def test_families_that_are_not_trained_here_are_named(gui, switch, name):
+    found = gui(**{switch: True})
+    if "model.family" in found.settings:
+        assert found.config.model.family == name
+    else:
+        assert line(found, switch).note == "Base models of this kind are not supported yet."
+
+
+def test_features_that_we_lack_are_named_only_where_they_are_used(gui):
+    assert line(gui(color_aug=True), "color_aug").status == "not supported"
+    assert line(gui(color_aug="False"), "color_aug").status == "same as our default"
+    assert line(gui(prior_loss_weight="1.0"), "prior_loss_weight").status == "same as our default"
+    assert "class_pictures" in line(gui(), "reg_data_dir").note
+
+
+def test_a_value_that_we_cannot_have_says_what_we_take(gui):
+    found = gui(network_dim=100000)
+    assert line(found, "network_dim").note == "adapter.rank takes a whole number between 1 and 1024."
+    assert line(gui(seed="often"), "seed").note == "This is not a number."
+
+
+def test_secrets_are_neither_read_nor_shown(gui):
+    found = gui(new_api_key="hush")
+    for key in ("huggingface_token", "wandb_api_key", "new_api_key"):
+        assert line(found, key).value == ""
+    assert not any("do_not_read_me" in str(one) or "hush" in str(one) for one in found.lines)
+
+
+def test_loss_noise_and_precision(imported):
+    config = imported("sd_scripts.toml").config
+    assert (config.loss.type, config.loss.huber_c, config.noise.timestep_max) == ("huber", 0.2, 899)
+    assert (config.memory.precision, config.saving.dtype, config.optimizer.clip_norm) == ("fp32", "fp32", 0)
+    assert config.optimizer.weight_decay == 0.05
+
+
+def test_weight_decay_is_that_of_the_optimizers_library(tmp_path):
+    assert run(tmp_path, 'optimizer_type = "AdamW"').config.optimizer.weight_decay == 0.01
+    assert run(tmp_path, 'optimizer_type = "Prodigy"').config.optimizer.weight_decay == 0
+
+
+def test_optimizers_that_find_their_own_rate_become_prodigy(gui):
+    found = gui(optimizer="DAdaptAdam")
+    assert found.config.optimizer.type == "prodigy" and "D-Adaptation" in line(found, "optimizer").note
+    assert line(gui(optimizer="CAME"), "optimizer").note.endswith("AdamW is used.")
+
+
+def test_sections_of_sd_scripts_are_names_only(imported):
+    found = imported("sd_scripts_sections.toml")
+    assert found.config.saving.name == "sections" and found.config.adapter.alpha == 4
+    assert line(found, "optimizer_args.d_coef").status == "not supported"
+
+
+@pytest.mark.parametrize("name", ["kohya_ss.json", "sd_scripts.toml", "sd_scripts_sections.toml"])
+def test_every_setting_of_the_file_is_reported_once(config, name):
+    path = config(name)
+    text = path.read_text("utf-8")
+    expected = flatten(json.loads(text) if name.endswith("json") else tomllib.loads(text))
+    reported = [one.key for one in import_files([path]).lines if not one.key.startswith(("general.", "datasets["))]
+    assert sorted(reported) == sorted(expected)
+
+
+def test_unknown_settings_have_no_counterpart(imported):
+    assert line(imported("kohya_ss.json"), "some_new_option").status == "no counterpart"
+
+
+def test_what_the_tables_point_to_is_ours():
+    targets = {row.ours for row in (KOHYA | ONETRAINER).values() if isinstance(row, Row)}
+    assert targets <= set(SETTINGS)

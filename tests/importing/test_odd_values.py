@@ -1,0 +1,44 @@
+"""Whatever stands in a file: a line in the report, or one sentence; never a traceback."""
+
+import json
+import tomllib
+from itertools import cycle, islice
+
+import pytest
+
+from trainers.errors import UserError
+from trainers.importing import report
+from trainers.importing.imported import import_files
+
+ODD = (None, "", "None", 0, -1, 1e30, True, "many", "a=b", [], ["x"], [[1]], {}, {"a": {"b": 1}}, [{"path": 3}], "\0")
+EACH = 3  # odd values at each place, in turn: all of them would take minutes
+
+
+def variants(content, odd, at=()):
+    """The content with one value after the other replaced by odd ones."""
+    inner = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in list(inner):
+        for content[key] in islice(odd, EACH):
+            yield (*at, key), content[key]
+        content[key] = value
+        yield from variants(value, odd, (*at, key))
+
+
+@pytest.mark.parametrize(
+    "name", ["kohya_ss.json", "sd_scripts.toml", "sd_scripts_sections.toml", "dataset.toml", "onetrainer.json"]
+)
+def test_no_value_is_too_odd(config, name, monkeypatch):
+    path = config(name)
+    text = path.read_text("utf-8")
+    content = json.loads(text) if name.endswith("json") else tomllib.loads(text)
+    monkeypatch.setattr("trainers.importing.imported.read_structure", lambda file: content)
+    monkeypatch.setattr("trainers.importing.imported._companions", lambda files: [])
+    for place, odd in variants(content, cycle(ODD)):
+        try:
+            found = import_files([path])
+            assert report.as_text(found) and json.dumps(report.as_values(found))
+            assert found.config
+        except UserError as error:
+            assert error.message
+        except Exception as error:
+            raise AssertionError(f"{place} = {odd!r}") from error

@@ -1,0 +1,1 @@
+"""Settings of other trainers, turned into ours: kohya_ss, sd-scripts, OneTrainer. Imports no torch."""

@@ -1,0 +1,38 @@
+"""Picture folders in kohya's layout: `parent/10_sks dog/`, repeats and caption in the name."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trainers.config_problems import FOLDER_NAME
+from trainers.data.folders import list_pictures
+from trainers.errors import UserError
+from trainers.importing.theirs import resolve
+from trainers.importing.values import Noted, plain
+
+
+def in_parent(text: str, place: Path) -> dict[str, Any]:
+    """data.folders and data.folder_names for a folder of `N_name` folders; a plain folder is taken as it is.
+
+    kohya looks into nothing but `N_name` folders, so the others are left out, and named.
+    """
+    folder = Path(resolve(text, place))
+    inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    named = [path for path in inside if FOLDER_NAME.fullmatch(path.name)]
+    if not named:
+        return {"data.folders": [str(folder) if folder.exists() else text]}
+    others = [path.name for path in inside if path not in named and not path.name.startswith(".")]
+    folders: Any = [str(path) for path in named]
+    if others:
+        folders = Noted(folders, f"Without {', '.join(others)}: no number in the name.")
+    return {"data.folders": folders, "data.folder_names": [path.name for path in named]}
+
+
+def views_per_epoch(settings: Mapping[str, Any]) -> int | None:
+    """Repeats x pictures of the folders; None where one of them is not on this machine."""
+    folders = plain(settings.get("data.folders", []))
+    try:
+        found, _ = list_pictures(tuple(folders), tuple(settings.get("data.folder_names", ())))
+    except UserError:
+        return None
+    return sum(picture.repeats or 1 for picture in found) or None

@@ -1,0 +1,168 @@
+"""kohya's kinds of networks -> our adapter types, and the settings that only networks have."""
+
+from typing import Any
+
+from trainers import choices
+from trainers.importing.rows import Lacks, Row, Rule, Table, Unneeded, family
+from trainers.importing.theirs import Theirs
+from trainers.importing.values import NotNeeded, NotSupported, is_off, number, switch, text, whole
+
+LABELS = {"lora": "LoRA", "locon": "LoCon", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr"}
+LORA_TYPES = {  # kohya_ss
+    "Standard": "lora",
+    "LoCon": "locon",
+    "Kohya LoCon": "locon",
+    "LyCORIS/LoCon": "locon",
+    "Kohya LoHa": "loha",
+    "LyCORIS/LoHa": "loha",
+    "Kohya LoKr": "lokr",
+    "LyCORIS/LoKr": "lokr",
+}
+MODULES = {  # sd-scripts
+    "networks.lora": "lora",
+    "networks.lora_sd3": "lora",
+    "networks.loha": "loha",
+    "networks.lokr": "lokr",
+    "lycoris.kohya": "lycoris",
+}
+ALGORITHMS = {"lora": "locon", "locon": "locon", "loha": "loha", "lokr": "lokr"}  # LyCORIS
+RANKED_CONVOLUTIONS = ("locon", "dora", "loha", "lokr")
+
+
+def lora_type(value: Any, theirs: Theirs) -> dict[str, Any]:
+    return adapter(_with_dora(LORA_TYPES.get(text(value), text(value)), theirs))
+
+
+def network_module(value: Any, theirs: Theirs) -> dict[str, Any]:
+    if theirs.get("LoRA_type"):
+        raise NotNeeded("LoRA_type decides.")
+    return adapter(kind_of(theirs))
+
+
+def algorithm(value: Any, theirs: Theirs) -> dict[str, Any]:
+    raise NotNeeded("Read together with network_module.")
+
+
+def dora(value: Any, theirs: Theirs) -> dict[str, Any]:
+    if not switch(value):
+        return {}
+    if kind_of(theirs) != "dora":
+        raise NotSupported("Only LoRA and LoCon can be decomposed into magnitude and direction.")
+    return adapter("dora")
+
+
+def alpha(value: Any, theirs: Theirs) -> dict[str, Any]:
+    """One alpha for all parts; 0 means that of the rank."""
+    found = number(value) or None
+    return {"adapter.alpha": found, "adapter.text_alpha": found}
+
+
+def adapter(kind: str) -> dict[str, Any]:
+    """Our adapter type, or the reason why plain LoRA is trained instead."""
+    if kind not in choices.ADAPTERS:
+        yet = " yet" if kind in LABELS else ""
+        raise NotSupported(f"{LABELS.get(kind, kind)} is not supported{yet}: plain LoRA is trained.")
+    return {"adapter.type": kind}
+
+
+def kind_of(theirs: Theirs) -> str:
+    """lora, locon, dora, loha or lokr; the name itself for other networks."""
+    if theirs.get("LoRA_type"):
+        return _with_dora(LORA_TYPES.get(text(theirs.get("LoRA_type")), text(theirs.get("LoRA_type"))), theirs)
+    module = text(theirs.get("network_module") or "networks.lora")
+    kind = MODULES.get(module, module)
+    if kind == "lycoris":
+        algo = text(theirs.argument("algo") or "lora").lower()
+        kind = ALGORITHMS.get(algo, f"LyCORIS {algo}")
+    if kind == "lora" and theirs.count("network_args.conv_dim") > 0:
+        kind = "locon"
+    return _with_dora(kind, theirs)
+
+
+def only_convolutions(ours: str, read: Any) -> Rule:
+    """A setting of convolutions: kohya passes it over where the network has none."""
+
+    def decide(value: Any, theirs: Theirs) -> dict[str, Any]:
+        if kind_of(theirs) not in RANKED_CONVOLUTIONS:
+            raise NotNeeded("This network has no convolutions.")
+        if kind_of(theirs) not in choices.ADAPTERS:
+            raise NotSupported("Plain LoRA is trained, which leaves convolutions alone.")
+        return {ours: read(value)}
+
+    return Rule(decide)
+
+
+def only_lokr(ours: str, read: Any) -> Rule:
+    def decide(value: Any, theirs: Theirs) -> dict[str, Any]:
+        if kind_of(theirs) != "lokr":
+            raise NotNeeded("Only LoKr has it.")
+        return {} if is_off(value, (-1,)) else {ours: read(value)}
+
+    return Rule(decide)
+
+
+def _with_dora(kind: str, theirs: Theirs) -> str:
+    value = theirs.argument("dora_wd")
+    return "dora" if kind in ("lora", "locon") and value is not None and not is_off(value) else kind
+
+
+def sdxl(value: Any, theirs: Theirs) -> dict[str, Any]:
+    return family("sdxl") if switch(value) else {}
+
+
+def sd2(value: Any, theirs: Theirs) -> dict[str, Any]:
+    return family("sd2") if switch(value) else {}
+
+
+def sd3(value: Any, theirs: Theirs) -> dict[str, Any]:
+    return family("sd3") if switch(value) else {}
+
+
+BLOCKS = Lacks("All layers share one rank and one rate.")
+NETWORK: Table = {
+    "conv_dim": only_convolutions("adapter.conv_rank", whole),
+    "conv_alpha": only_convolutions("adapter.conv_alpha", number),
+    "dora_wd": Rule(dora),
+    "factor": only_lokr("adapter.factor", whole),
+    "rank_dropout": Lacks("Only whole adapter inputs are dropped (network_dropout)."),
+    "module_dropout": Lacks("Only whole adapter inputs are dropped (network_dropout)."),
+    "rank_dropout_scale": Lacks("Only whole adapter inputs are dropped (network_dropout)."),
+    **dict.fromkeys(("down_lr_weight", "mid_lr_weight", "up_lr_weight", "block_lr_zero_threshold"), BLOCKS),
+    **dict.fromkeys(("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas"), BLOCKS),
+    **dict.fromkeys(("block_lr", "conv_dims", "conv_alphas", "network_reg_dims", "network_reg_lrs"), BLOCKS),
+    **dict.fromkeys(("use_tucker", "use_cp"), Lacks("Convolutions are not split by a Tucker decomposition.")),
+    "use_scalar": Lacks("Adapters have no trained scalar."),
+    "decompose_both": Lacks("Both factors of LoKr are not decomposed."),
+    "full_matrix": Lacks("LoKr is always of the given rank."),
+    "bypass_mode": Lacks("Adapters change weights, not outputs."),
+    "train_norm": Lacks("Normalisation layers are not trained."),
+    "rescaled": Lacks("Only for BOFT and OFT."),
+    "constrain": Lacks("Only for BOFT and OFT."),
+    "constraint": Lacks("Only for BOFT and OFT."),
+    "unit": Lacks("Only for DyLoRA.", (1,)),
+    "train_on_input": Unneeded("Only for iA3."),
+    "LyCORIS_preset": Lacks("Choose layers with adapter.targets.", ("full",)),
+    "preset": Lacks("Choose layers with adapter.targets.", ("full",)),
+    "loraplus_lr_ratio": Lacks("LoRA+ is not supported: both halves of a layer share one rate."),
+    "loraplus_unet_lr_ratio": Lacks("LoRA+ is not supported: both halves of a layer share one rate."),
+    "loraplus_text_encoder_lr_ratio": Lacks("LoRA+ is not supported: both halves of a layer share one rate."),
+    **dict.fromkeys(("train_lora_ggpo", "ggpo_sigma", "ggpo_beta"), Unneeded("Only for Flux.")),
+}
+ARGUMENTS: Table = {
+    **{f"network_args.{name}": row for name, row in NETWORK.items()},
+    "network_args.algo": Rule(algorithm),
+}
+CHOICE: Table = {
+    "LoRA_type": Rule(lora_type),
+    "network_module": Rule(network_module),
+    "network_dim": Row("adapter.rank", whole),
+    "network_alpha": Rule(alpha),
+    "network_dropout": Row("adapter.dropout", number),
+    "v2": Rule(sd2),
+    "sdxl": Rule(sdxl),
+    "sd3_checkbox": Rule(sd3),
+    **dict.fromkeys(
+        ("flux1_checkbox", "hunyuan_image_checkbox", "anima_checkbox", "lumina_checkbox"),
+        Lacks("Only Stable Diffusion models are trained here."),
+    ),
+}

@@ -1,0 +1,211 @@
+"""How OneTrainer's settings hang on one another: units of time, parts of the model, mixed losses.
+
+Facts from OneTrainer (modules/util/create.py, modules/modelSetup), read in 2026.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from trainers.importing.kohya_network import adapter
+from trainers.importing.rows import Rule, family
+from trainers.importing.theirs import Theirs, resolve
+from trainers.importing.values import Noted, NotNeeded, NotSupported, number, switch, text, whole
+
+FAMILIES = {
+    "STABLE_DIFFUSION_15": "sd15",
+    "STABLE_DIFFUSION_20": "sd2",
+    "STABLE_DIFFUSION_20_BASE": "sd2",
+    "STABLE_DIFFUSION_21": "sd2",
+    "STABLE_DIFFUSION_21_BASE": "sd2",
+    "STABLE_DIFFUSION_XL_10_BASE": "sdxl",
+    "STABLE_DIFFUSION_3": "sd3",
+    "STABLE_DIFFUSION_35": "sd3",
+}
+OPTIMIZERS = {
+    "ADAMW": "adamw",
+    "ADAMW_8BIT": "adamw8bit",
+    "ADAMW_ADV": "adamw",
+    "PRODIGY": "prodigy",
+    "PRODIGY_ADV": "prodigy",
+    "PRODIGY_PLUS_SCHEDULE_FREE": "prodigy",
+    "DADAPT_ADAM": "prodigy",
+    "DADAPT_LION": "prodigy",
+    "ADAFACTOR": "adafactor",
+    "LION": "lion",
+    "LION_8BIT": "lion",
+    "LION_ADV": "lion",
+    "SCHEDULE_FREE_ADAMW": "schedulefree",
+}
+SCHEDULES = {
+    "CONSTANT": "constant",
+    "LINEAR": "linear",
+    "COSINE": "cosine",
+    "COSINE_WITH_HARD_RESTARTS": "cosine_restarts",
+}
+WEIGHTINGS = {"CONSTANT": "none", "MIN_SNR_GAMMA": "min_snr", "DEBIASED_ESTIMATION": "debiased", "P2": "p2"}
+DTYPES = {"FLOAT_32": "fp32", "FLOAT_16": "fp16", "BFLOAT_16": "bf16"}
+LAYERS = {"attn-only": "attention", "attn-mlp": "transformer", "full": "full", "blocks": "transformer"}
+
+
+def choice(ours: str, names: Mapping[str, str], reason: str) -> Rule:
+    """A setting with named values; `reason` says what happens to a name that we do not have."""
+
+    def decide(value: Any, theirs: Theirs) -> dict[str, Any]:
+        if text(value) not in names:
+            raise NotSupported(reason)
+        return {ours: names[text(value)]}
+
+    return Rule(decide)
+
+
+def model_type(value: Any, theirs: Theirs) -> dict[str, Any]:
+    if text(value) not in FAMILIES:
+        raise NotSupported("Only Stable Diffusion models are trained here, and no inpainting models.")
+    return family(FAMILIES[text(value)])
+
+
+def method(value: Any, theirs: Theirs) -> dict[str, Any]:
+    if text(value) != "LORA":
+        raise NotSupported("Only LoRA adapters are trained here.")
+    return {}
+
+
+def base(value: Any, theirs: Theirs) -> dict[str, Any]:
+    return {"model.base": resolve(text(value), theirs.place)}
+
+
+def peft(value: Any, theirs: Theirs) -> dict[str, Any]:
+    kind = text(value).lower()
+    return adapter("dora" if kind == "lora" and theirs.on("lora_decompose") else kind)
+
+
+def dora(value: Any, theirs: Theirs) -> dict[str, Any]:
+    if not switch(value) or text(theirs.get("peft_type") or "LORA") != "LORA":
+        return {}
+    return adapter("dora")
+
+
+def name_of_file(value: Any, theirs: Theirs) -> dict[str, Any]:
+    return {"saving.name": re.split(r"[/\\]", text(value))[-1].rpartition(".safetensors")[0] or text(value)}
+
+
+def concept_file(value: Any, theirs: Theirs) -> dict[str, Any]:
+    if any(key.startswith("concepts[") for key in theirs.values):
+        raise NotNeeded("The concepts are in this file.")
+    if theirs.folders:
+        return theirs.folders
+    raise NotSupported("There is no such file on this machine: name the pictures with --pictures.")
+
+
+def epochs(value: Any, theirs: Theirs) -> dict[str, Any]:
+    views = theirs.length.views_per_epoch
+    if views is None:
+        raise NotSupported("The pictures are not here to be counted: name their folder with --pictures.")
+    return {"schedule.views": Noted(whole(value) * views, f"{views:,} views (repeats x pictures) in each epoch.")}
+
+
+def warmup(value: Any, theirs: Theirs) -> dict[str, Any]:
+    """Above 1 they are batches; from 0 to 1 a share of the run."""
+    found = number(value)
+    if found > 1:
+        if not theirs.length.steps:
+            raise NotSupported("The number of steps is not known, so this cannot be turned into a share of the run.")
+        steps = found / max(theirs.count("gradient_accumulation_steps"), 1)
+        found = round(min(steps / theirs.length.steps, 1), 6)
+    return {"schedule.warmup": max(found, 0.0)}
+
+
+def after(ours: str, unit_key: str) -> Rule:
+    """An interval in the unit that another setting names."""
+
+    def decide(value: Any, theirs: Theirs) -> dict[str, Any]:
+        unit, count = text(theirs.get(unit_key) or "NEVER"), number(value)
+        if unit == "STEP":
+            return {ours: whole(value)}
+        if unit == "NEVER" or count == 0:
+            return {ours: 0}
+        if unit == "EPOCH" and theirs.length.steps_per_epoch:
+            return {ours: round(count * theirs.length.steps_per_epoch)}
+        raise NotSupported(f"Intervals are in steps, not in {unit.lower()}s.")
+
+    return Rule(decide)
+
+
+def part_rate(ours: str) -> Rule:
+    """A part's own rate; the shared one counts where it is empty."""
+    return Rule(lambda value, theirs: {ours: number(value)})
+
+
+def rate(value: Any, theirs: Theirs) -> dict[str, Any]:
+    pairs = (("unet.learning_rate", "optimizer.rate"), ("text_encoder.learning_rate", "optimizer.text_rate"))
+    found = {ours: number(value) for own, ours in pairs if theirs.get(own) is None}
+    if not found:
+        raise NotNeeded("The parts have rates of their own.")
+    return found
+
+
+def train_unet(value: Any, theirs: Theirs) -> dict[str, Any]:
+    if not switch(value):
+        raise NotSupported("The denoiser is always trained.")
+    return {}
+
+
+def text_stop(value: Any, theirs: Theirs) -> dict[str, Any]:
+    unit = text(theirs.get("text_encoder.stop_training_after_unit") or "NEVER")
+    steps = number(value) * (theirs.length.steps_per_epoch or 0) if unit == "EPOCH" else number(value)
+    if unit == "NEVER":
+        return {"adapter.text_stop": 1.0}
+    if unit not in ("EPOCH", "STEP") or not steps or not theirs.length.steps:
+        raise NotSupported("This cannot be turned into a share of the run.")
+    return {"adapter.text_stop": round(min(steps / theirs.length.steps, 1.0), 6)}
+
+
+def layer_skip(value: Any, theirs: Theirs) -> dict[str, Any]:
+    return {"model.clip_skip": whole(value) + 1}  # they count the layers left out
+
+
+def strength(kind: str) -> Rule:
+    """Their loss is a sum of kinds, each with a strength; ours is one kind."""
+    kinds = {"l2": "mse_strength", "l1": "mae_strength", "smooth_l1": "huber_strength"}
+
+    def decide(value: Any, theirs: Theirs) -> dict[str, Any]:
+        if not number(value):
+            return {}
+        others = {name: theirs.count(key) for name, key in kinds.items() if name != kind}
+        if kind != "l2" and not theirs.values.get("mse_strength", 1):
+            return {"loss.type": kind} if not any(others.values()) else _mixed()
+        return _mixed() if kind != "l2" or any(others.values()) else {"loss.type": kind}
+
+    return Rule(decide)
+
+
+def _mixed() -> dict[str, Any]:
+    raise NotSupported("Losses are not mixed: choose one as loss.type.")
+
+
+def gamma(value: Any, theirs: Theirs) -> dict[str, Any]:
+    return {"loss.snr_gamma": number(value)} if theirs.get("loss_weight_fn") == "MIN_SNR_GAMMA" else {}
+
+
+def level(ours: str) -> Rule:
+    """A share of the noise levels, 0 to 1."""
+    return Rule(lambda value, theirs: {ours: min(int(1000 * number(value)) - (ours.endswith("max")), 999)})
+
+
+def checkpointing(value: Any, theirs: Theirs) -> dict[str, Any]:
+    return {"memory.checkpointing": text(value).upper() in ("ON", "CPU_OFFLOADED", "TRUE")}
+
+
+def precision(value: Any, theirs: Theirs) -> dict[str, Any]:
+    """Half precisions say what the card could do: `auto` asks the card itself."""
+    return {"memory.precision": "fp32" if text(value) in ("FLOAT_32", "TFLOAT_32") else "auto"}
+
+
+def layers(value: Any, theirs: Theirs) -> dict[str, Any]:
+    name = text(value)
+    if name not in LAYERS:
+        raise NotSupported("Set adapter.targets to a regular expression.")
+    if LAYERS[name] == "full":
+        return {"adapter.targets": Noted("full", "Convolutions too; attn-mlp is the usual choice.")}
+    return {"adapter.targets": LAYERS[name]}
