@@ -12,11 +12,12 @@ from trainers.config import TrainConfig
 from trainers.data.batches import Batches
 from trainers.data.buckets import sides
 from trainers.data.types import Crop, Example
-from trainers.events import Event, Warned
+from trainers.events import Adjusted, Event, Warned
 from trainers.export.metadata import RunFacts
 from trainers.export.writer import export_report
 from trainers.families.base import Components, FamilySpec
 
+SERVES = "{} is for diffusers and ComfyUI, {} for Forge, kohya's programs and ComfyUI: no one file serves all."
 HASHES = "hashes.json"  # in the cache: a base of gigabytes is hashed once
 
 
@@ -80,12 +81,22 @@ def write_adapter(
     facts: RunFacts,
     emit: Callable[[Event], None],
 ) -> Path:
-    """output/<name>.safetensors with its sidecars; what is doubtful about it becomes warnings of the run."""
-    path = run / "output" / f"{config.saving.name}.safetensors"
-    report = export_report(adapter, config, facts, spec, path, cover(run, facts.steps))
-    for warning in report.warnings:
+    """output/<name>.safetensors with its sidecars; what is doubtful about it becomes warnings of the run.
+
+    Where no one file serves every program, there is one per layout, <name>-diffusers.safetensors and so on; the first
+    is returned.
+    """
+    forms = spec.layouts if config.adapter.type in ("lora", "locon") else ("kohya",)
+    several = len(forms) > 1
+    reports = []
+    for form in forms:
+        path = run / "output" / f"{config.saving.name}{f'-{form}' if several else ''}.safetensors"
+        reports.append(export_report(adapter, config, facts, spec, path, cover(run, facts.steps), form))
+    for warning in dict.fromkeys(warning for report in reports for warning in report.warnings):
         emit(Warned(warning))
-    return report.path
+    if several:
+        emit(Adjusted("The adapter is written in two files", SERVES.format(*(report.path.name for report in reports))))
+    return reports[0].path
 
 
 def cover(run: Path, step: int) -> Path | None:

@@ -1,7 +1,7 @@
 """Read an adapter file, and put it on a base model for sampling or as the start of a training."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trainers.adapters.adapter import Adapter, Place, put, weights_on
 from trainers.adapters.hosting import attach_updates
+from trainers.adapters.joint import groups, split
 from trainers.adapters.names import lookup
 from trainers.adapters.reading import OTHER_TYPES, PEFT, PEFT_CONFIG, read_layers, read_modules, stray_keys
 from trainers.adapters.targets import adaptable, parts
@@ -90,17 +91,29 @@ def read_adapter(path: Path) -> AdapterFile:
 def fitting(components: Components, layers: Mapping[str, Weights]) -> tuple[dict[Place, Weights], list[str]]:
     """(the layers that the base has, by place; the names that fit no module of it, or not its shape)."""
     shapes = module_shapes(components)
-    places = lookup(shapes)
     found, unknown = {}, []
-    for name, layer in layers.items():
-        place = places.get(name)
-        shaped = reshaped(layer, shapes[place]) if place else None
-        if shaped is None:
+    for name, updates in resolve(layers, shapes).items():
+        shaped = {place: reshaped(update, shapes[place]) for place, update in updates.items()}
+        if not shaped or None in shaped.values():
             unknown.append(name)
         else:
-            found[place] = shaped
+            found |= shaped
     order = {place: i for i, place in enumerate(shapes)}
     return dict(sorted(found.items(), key=lambda item: order[item[0]])), sorted(unknown)
+
+
+def resolve(layers: Mapping[str, Weights], places: Collection[Place]) -> dict[str, dict[Place, Weights]]:
+    """A file's layers by name -> what each is of `places`: one module, three of SD 3's fused layers, or none."""
+    names, joined = lookup(places), groups(places)
+    found: dict[str, dict[Place, Weights]] = {}
+    for name, layer in layers.items():
+        if name in names:
+            found[name] = {names[name]: layer}
+        elif name in joined and type(layer) is LoraWeights:
+            found[name] = split(layer, joined[name])
+        else:
+            found[name] = {}
+    return found
 
 
 def module_shapes(components: Components) -> dict[Place, tuple[int, ...]]:

@@ -7,9 +7,12 @@ list of the base's own modules.
 from collections.abc import Iterable
 
 from trainers.adapters.adapter import DENOISER, Place
+from trainers.adapters.names_sdxl import to_sgm
 from trainers.families.base import FamilySpec
 
 LEVEL = "text_model."  # in every exported name; transformers 5 has no such level in CLIPTextModel's paths
+UNET_BLOCKS = ("down_blocks.", "mid_block.", "up_blocks.")
+TRANSFORMER = "transformer_blocks."  # how the paths of a denoiser begin that is no UNet
 OLD_PROCESSOR = (".to_q", ".to_k", ".to_v", ".to_out.0")
 
 
@@ -20,15 +23,28 @@ def exported_path(place: Place) -> str:
 
 
 def kohya_name(place: Place, spec: FamilySpec) -> str:
-    """lora_unet_down_blocks_0_..., lora_te_text_model_encoder_layers_0_..."""
+    """lora_unet_down_blocks_0_..., lora_te_text_model_encoder_layers_0_...; on SDXL lora_unet_input_blocks_4_..."""
     part = place[0]
+    if part == DENOISER and spec.name == "sdxl":
+        return f"{spec.denoiser_prefix}_{to_sgm(place[1])}".replace(".", "_")
     prefix = spec.denoiser_prefix if part == DENOISER else spec.text_prefixes[text_index(part)]
     return f"{prefix}_{exported_path(place)}".replace(".", "_")
 
 
+def lycoris_name(place: Place, spec: FamilySpec) -> str:
+    """lycoris_transformer_blocks_0_attn_to_q: what SimpleTuner writes and ComfyUI reads for any type on SD 3."""
+    return f"lycoris_{place[1]}".replace(".", "_") if place[0] == DENOISER else kohya_name(place, spec)
+
+
 def diffusers_name(place: Place) -> str:
     """unet.down_blocks.0..., text_encoder.text_model.encoder.layers.0..."""
-    return f"{pipeline_part(place[0])}.{exported_path(place)}"
+    return f"{component(place)}.{exported_path(place)}"
+
+
+def component(place: Place) -> str:
+    """The component of a diffusers pipeline that a module is in: unet, transformer, text_encoder, text_encoder_2."""
+    part, path = place
+    return "transformer" if part == DENOISER and path.startswith(TRANSFORMER) else pipeline_part(part)
 
 
 def pipeline_part(part: str) -> str:
@@ -46,9 +62,12 @@ def spellings(place: Place) -> dict[str, str]:
     """Every name of a module that is read -> its layout: kohya, diffusers, peft or old diffusers."""
     part, path = place
     flat, dotted = exported_path(place).replace(".", "_"), diffusers_name(place)
-    names = {dotted: "diffusers", f"{pipeline_part(part)}.{path}": "diffusers"}
+    names = {dotted: "diffusers", f"{component(place)}.{path}": "diffusers"}
     if part == DENOISER:
         names |= {f"lora_unet_{flat}": "kohya", f"base_model.model.{path}": "peft"}
+        names |= {f"lora_transformer_{flat}": "OneTrainer", f"lycoris_{flat}": "LyCORIS"}
+        if path.startswith(UNET_BLOCKS):
+            names[f"lora_unet_{to_sgm(path)}".replace(".", "_")] = "kohya"  # SDXL's
         ending = next((e for e in OLD_PROCESSOR if path.endswith(e)), None)
         if ending:
             name = f"{path.removesuffix(ending)}.processor{ending.removesuffix('.0')}_lora"

@@ -3,7 +3,7 @@
 The original code fuses query, key and value into one layer (rows q, k, v), so one original path may stand for three
 of diffusers'. kohya and ComfyUI name adapters by the original paths.
 
-`norm1_context.linear` of the last block and `norm_out.linear` hold scale and shift in swapped order: see `swapped`.
+`norm1_context.linear` of the last block and `norm_out.linear` hold scale and shift in swapped order.
 """
 
 from collections.abc import Iterable
@@ -58,11 +58,6 @@ def grouped(paths: Iterable[str]) -> dict[str, tuple[str, ...]]:
     paths = set(paths)
     groups = {original: from_original(original) for original in {to_original(path) for path in paths}}
     return {original: group for original, group in groups.items() if paths.issuperset(group)}
-
-
-def swapped(path: str, blocks: int) -> bool:
-    """Whether this diffusers path holds scale and shift in the other order than the original layer."""
-    return path in ("norm_out.linear", f"{_HEAD}.{blocks - 1}.norm1_context.linear")
 
 
 def _split(path: str, wanted: str) -> tuple[str, str, str]:

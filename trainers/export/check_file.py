@@ -9,8 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from trainers.adapters.adapter import Place, Weights
-from trainers.adapters.adapter_file import read_adapter
-from trainers.adapters.names import lookup
+from trainers.adapters.adapter_file import read_adapter, resolve
 from trainers.adapters.reading import PEFT, read_modules
 from trainers.errors import UserError
 from trainers.export.distance import allowed, distance, norm
@@ -55,9 +54,12 @@ def compare(
     places: Mapping[str, Place] | None = None,
 ) -> float:
     """Largest relative change of delta-W over all modules. UserError when one is missing or changed beyond rounding."""
-    places = places or lookup(modules)
-    found = {places[key]: layer for key, layer in layers.items() if key in places}
-    if found.keys() != modules.keys() or len(found) != len(layers):
+    if places:
+        resolved = {key: {places[key]: layer} if key in places else {} for key, layer in layers.items()}
+    else:
+        resolved = resolve(layers, modules)
+    found = {place: layer for updates in resolved.values() for place, layer in updates.items()}
+    if found.keys() != modules.keys() or not all(resolved.values()):
         raise UserError(f"{name} does not hold the layers that were trained.", AGAIN)
     worst = 0.0
     for place, trained in modules.items():

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from trainers.adapters.adapter import Adapter, Place, Weights
+from trainers.adapters.adapter import DENOISER, Adapter, Place, Weights
 from trainers.adapters.names import pipeline_part
 from trainers.adapters.weights import DoraWeights
 from trainers.config import TrainConfig
@@ -137,7 +137,7 @@ def _peft(modules: Mapping[Place, Weights], entries: dict, spec: FamilySpec, rep
             own = {place: module for place, module in modules.items() if place[0] == part}
             tensors = diffusers.peft_tensors(modules, part, DTYPES[report.dtype])
             _refuse_broken(tensors, report.dtype)
-            folder = partial / pipeline_part(part)
+            folder = partial / (spec.denoiser_name if part == DENOISER else pipeline_part(part))
             folder.mkdir(parents=True, exist_ok=True)
             header = {**entries, **adapter_hashes(tensors, entries), "format": "pt"}
             write_whole(folder / "adapter_model.safetensors", save(tensors, header))

@@ -78,6 +78,8 @@ class FamilySpec:
     base_version: str  # ss_base_model_version: "sd_v1"
     implementation: str = "diffusers"  # modelspec: whose names the file's keys follow
     denoiser_name: str = "unet"  # its component in a diffusers pipeline
+    layouts: tuple[str, ...] = ("kohya",)  # of the files a run writes, each named after its own where there are several
+    joint: bool = False  # whether the original code fuses query, key and value: kohya's files then do, too
     pooled: bool = False  # whether its Conditioning has a pooled embedding
     read_layers: tuple[int | None, ...] = (None,)  # per text encoder, as a slice ends: layers that reach the denoiser
 

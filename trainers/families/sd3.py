@@ -47,6 +47,8 @@ class Sd3:
         architecture="stable-diffusion-3-medium",
         base_version="sd3_m",
         denoiser_name="transformer",
+        layouts=("diffusers", "kohya"),
+        joint=True,
         pooled=True,
         read_layers=(None, None),
     )
