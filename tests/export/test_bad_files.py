@@ -1,6 +1,7 @@
 """One deliberately bad file per trap: which program fails, why, and under which name the problem is reported."""
 
 import json
+import random
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tests.export.files import AB, denoiser, dotted, flat, joint, lora, places, 
 from trainers.export.contents import contents_of_tensors
 from trainers.export.hashes import adapter_hashes, hash_of_file
 from trainers.export.inspect import inspect
+from trainers.export.modules import ENDINGS
 from trainers.export.problems import NOTHING, Problem, findings
 from trainers.export.verify import UIS, verdicts
 from trainers.export.which_base import base_of
@@ -244,6 +246,25 @@ def test_zeros_and_broken_numbers_are_found_in_the_tensors(said):
         broken[0, 0] = bad
         facts, found = said(tensors | {first: broken})
         assert found["not-a-number"]["concerns"] == 1 and facts["blocks"]["mid"]["norm"] is None
+
+
+def test_matrices_that_do_not_fit_one_another_are_named(said):
+    name = flat()(next(iter(attention())))
+    up = {f"{name}.lora_up.weight": torch.ones(1280, 3)}
+    facts, found = said(lora(attention(), flat()) | up)
+    assert found["matrices-disagree"]["concerns"] == found["other-shapes"]["concerns"] == 1
+    assert facts["interfaces"]["ComfyUI"].startswith("loads in part")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_shape_or_ending_is_too_odd_to_be_looked_at(said, seed):
+    draw = random.Random(seed)
+    shapes = [(), (0,), (1,), (3,), (0, 3), (2, 3), (3, 2, 1, 1), (2, 3, 3, 3), (1, 2, 3)]
+    names = [make(place) for place in attention() for make in (flat(), dotted(), files.peft, flat("lycoris_"))]
+    names += ["lora_unet_joint_blocks_0_x_block_adaLN_modulation_1", "transformer.transformer_blocks.0.attn.to_q", ""]
+    tensors = {f"{draw.choice(names)}{end}": torch.ones(draw.choice(shapes)) for end in ENDINGS for _ in range(3)}
+    facts, _ = said(tensors | lora(attention(), flat()))
+    assert facts["family"] and facts["interfaces"]
 
 
 def test_a_hash_is_right_wrong_or_of_nothing(said, tmp_path):

@@ -166,3 +166,21 @@ def test_flux_and_the_refiner_are_named_but_not_judged():
     refiner = files.pair("lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k", (768, 1280))
     for tensors, label in ((flux, "Flux"), (refiner, "Stable Diffusion XL refiner")):
         assert base_of(contents_of_tensors(tensors, {})).label == label and verdicts(tensors, {}) == []
+
+
+def test_a_peft_folder_of_sdxls_second_text_encoder_is_known_as_one():
+    shapes = {p: s for p, s in places("sdxl", ["text_model.encoder.layers"]).items() if p[0] == "text_1"}
+    contents = contents_of_tensors(lora(shapes, files.peft, alpha=None, ends=AB), {})
+    base = base_of(contents)
+    assert base.name == "sdxl" and layout(contents, base) == "peft"
+    assert not findings(contents, base)
+
+
+@pytest.mark.parametrize(
+    ("base", "make"), [("sdxl", lambda: lora(places("sdxl"), sgm)), ("3.5-large", lambda: joint("3.5-large"))]
+)
+def test_the_layers_of_a_loaded_base_can_be_judged_against(base, make):
+    tensors, shapes = make(), files.family_shapes(base)
+    assert verdicts(tensors, {}, shapes) == verdicts(tensors, {})
+    fewer = {place: shape for place, shape in shapes.items() if "mid_block" not in place[1] and ".23." not in place[1]}
+    assert {verdict.loads for verdict in verdicts(tensors, {}, fewer) if verdict.ui == "ComfyUI"} == {"partly"}

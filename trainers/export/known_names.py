@@ -44,14 +44,18 @@ class Known:
 @cache
 def known_names(base: str) -> dict[str, Known]:
     """Every name for a base of `layers.families`: sd15, sd2, sdxl or a size of Stable Diffusion 3."""
-    shapes = family_shapes(base)
-    found = list(names_of_shapes(shapes, denoiser="transformer" if base in SD3_SIZES else "unet").items())
+    return names_for(base, family_shapes(base))
+
+
+def names_for(base: str, shapes: Mapping[Place, Shape]) -> dict[str, Known]:
+    """The same for a base of that kind with other layers, `shapes`."""
+    names = names_of_shapes(shapes, denoiser="transformer" if base in SD3_SIZES else "unet")
     paths = [path for part, path in shapes if part == DENOISER]
     if base == "sdxl":
-        found += _sgm(paths, shapes)
+        names |= dict(_sgm(paths, shapes))
     if base in SD3_SIZES:
-        found += _joint(paths, shapes)
-    return dict(found)
+        names |= dict(_joint(paths, shapes))
+    return names
 
 
 def names_of_shapes(shapes: Mapping[Place, Shape], denoiser: str = "unet") -> dict[str, Known]:

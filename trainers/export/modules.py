@@ -73,8 +73,8 @@ class Module:
     @property
     def rank(self) -> int | None:
         """Rank of the (first) low-rank product; None where there is none."""
-        part, axis = next((p for p in (("down", 0), *self._low_rank()) if p[0] in self.shapes), ("", 0))
-        return self.shapes[part][axis] if part and len(self.shapes[part]) > axis else None
+        found = next((self.shapes[part] for part in LOW_RANK if part in self.shapes), ())
+        return found[0] if found else None
 
     @property
     def sizes(self) -> tuple[int, int] | None:
@@ -82,7 +82,7 @@ class Module:
         shapes = self.shapes
         if "down" in shapes and "up" in shapes and min(len(shapes["down"]), len(shapes["up"])) > 1:
             return shapes["up"][0], shapes["down"][1]
-        if "hada_w1_a" in shapes and "hada_w1_b" in shapes:
+        if min(len(shapes.get(f"hada_w1_{side}", ())) for side in "ab") > 1:
             return shapes["hada_w1_a"]["hada_t1" in shapes], shapes["hada_w1_b"][1]
         if self.type == "LoKr":
             return self._kronecker()
@@ -104,9 +104,6 @@ class Module:
     def _covers(self, shape: Shape) -> bool:
         return self.sizes[0] == shape[0] and self.sizes[1] in (shape[1], math.prod(shape[1:]))
 
-    def _low_rank(self) -> tuple[tuple[str, int], ...]:
-        return ("hada_w1_b", 0), ("lokr_w2_b", 0), ("lokr_w1_b", 0), ("a2", 0)
-
     def _kronecker(self) -> tuple[int, int] | None:
         found = []
         for axis, sides in ((0, ("_a", "")), (1, ("_b", ""))):
@@ -118,6 +115,7 @@ class Module:
 
 
 KRONECKER = ("lokr_w1", "lokr_w2")
+LOW_RANK = ("down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b", "a2")  # parts whose rows are the rank
 
 
 def read_modules(shapes: Mapping[str, Shape]) -> tuple[dict[str, Module], list[str]]:

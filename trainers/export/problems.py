@@ -23,6 +23,7 @@ class Problem(StrEnum):
 
     NOT_A_NUMBER = "not-a-number"
     ZEROS = "zeros"
+    MATRICES_DISAGREE = "matrices-disagree"
     FAMILY_DISAGREES = "family-disagrees"
     OTHER_SHAPES = "other-shapes"
     UNKNOWN_KEYS = "unknown-keys"
@@ -73,6 +74,9 @@ def _of_numbers(weights: Weights) -> list[Finding]:
             "All modules are zero: it changes nothing." if whole else f"{_modules(weights.zeros)} zero, without effect."
         )
         found.append(Finding(Problem.ZEROS, says, weights.zeros))
+    if weights.unfit:
+        says = f"{_modules(weights.unfit)} damaged: matrices are missing, or do not fit one another."
+        found.append(Finding(Problem.MATRICES_DISAGREE, says, weights.unfit))
     return found
 
 

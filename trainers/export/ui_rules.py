@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trainers.export.known_names import (
+    BARE,
     DIFFUSERS,
     KOHYA,
     LYCORIS,
@@ -126,7 +127,7 @@ UIS = (
         types=frozenset({"LoRA", "DoRA"}),
         ways=COMFY_WAYS - {"lora_A.default"},
         tolerates=0,
-        drops={"sd3": frozenset({KOHYA, ONETRAINER, LYCORIS, TE, TE1, TE2, TE3})},
+        drops={"sd3": frozenset({KOHYA, ONETRAINER, LYCORIS, BARE, TE, TE1, TE2, TE3})},
         any_size=True,
         exact_shapes=True,
         dotted_alpha=False,

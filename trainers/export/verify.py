@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from trainers.adapters.adapter import Place
 from trainers.export import remarks
 from trainers.export.contents import Contents, contents_of_tensors
-from trainers.export.known_names import DIFFUSERS, KOHYA, OLD_DIFFUSERS, SGM, Known, names_of_shapes
+from trainers.export.known_names import DIFFUSERS, KOHYA, OLD_DIFFUSERS, SGM, Known, names_for
 from trainers.export.modules import BUNDLE, MAGNITUDES, Module, clean
 from trainers.export.ui_rules import UIS, UiRules
 from trainers.export.which_base import Base, base_of
@@ -46,6 +47,11 @@ class _Case:
         layer = self.known.get(module.name)
         return layer if layer and layer.style in self.rules.reads.get(self.base.family, ()) else None
 
+    @cached_property
+    def mixed(self) -> bool:
+        """Whether the file names SDXL's blocks in both ways: diffusers then drops the original ones."""
+        return {SGM, KOHYA} <= {layer.style for name in self.contents.modules if (layer := self.known.get(name))}
+
 
 def verdicts(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], shapes: Shapes | None = None
@@ -62,7 +68,7 @@ def judge(contents: Contents, base: Base, shapes: Shapes | None = None) -> list[
     """The same for a file whose matrices are not read."""
     if not base.name:
         return []
-    known = names_of_shapes(shapes) if shapes else base.known
+    known = names_for(base.name, shapes) if shapes else base.known
     checked = shapes is not None or not base.own_size
     return [_judge(_Case(rules, contents, base, known, checked)) for rules in UIS]
 
@@ -82,7 +88,7 @@ def _judge(case: _Case) -> UiVerdict:
         begin = f"{', '.join(first)} or {last}"
         why = f"it stops at a key that does not begin with {begin} ({len(strange):,} here)"
         return UiVerdict(rules.ui, "no", tuple(strange), why)
-    if family in rules.only and _mixed(case):
+    if family in rules.only and case.mixed:
         why = "it stops at a file that names some blocks as the original code does, and some as diffusers does"
         return UiVerdict(rules.ui, "no", everything, why)
     read = {name: keys for name, module in contents.modules.items() if (keys := _read(case, module))}
@@ -119,7 +125,7 @@ def _read(case: _Case, module: Module) -> set[str]:
         return set()
     if case.checked and not module.fits(layer.shape, rules.exact_shapes):
         return set()
-    if layer.style == SGM and rules.exact_shapes and _mixed(case):
+    if layer.style == SGM and rules.exact_shapes and case.mixed:
         return set()
     return {key for part, key in module.keys.items() if _part_is_read(rules, layer, part)}
 
@@ -132,12 +138,6 @@ def _part_is_read(rules: UiRules, layer: Known, part: str) -> bool:
     return part != "alpha" or rules.dotted_alpha or layer.style not in DOTTED
 
 
-def _mixed(case: _Case) -> bool:
-    """Whether a file names SDXL's blocks in both ways: diffusers then drops the original ones."""
-    styles = {layer.style for name in case.contents.modules if (layer := case.known.get(name))}
-    return {SGM, KOHYA} <= styles
-
-
 def _dropped(case: _Case, key: str) -> bool:
     """Whether the UI passes over the key without an error, though it may refuse others."""
     rules = case.rules
@@ -145,7 +145,7 @@ def _dropped(case: _Case, key: str) -> bool:
         return True
     layer = next((case.known[name] for name in _heads(key) if name in case.known), None)
     dropped = rules.drops.get(case.base.family, frozenset())
-    return layer is not None and (layer.style in dropped or (layer.style == SGM and _mixed(case)))
+    return layer is not None and (layer.style in dropped or (layer.style == SGM and case.mixed))
 
 
 def _cause_of_refusal(case: _Case, refused: list[str]) -> str:

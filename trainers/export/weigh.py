@@ -23,19 +23,25 @@ class Weights:
     norms: dict[str, float | None]
     broken: tuple[str, ...]  # keys with NaN or infinity
     zeros: tuple[str, ...]  # modules that change nothing
+    unfit: tuple[str, ...] = ()  # modules whose matrices do not fit one another, or lack one
 
 
 def weigh(path: Path, contents: Contents) -> Weights:
     """Read every module once. A DoRA counts without its magnitudes, for they need the base's weights."""
-    norms, broken, zeros = {}, [], []
+    norms: dict[str, float | None] = {}
+    broken, unfit = [], []
     with safe_open(path / WEIGHTS if path.is_dir() else path, "pt") as file:
         for name, module in contents.modules.items():
             parts = {part: file.get_tensor(key) for part, key in module.keys.items()}
             bad = [module.keys[part] for part, tensor in parts.items() if not _sound(tensor)]
             broken += bad
-            norms[name] = None if bad else norm(module, parts, contents.alphas[name])
-            zeros += [name] if norms[name] == 0 else []
-    return Weights(norms, tuple(broken), tuple(zeros))
+            try:
+                norms[name] = None if bad else norm(module, parts, contents.alphas[name])
+            except (KeyError, IndexError, RuntimeError):  # torch says so of sizes that do not go together
+                norms[name] = None
+                unfit.append(name)
+    zeros = [name for name, size in norms.items() if size == 0]
+    return Weights(norms, tuple(broken), tuple(zeros), tuple(unfit))
 
 
 def norm(module: Module, parts: Parts, alpha: float | None) -> float | None:
@@ -67,11 +73,11 @@ def _hadamard(parts: Parts) -> float:
     sides, rows = [], 0
     for i in "12":
         a, b, t = parts[f"hada_w{i}_a"], parts[f"hada_w{i}_b"], parts.get(f"hada_t{i}")
-        a = a if t is None else a.T  # [out, r]; a Tucker product stores [r, out]
-        rows, step = len(a), math.ceil(len(a) / ROWS)
-        a = a[::step]
+        a = a if t is None else a.transpose(0, 1)  # [out, r]; a Tucker product stores [r, out]
+        rows = a.shape[0]
+        a = a[:: max(1, math.ceil(rows / ROWS))]
         sides.append(a @ b if t is None else torch.einsum("ijkl,jm,ni->nmkl", t, b, a).flatten(1))
-    return float((sides[0] * sides[1]).norm()) * math.sqrt(rows / len(sides[0]))
+    return float((sides[0] * sides[1]).norm()) * math.sqrt(rows / max(1, len(sides[0])))
 
 
 def _kronecker(parts: Parts) -> float:
@@ -83,7 +89,9 @@ def _factor(parts: Parts, i: str) -> float:
     if f"lokr_w{i}" in parts:
         return float(parts[f"lokr_w{i}"].norm())
     a, b, t = parts[f"lokr_w{i}_a"], parts[f"lokr_w{i}_b"], parts.get(f"lokr_t{i}")
-    return float(torch.einsum("ijkl,jm,in->nmkl", t, b, a).norm()) if t is not None else _gram(a, b.flatten(1))
+    return (
+        float(torch.einsum("ijkl,jm,in->nmkl", t, b, a).norm()) if t is not None else _gram(a.flatten(1), b.flatten(1))
+    )
 
 
 def _difference(parts: Parts) -> float:
@@ -92,7 +100,7 @@ def _difference(parts: Parts) -> float:
 
 FORMULAS: dict[str, Callable[[Parts], float]] = {
     "LoRA": _product,
-    "DoRA": lambda parts: _product(parts) if "down" in parts else math.nan,
+    "DoRA": _product,
     TUCKER: _tucker,
     "LoHa": _hadamard,
     "LoKr": _kronecker,

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from trainers.export.contents import Contents
-from trainers.export.known_names import Known, known_names, names_of_shapes
+from trainers.export.known_names import PEFT_TEXT, Known, known_names, names_of_shapes
 from trainers.export.layers.families import SD3_SIZES, TEXTS, family_shapes
+from trainers.export.layers.text import CLIP_G
 from trainers.export.modules import Module, clean
 from trainers.families.detect import FAMILY_LABELS
 from trainers.families.keys import CONTEXT_WIDTH
@@ -46,6 +47,7 @@ class Base:
     name: str  # sd15, sd2, sdxl or a size of Stable Diffusion 3; "" where it is none of them
     label: str
     own_size: bool = False  # in the way of Stable Diffusion 1.x, but of other sizes
+    peft_part: str = ""  # the text encoder that peft's names are of: they do not say it
 
     @property
     def family(self) -> str:
@@ -56,7 +58,11 @@ class Base:
         """Every name that stands for one of its layers."""
         if not self.name:
             return {}
-        return names_of_shapes(family_shapes("sd15")) if self.own_size else known_names(self.name)
+        known = names_of_shapes(family_shapes("sd15")) if self.own_size else known_names(self.name)
+        if not self.peft_part:
+            return known
+        part = {place: shape for place, shape in family_shapes(self.name).items() if place[0] == self.peft_part}
+        return known | {name: layer for name, layer in names_of_shapes(part).items() if layer.style == PEFT_TEXT}
 
 
 def base_of(contents: Contents) -> Base:
@@ -72,7 +78,8 @@ def base_of(contents: Contents) -> Base:
     if width and width not in CONTEXT_WIDTH:
         return Base("sd15", f"a Stable Diffusion UNet of its own size (text width {width})", own_size=True)
     name = CONTEXT_WIDTH[width] if width else _best_fit(contents)
-    return Base(name, FAMILY_LABELS.get(name) or SIZE_LABELS[name])
+    second = name == "sdxl" and any(_is_big_clip(own, module) for own, module in contents.modules.items())
+    return Base(name, FAMILY_LABELS.get(name) or SIZE_LABELS[name], peft_part="text_1" if second else "")
 
 
 def said_base(metadata: Mapping[str, str]) -> str:
@@ -94,7 +101,12 @@ def text_width(modules: Mapping[str, Module]) -> int | None:
 def _is_product(module: Module) -> bool:
     """Whether down and up share a rank: swapped ones would tell the wrong width."""
     down, up = module.shapes.get("down"), module.shapes.get("up")
-    return down is None or up is None or up[1] == down[0]
+    return down is None or up is None or up[1:2] == down[:1]
+
+
+def _is_big_clip(name: str, module: Module) -> bool:
+    found = name.startswith("base_model.model.") and "encoder.layers." in name and module.sizes
+    return bool(found) and CLIP_G.width in module.sizes
 
 
 def _sd3(contents: Contents) -> Base:
@@ -103,7 +115,11 @@ def _sd3(contents: Contents) -> Base:
     if SD3_SIZES["3.5-large"].width in widths:
         return Base("3.5-large", SIZE_LABELS["3.5-large"])
     modulation = [(module.sizes, int(found[1])) for name, module in names.items() if (found := MODULATION.search(name))]
-    rows = {sizes[0] // sizes[1] for sizes, block in modulation if sizes and block < SD3_SIZES["3.5-medium"].dual}
+    rows = {
+        sizes[0] // sizes[1]
+        for sizes, block in modulation
+        if sizes and sizes[1] and block < SD3_SIZES["3.5-medium"].dual
+    }
     if 9 in rows or _any(names, ("attn2",)):  # a block with two attentions has nine shifts, scales and gates, not six
         return Base("3.5-medium", SIZE_LABELS["3.5-medium"])
     if rows:
