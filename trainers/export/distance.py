@@ -33,7 +33,10 @@ def distance(one: Weights, other: Weights) -> float:
 
 def norm(layer: Weights) -> float:
     """|delta-W|."""
-    return distance(layer, _each(layer, torch.zeros_like))
+    if isinstance(layer, LoraWeights):
+        up, down = _factors(layer)
+        return math.sqrt(max(0.0, float(((up.T @ up) * (down @ down.T)).sum())))
+    return float(layer.delta().cpu().norm())
 
 
 def allowed(trained: Weights, dtype: torch.dtype) -> float:
