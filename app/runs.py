@@ -137,7 +137,7 @@ def is_alive(run: Run) -> bool:
 
 
 def with_absolute_paths(config: TrainConfig, start: Path | None = None) -> TrainConfig:
-    """`config` with the folders, base and VAE it names as absolute paths; hub ids stay as they are."""
+    """`config` with the folders, base, VAE and start file it names as absolute paths; hub ids stay as they are."""
 
     def place(text: str) -> str:
         path = absolute(text, start)
@@ -148,4 +148,5 @@ def with_absolute_paths(config: TrainConfig, start: Path | None = None) -> Train
     if config.model.base != "embedded":
         model["base"] = place(config.model.base)
     folders = [str(absolute(folder, start)) for folder in config.data.folders]
-    return config_io.merge(config, {"model": model, "data": {"folders": folders}})
+    adapter = {"init_from": place(config.adapter.init_from)}
+    return config_io.merge(config, {"model": model, "data": {"folders": folders}, "adapter": adapter})

@@ -67,14 +67,14 @@ def test_unknown_setting_names_the_nearest_one(sections, sentence):
         ({"data": {"flip": "maybe"}}, 'data.flip is "maybe", but must be true or false.'),
         ({"data": {"folders": 3}}, "data.folders is 3, but must be a list of texts."),
         ({"adapter": {"text_ranks": 3}}, "adapter.text_ranks is 3, but must be a list of whole numbers."),
-        ({"adapter": {"text_ranks": [True]}}, "adapter.text_ranks is [True], but must be a list of whole numbers."),
+        ({"adapter": {"text_ranks": [True]}}, "adapter.text_ranks is [true], but must be a list of whole numbers."),
         (
             {"adapter": {"block_ranks": {"up_blocks.1": -1}}},
-            "adapter.block_ranks is -1, but must be a table of module paths and whole numbers from 0 to 1024, such as",
+            'adapter.block_ranks is { "up_blocks.1" = -1 }, but must be a table of module paths and whole',
         ),
         (
             {"optimizer": {"block_rates": {"a": float("inf")}}},
-            "optimizer.block_rates is {'a': inf}, but must be a table of module paths and numbers above 0, such as",
+            'optimizer.block_rates is { "a" = inf }, but must be a table of module paths and numbers above 0, such as',
         ),
         ({"adapter": {"block_ranks": {"(": 4}}}, 'adapter.block_ranks has "(", which is no regular expression'),
         (

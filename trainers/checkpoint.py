@@ -127,7 +127,7 @@ def load(folder: Path) -> Saved:
 
 
 def load_exported(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(weights keyed part/path.down and .up, facts) for an adapter file of that step, without the optimizer's state.
+    """(what `Adapter.state` returned, facts) for an adapter file of that step, without the optimizer's state.
 
     UserError when a file of it is missing or damaged.
     """

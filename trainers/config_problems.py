@@ -136,7 +136,12 @@ def shown(value: object) -> str:
         return "empty"
     if isinstance(value, bool):
         return str(value).lower()
-    text = f'"{value}"' if isinstance(value, str) else str(value)
+    if isinstance(value, dict):
+        text = f"{{ {', '.join(f'{shown(key)} = {shown(inner)}' for key, inner in value.items())} }}"
+    elif isinstance(value, (list, tuple)):
+        text = f"[{', '.join(map(shown, value))}]"
+    else:
+        text = f'"{value}"' if isinstance(value, str) else str(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -146,8 +151,9 @@ def from_pydantic(errors: list[dict[str, Any]]) -> list[Problem]:
     for error in errors:
         parts = [part for part in error["loc"] if isinstance(part, str)]
         names = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
-        name = next((name for name in names if name in SETTINGS), names[0])  # less the key of a table
-        problems.append(wrong(name, error["input"]))
+        name = next((name for name in names if name in SETTINGS), names[0])
+        key = ".".join(parts)[len(name) + 1 :]  # in a table
+        problems.append(wrong(name, {key: error["input"]} if key else error["input"]))
     return problems
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from trainers import checkpoint, memory, optimizers, preview
-from trainers.adapters.adapter_file import warm_start
+from trainers.adapters.adapter_file import read_adapter, warm_start
 from trainers.adapters.registry import ADAPTERS
 from trainers.checkpoint import Position
 from trainers.config import TrainConfig
@@ -42,6 +42,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     # --- the machine, the base model, the pictures -------------------------------------------------------------------
     plan = memory.plan(config.memory)
     device = plan.device
+    start = _start_file(config, folders)
     emit(Phase("Reading the pictures"))
     found = scan(config.data)
     _warn(found.problems, emit)
@@ -80,8 +81,8 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
         emit(adjusted)
     drawn = draw_class_pictures(config, family, components, text, base_text, resolution, cache, progress)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
-    if config.adapter.init_from and not checkpoint.list_checkpoints(folders.checkpoints):
-        _warn_of_start(warm_start(adapter, components, Path(config.adapter.init_from).expanduser()), config, emit)
+    if start:
+        _warn_of_start(start, warm_start(adapter, components, start), emit)
     if config.memory.checkpointing:
         components.denoiser.enable_gradient_checkpointing()
 
@@ -161,10 +162,21 @@ def _warn(problems: list[Problem], emit: Callable[[Event], None]) -> None:
         emit(Warned(f"{problem.name}: {problem.message}", problem.hint))
 
 
-def _warn_of_start(unmatched: list[str], config: TrainConfig, emit: Callable[[Event], None]) -> None:
+def _start_file(config: TrainConfig, folders: Folders) -> Path | None:
+    """The adapter file to begin with, which is looked at before anything slow; none where a run is resumed."""
+    if not config.adapter.init_from or checkpoint.list_checkpoints(folders.checkpoints):
+        return None
+    path = Path(config.adapter.init_from).expanduser()
+    read_adapter(path)
+    return path
+
+
+def _warn_of_start(start: Path, unmatched: list[str], emit: Callable[[Event], None]) -> None:
     if unmatched:
-        name, more = Path(config.adapter.init_from).name, f" and {len(unmatched) - FEW} more" * (len(unmatched) > FEW)
-        message = f"Not all of {name} is taken over: {', '.join(unmatched[:FEW])}{more} fit nothing that is trained."
+        more = f" and {len(unmatched) - FEW} more" * (len(unmatched) > FEW)
+        message = (
+            f"Not all of {start.name} is taken over: {', '.join(unmatched[:FEW])}{more} fit nothing to be trained."
+        )
         emit(Warned(message, "Set adapter.targets and adapter.text_encoder to those of the file to train them on."))
 
 

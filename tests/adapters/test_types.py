@@ -363,5 +363,5 @@ def test_a_dora_over_input_columns_is_applied(tmp_path):
 
 def test_a_type_that_is_not_read_is_refused_in_a_sentence(tmp_path):
     save_file({"lora_unet_mid_block_attentions_0_proj_in.oft_blocks": torch.ones(2, 4, 4)}, tmp_path / "a.safetensors")
-    with pytest.raises(UserError, match="is a OFT adapter, which cannot be used here|is an OFT adapter"):
+    with pytest.raises(UserError, match="is an OFT adapter, which cannot be used here"):
         apply_file(tiny_components(), tmp_path / "a.safetensors")

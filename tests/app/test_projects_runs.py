@@ -10,7 +10,7 @@ import pytest
 from app import paths, projects, runs, settings
 from tests.app.conftest import NASTY_NAME
 from trainers import config_io
-from trainers.config import DataConfig, ModelConfig, SavingConfig, TrainConfig
+from trainers.config import AdapterConfig, DataConfig, ModelConfig, SavingConfig, TrainConfig
 from trainers.errors import UserError
 from trainers.events import EventLog, Finished, Started, Step
 
@@ -79,11 +79,14 @@ def test_run_holds_all_settings_with_absolute_paths(place, pictures, tmp_path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base").mkdir()
     config = TrainConfig(
-        data=DataConfig(folders=(pictures.name,)), model=ModelConfig(base="base", vae="gone.safetensors")
+        data=DataConfig(folders=(pictures.name,)),
+        model=ModelConfig(base="base", vae="gone.safetensors"),
+        adapter=AdapterConfig(init_from="start.safetensors"),
     )
     project = projects.create(place, "x", pictures, "object")
     stored = config_io.load(runs.create(project, config).config)
     assert stored.data.folders == (str(pictures),)
+    assert stored.adapter.init_from == str(tmp_path / "start.safetensors")
     assert stored.model.base == str(tmp_path / "base") and stored.model.vae == str(tmp_path / "gone.safetensors")
     hub = TrainConfig(model=ModelConfig(base="someone/a-model"))
     assert runs.with_absolute_paths(hub).model.base == "someone/a-model"

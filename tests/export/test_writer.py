@@ -20,7 +20,7 @@ from trainers.adapters.lora import attach
 from trainers.adapters.weights import LoraWeights
 from trainers.config import AdapterConfig, ModelConfig
 from trainers.errors import UserError
-from trainers.export import check_file, kohya, writer
+from trainers.export import check_file, distance, kohya, writer
 from trainers.export.metadata import metadata
 from trainers.families.sd15 import SD15
 
@@ -206,8 +206,8 @@ def test_the_distance_of_two_updates_is_that_of_their_matrices():
         for r, a in ((2, 2.0), (3, 1.0))
     )
     expected = (one.delta() - other.delta()).norm().item()
-    assert check_file.distance(one, other) == pytest.approx(expected, rel=1e-5)
-    assert check_file.norm(one) == pytest.approx(one.delta().norm().item(), rel=1e-5)
+    assert distance.distance(one, other) == pytest.approx(expected, rel=1e-5)
+    assert distance.norm(one) == pytest.approx(one.delta().norm().item(), rel=1e-5)
 
 
 def test_a_full_disk_is_one_sentence(adapter, tmp_path, monkeypatch):

@@ -171,12 +171,8 @@ def warm_start(adapter: Adapter, components: Components, path: Path) -> list[str
         own = weights_on(layer)
         _check_alike(path, place, own, update)
         put(layer, update.rescaled(own.alpha).tensors())
-    missing = {file_name(place) for place in found.keys() - taken.keys()}
-    return [*unknown, *sorted(missing), *stray_keys(file.tensors, file.modules)]
-
-
-def file_name(place: Place) -> str:
-    return f"{place[0]}: {place[1]}"
+    missing = sorted(f"{part}: {path}" for part, path in found.keys() - taken.keys())
+    return [*unknown, *missing, *stray_keys(file.tensors, file.modules)]
 
 
 def _check_alike(path: Path, place: Place, own: Weights, update: Weights) -> None:
@@ -195,7 +191,7 @@ def _check_alike(path: Path, place: Place, own: Weights, update: Weights) -> Non
 def _usable(components: Components, file: AdapterFile) -> tuple[dict[Place, Weights], list[str]]:
     if not file.modules:
         hint = "An image program that knows the type can use it; LoRA, DoRA, LoHa and LoKr files can be used here."
-        raise UserError(f"{file.path.name} is a {file.type} adapter, which cannot be used here.", hint)
+        raise UserError(f"{file.path.name} is {_article(file.type)} adapter, which cannot be used here.", hint)
     found, unknown = fitting(components, file.modules)
     if not found:
         raise _unfit(components, file, unknown)

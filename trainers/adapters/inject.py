@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Mapping
 
 import torch
@@ -25,7 +26,10 @@ def inject(
     for part, model in parts(components).items():
         shapes = {path: shape for (owner, path), shape in places.items() if owner == part}
         if shapes:
-            inject_adapter_in_model(_config(shapes, make, settings), model, adapter_name=NAME, low_cpu_mem_usage=True)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a file may hold several types
+                config = _config(shapes, make, settings)
+                inject_adapter_in_model(config, model, adapter_name=NAME, low_cpu_mem_usage=True)
             layers |= {(part, path): model.get_submodule(path) for path in shapes}
     for layer in layers.values():
         put(layer, {name: torch.zeros(weight.shape) for name, weight in tensors_of(layer).items()})

@@ -113,7 +113,8 @@ class DoraWeights(LoraWeights):
         merged = weight + self.lora.delta(base).to(weight.device)
         axis = 0 if self.by_output else 1
         norm = torch.linalg.vector_norm(merged, dim=[d for d in range(merged.ndim) if d != axis], keepdim=True)
-        return _plain(self.magnitude).reshape(norm.shape) * merged / norm - weight
+        magnitude = _plain(self.magnitude).to(weight.device).reshape(norm.shape)
+        return magnitude * merged / norm - weight
 
     def fitted(self, shape: Shape) -> Self | None:
         lora = self.lora.fitted(shape)

@@ -12,7 +12,7 @@ from trainers.adapters.adapter import Place, Weights
 from trainers.adapters.adapter_file import read_adapter, resolve
 from trainers.adapters.reading import PEFT, read_modules
 from trainers.errors import UserError
-from trainers.export.distance import allowed, distance, norm
+from trainers.export.distance import allowed, apart, distance, norm
 from trainers.export.hashes import hash_of_file
 from trainers.memory import DTYPES
 
@@ -66,10 +66,11 @@ def compare(
         other = found[place]
         if other.label != trained.label:
             raise UserError(f"{place[1]} in {name} is a {other.label}, and not the {trained.label} it was.", AGAIN)
-        difference, size = distance(trained, other), norm(trained)
-        if not difference <= allowed(trained, DTYPES[dtype]):
-            raise UserError(f"{place[1]} in {name} is not what was trained.", "Export with saving.dtype = fp32.")
-        worst = max(worst, difference / size if size else 0.0)
+        for one, read in zip(apart(trained), apart(other), strict=True):
+            difference, size = distance(one, read), norm(one)
+            if not difference <= allowed(one, DTYPES[dtype]):
+                raise UserError(f"{place[1]} in {name} is not what was trained.", "Export with saving.dtype = fp32.")
+            worst = max(worst, difference / size if size else 0.0)
     return worst
 
 

@@ -10,26 +10,33 @@ from torch import Tensor
 from trainers.adapters.weights import DoraWeights, LoraWeights, Weights
 
 
+def apart(layer: Weights) -> list[Weights]:
+    """What is compared of a layer: itself; of a DoRA, whose delta-W needs the base, its pair and its magnitudes."""
+    if not isinstance(layer, DoraWeights):
+        return [layer]
+    return [layer.lora, LoraWeights(torch.ones(1, 1), layer.magnitude.reshape(-1, 1), 1.0)]
+
+
 def distance(one: Weights, other: Weights) -> float:
     """|delta-W - delta-W'|.
 
     Of two LoRAs without building them: |A B|^2 = sum (A'A * BB') with A = [s1 up1, -s2 up2] and B = [down1; down2], in
-    fp64 since it cancels. Of two DoRAs, whose delta-W depends on the base: that of the updates before normalising, and
-    of the magnitudes, together.
+    fp64 since it cancels.
     """
-    if isinstance(one, DoraWeights) and isinstance(other, DoraWeights):
-        return math.hypot(distance(one.lora, other.lora), float((_wide(one.magnitude) - _wide(other.magnitude)).norm()))
-    if type(one) is LoraWeights and type(other) is LoraWeights:
+    if isinstance(one, LoraWeights) and isinstance(other, LoraWeights):
         up_1, down_1 = _factors(one)
         up_2, down_2 = _factors(other)
         left, right = torch.cat([up_1, -up_2], 1), torch.cat([down_1, down_2])
         return math.sqrt(max(0.0, float(((left.T @ left) * (right @ right.T)).sum())))
-    return float((one.delta().flatten(1) - other.delta().flatten(1)).norm())
+    return float((one.delta().cpu().flatten(1) - other.delta().cpu().flatten(1)).norm())
 
 
 def norm(layer: Weights) -> float:
-    """|delta-W|; of a DoRA that of its update before normalising and of its magnitudes, together."""
-    return distance(layer, _each(layer, torch.zeros_like))
+    """|delta-W|."""
+    if isinstance(layer, LoraWeights):
+        up, down = _factors(layer)
+        return math.sqrt(max(0.0, float(((up.T @ up) * (down @ down.T)).sum())))
+    return float(layer.delta().cpu().norm())
 
 
 def allowed(trained: Weights, dtype: torch.dtype) -> float:
@@ -41,10 +48,10 @@ def allowed(trained: Weights, dtype: torch.dtype) -> float:
     info = torch.finfo(dtype)
     unit, tiny = info.eps / 2, info.smallest_normal * info.eps
     sizes = _each(trained, lambda tensor: tensor.float().abs())
-    scale = max(1.0, trained.scale)
-    grown = _each(sizes, lambda tensor: tensor * (1 + unit) + tiny * scale)
-    slack = 2e-7 * norm(sizes) + 1e-7 * _size(trained)  # of this arithmetic itself
-    return 2 * (distance(grown, sizes) + unit * norm(sizes)) + slack
+    tiny *= max(1.0, 1 / trained.scale)  # the scale may be inside what is rounded
+    grown = _each(sizes, lambda tensor: tensor * (1 + unit) + tiny)
+    slack = 1e-6 * norm(sizes) + 1e-7 * _size(trained)  # of this arithmetic itself
+    return distance(grown, sizes) + unit * norm(grown) + slack
 
 
 def _each(layer: Weights, change: Callable[[Tensor], Tensor]) -> Weights:

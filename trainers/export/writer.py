@@ -26,9 +26,10 @@ from trainers.files import write_whole
 from trainers.memory import DTYPES
 
 NOTABLE_ROUNDING = 0.01  # of a module's delta-W
-DORA_ELSEWHERE = (  # read in ComfyUI (weight_decompose), Forge, InvokeAI; peft and LyCORIS compute as it was trained
+DORA_ELSEWHERE = (  # read in ComfyUI's weight_decompose, Forge, InvokeAI, and diffusers' lora_pipeline.py
     "DoRA is not computed alike everywhere: ComfyUI and Forge divide by the size of the base's rows in place of the "
-    "changed ones, InvokeAI by that of columns. Look at pictures from the program that you will use."
+    "changed ones, InvokeAI by that of columns, and diffusers leaves the sizes out of files in kohya's layout (in its "
+    "own it has them). Look at pictures from the program that you will use."
 )
 
 
@@ -171,7 +172,7 @@ def _warnings(modules: Mapping[Place, Weights], report: ExportReport) -> list[st
         found.append("The adapter changes nothing yet: all the weights it adds are zero.")
     elif idle:
         found.append(f"{len(idle)} of {len(modules)} layers change nothing, for example {idle[0][1]}.")
-    if any(isinstance(module, DoraWeights) for module in modules.values()):
+    if report.form == "kohya" and any(isinstance(module, DoraWeights) for module in modules.values()):
         found.append(DORA_ELSEWHERE)
     if report.rounding > NOTABLE_ROUNDING:
         share = f"{report.rounding:.0%}"
