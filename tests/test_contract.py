@@ -25,7 +25,7 @@ from trainers.sample import sample
 from trainers.train import Folders, train
 
 STEPS, STOP = 30, 10
-DIFFUSERS_READS = {
+DIFFUSERS_READS = {  # dora_scale is dropped beyond Stable Diffusion 1.x
     "sd15": ("lora", "locon", "dora"),
     "sd2": ("lora", "locon"),
     "sdxl": ("lora", "locon"),
