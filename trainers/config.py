@@ -325,6 +325,12 @@ class SavingConfig(Section):
         500, "Checkpoint every", "Steps between checkpoints; 0 saves at the end and at a stop only.", unit="steps", ge=0
     )
     keep: int = setting(3, "Checkpoints kept", "Older ones are removed from the run folder.", ge=1, le=1000)
+    privacy: Literal["full", "no_captions", "minimal"] = setting(
+        "full",
+        "Metadata",
+        "What the file tells: all; nothing of captions, folders and prompts; only what loading needs.",
+    )
+    cover: bool = setting(True, "Cover in the file", "Keep the newest preview inside the file, where programs show it.")
     comment: str = setting("", "Comment", "Free text stored in the adapter's metadata.")
 
 

@@ -62,6 +62,7 @@ def gather(
         base_name=components.name,
         base_path=components.path,
         vae_path=Path(config.model.vae).expanduser() if config.model.vae else None,
+        variant=components.variant,
         hash_cache=cache / HASHES,
         prediction=prediction,
         zero_terminal_snr=bool(components.scheduler.get("rescale_betas_zero_snr")),

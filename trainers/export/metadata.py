@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from trainers.config import DataConfig, TrainConfig
 from trainers.export.hashes import base_hashes
 from trainers.export.network import network
 from trainers.families.base import FamilySpec
+
+# What "no_captions" leaves out: words from captions, names of folders, remarks.
+WORDS = ("ss_tag_frequency", "ss_dataset_dirs", "ss_reg_dataset_dirs", "ss_training_comment", "modelspec.description")
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class RunFacts:
     folder_repeats: dict[str, int]
     base_name: str
     base_path: Path | None
-    prediction: str  # epsilon or v
+    prediction: str  # epsilon, v or flow
     zero_terminal_snr: bool
     started: float  # unix seconds
     finished: float
@@ -39,6 +43,7 @@ class RunFacts:
     optimizer: str  # module.Class(key=value)
     total_epochs: int | None = None  # planned; None: as many as were done
     aspect_error: float | None = None  # mean difference of aspect ratio between pictures and their buckets
+    variant: str = ""  # of the base's family
     vae_path: Path | None = None  # a VAE file in place of the base's own
     hash_cache: Path | None = None  # a file that remembers hashes of bases
 
@@ -48,21 +53,42 @@ def metadata(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) 
 
     `name` is the file's, without ending: A1111 and Forge use it as the adapter's alias.
     """
+    if config.saving.privacy == "minimal":
+        return {key: _text(value) for key, value in _needed(facts, spec, name).items()}
     kohya = _run(config, facts, spec, name) | _dataset(config.data, facts) | _optimisation(config, facts)
     entries = kohya | _modelspec(config, facts, spec, name)
     entries["lora_darkroom.version"] = _version()
     entries["lora_darkroom.config"] = public_config(config, facts).model_dump_json()
-    return {key: _text(value) for key, value in entries.items()}
+    hidden = WORDS if config.saving.privacy == "no_captions" else ()
+    return {key: _text(value) for key, value in entries.items() if key not in hidden}
+
+
+def _needed(facts: RunFacts, spec: FamilySpec, name: str) -> dict[str, object]:
+    """What programs need to file and load the adapter: ModelSpec's required entries, and the family for A1111."""
+    v = "_v" if facts.prediction == "v" and spec.name != "sdxl" else ""
+    return {
+        "ss_base_model_version": spec.base_version + v,
+        "ss_v2": spec.name == "sd2",
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": f"{architecture(spec, facts)}/lora",
+        "modelspec.implementation": spec.implementation,
+        "modelspec.title": name,
+        "modelspec.resolution": f"{facts.resolution[0]}x{facts.resolution[1]}",
+    }
 
 
 def public_config(config: TrainConfig, facts: RunFacts) -> TrainConfig:
     """The settings without paths: names of base and VAE, no folders."""
-    model = {"base": facts.base_name, "vae": Path(config.model.vae).name}
-    changed = {
+    model = {"base": facts.base_name, "vae": Path(config.model.vae).name, "t5": Path(config.model.t5).name}
+    changed: dict[str, Any] = {
         "adapter": config.adapter.model_copy(update={"init_from": Path(config.adapter.init_from).name}),
         "data": config.data.model_copy(update={"folders": (), "folder_names": ()}),
         "model": config.model.model_copy(update=model),
     }
+    if config.saving.privacy != "full":
+        changed["data"] = changed["data"].model_copy(update={"class_words": ()})
+        changed["preview"] = config.preview.model_copy(update={"prompts": (), "negative": ""})
+        changed["saving"] = config.saving.model_copy(update={"comment": ""})
     return config.model_copy(update=changed)
 
 
@@ -71,8 +97,8 @@ def _run(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) -> d
     v = facts.prediction == "v"
     base, vae = (base_hashes(path, facts.hash_cache) for path in (facts.base_path, facts.vae_path))
     return {
-        "ss_base_model_version": spec.base_version + ("_v" if v else ""),
-        "ss_v2": False,
+        "ss_base_model_version": spec.base_version + ("_v" if v and spec.name != "sdxl" else ""),  # as kohya
+        "ss_v2": spec.name == "sd2",
         **network(config.adapter, config.optimizer),
         "ss_output_name": name,
         "ss_session_id": facts.session,
@@ -178,8 +204,8 @@ def _optimisation(config: TrainConfig, facts: RunFacts) -> dict[str, object]:
 def _modelspec(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) -> dict[str, object]:
     return {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{spec.architecture}/lora",
-        "modelspec.implementation": "diffusers",
+        "modelspec.architecture": f"{architecture(spec, facts)}/lora",
+        "modelspec.implementation": spec.implementation,
         "modelspec.title": name,
         "modelspec.resolution": f"{facts.resolution[0]}x{facts.resolution[1]}",
         "modelspec.trigger_phrase": config.data.trigger or None,
@@ -191,6 +217,12 @@ def _modelspec(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str
         "modelspec.prediction_type": facts.prediction,
         "modelspec.description": description(config),
     }
+
+
+def architecture(spec: FamilySpec, facts: RunFacts) -> str:
+    """ModelSpec's id of the base's kind."""
+    known = spec.architectures
+    return known.get(facts.variant) or known.get(facts.prediction) or next(iter(known.values()))
 
 
 def description(config: TrainConfig) -> str:

@@ -45,12 +45,13 @@ def write_sidecars(
     return written, sentences
 
 
-def thumbnail(cover: Path) -> str:
-    """A picture as a data URL of at most 256 x 256, for `modelspec.thumbnail`."""
+def covers(cover: Path) -> dict[str, str]:
+    """A picture of at most 256 x 256 as entries of the file: ModelSpec's data URL, and Forge's and ComfyUI's list."""
     with Image.open(cover) as picture:
         small = picture.convert("RGB")
         small.thumbnail((THUMBNAIL, THUMBNAIL))
-        return "data:image/jpeg;base64," + base64.b64encode(encoded(small, "JPEG")).decode()
+        code = base64.b64encode(encoded(small, "JPEG")).decode()
+    return {"modelspec.thumbnail": f"data:image/jpeg;base64,{code}", "ssmd_cover_images": json.dumps([code])}
 
 
 def _as_png(cover: Path) -> bytes:

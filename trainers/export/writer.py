@@ -20,7 +20,7 @@ from trainers.export import diffusers, kohya
 from trainers.export.check_file import check_file, check_peft_folder
 from trainers.export.hashes import adapter_hashes
 from trainers.export.metadata import RunFacts, metadata
-from trainers.export.sidecars import thumbnail, write_sidecars
+from trainers.export.sidecars import covers, write_sidecars
 from trainers.families.base import FamilySpec
 from trainers.files import write_whole
 from trainers.memory import DTYPES
@@ -71,7 +71,8 @@ def export_report(
     damaged = False
     if cover and cover.exists():
         try:
-            entries["modelspec.thumbnail"] = thumbnail(cover)
+            if config.saving.cover and config.saving.privacy != "minimal":
+                entries |= covers(cover)
         except OSError:  # the adapter is worth more than its picture
             damaged, cover = True, None
     report = write(modules, entries, spec, path, config.saving.dtype, form)

@@ -1,6 +1,6 @@
 """What a model family is: its data (FamilySpec) and the methods the recipe calls."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +37,7 @@ class Components:
     multiple: int  # latent sides must be multiples of this: 2 ** (number of the denoiser's halvings)
     name: str  # file or folder name, for people and metadata
     path: Path | None  # where it was read from; None for random weights
+    variant: str = ""  # of a family that comes in several: 3-medium, 3.5-medium, 3.5-large
     remarks: tuple[tuple[str, str], ...] = ()  # what a person should know of it, and why: (sentence, reason)
 
 
@@ -74,7 +75,7 @@ class FamilySpec:
     native_resolution: int
     text_prefixes: tuple[str, ...]  # kohya prefix per text encoder: ("lora_te",)
     denoiser_prefix: str  # "lora_unet"
-    architecture: str  # modelspec id: "stable-diffusion-v1"
+    architectures: Mapping[str, str]  # variant, prediction or "" -> modelspec id: "stable-diffusion-v1"
     base_version: str  # ss_base_model_version: "sd_v1"
     implementation: str = "diffusers"  # modelspec: whose names the file's keys follow
     denoiser_name: str = "unet"  # its component in a diffusers pipeline

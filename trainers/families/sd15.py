@@ -18,7 +18,7 @@ class Sd15:
         native_resolution=512,
         text_prefixes=("lora_te",),
         denoiser_prefix="lora_unet",
-        architecture="stable-diffusion-v1",
+        architectures={"": "stable-diffusion-v1"},
         base_version="sd_v1",
     )
     source = Source(Layout(UNET, VAE, (clip("text_encoder", TEXT_PREFIX),)), (END_OF_TEXT,))

@@ -33,7 +33,7 @@ class Sd2:
         native_resolution=768,
         text_prefixes=("lora_te",),
         denoiser_prefix="lora_unet",
-        architecture="stable-diffusion-v2",
+        architectures={"epsilon": "stable-diffusion-v2-512", "v": "stable-diffusion-v2-768-v"},
         base_version="sd_v2",
     )
     source = Source(

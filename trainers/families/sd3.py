@@ -1,5 +1,8 @@
 """Stable Diffusion 3 and 3.5: a transformer trained by flow matching, told by two CLIPs and, if wished, T5."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -28,6 +31,13 @@ def choose_variant(weights: Weights, found: Identity, config: ModelConfig) -> st
     return "sd3.5-medium" if any(".x_block.attn2." in name for name in blocks) else "sd3-medium"
 
 
+def variant_of(config: Mapping[str, Any]) -> str:
+    """3-medium, 3.5-medium or 3.5-large; a transformer of another size counts as the one it resembles."""
+    if config["num_layers"] >= LARGE:
+        return "3.5-large"
+    return "3.5-medium" if config["dual_attention_layers"] else "3-medium"
+
+
 def define(weights: Weights) -> None:
     """Names for the transformer's views, and CLIP-L's projection, which is the identity where a file leaves it out."""
     mmdit.define(weights)
@@ -44,7 +54,11 @@ class Sd3:
         native_resolution=1024,
         text_prefixes=("lora_te1", "lora_te2"),
         denoiser_prefix="lora_unet",
-        architecture="stable-diffusion-3-medium",
+        architectures={
+            "3-medium": "stable-diffusion-3-medium",
+            "3.5-medium": "stable-diffusion-3-5-medium",
+            "3.5-large": "stable-diffusion-3-5-large",
+        },
         base_version="sd3_m",
         denoiser_name="transformer",
         layouts=("diffusers", "kohya"),
@@ -72,6 +86,7 @@ class Sd3:
             UserError: the model is missing, damaged, of another kind, or at odds with the settings.
         """
         components = loading.load(self.spec, self.source, config, dtype)
+        components.variant = variant_of(components.denoiser.config)
         if config.t5:
             encoder, tokenizer = t5.load(config.t5, components.denoiser.config.joint_attention_dim, dtype)
             components.text_encoders += (encoder,)
@@ -82,7 +97,9 @@ class Sd3:
 
     def random(self, dtype: torch.dtype, variant: str = "sd3-medium") -> Components:
         """Components in the true shapes of a variant, with random weights."""
-        return loading.untrained(self.spec, self.source, dtype, variant)
+        components = loading.untrained(self.spec, self.source, dtype, variant)
+        components.variant = variant_of(components.denoiser.config)
+        return components
 
     def encode_image(self, vae: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
         return unet.encode_image(vae, pixels)

@@ -19,7 +19,7 @@ class Sdxl:
         native_resolution=1024,
         text_prefixes=("lora_te1", "lora_te2"),
         denoiser_prefix="lora_unet",
-        architecture="stable-diffusion-xl-v1-base",
+        architectures={"": "stable-diffusion-xl-v1-base"},
         base_version="sdxl_base_v1-0",
         implementation="https://github.com/Stability-AI/generative-models",
         pooled=True,
