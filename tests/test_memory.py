@@ -10,9 +10,11 @@ import resource
 import torch
 from trainers.memory import keep_freed_memory
 keep_freed_memory()
-torch.ones(1 << 21)  # 8 MB, 2,048 pages
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-torch.ones(1 << 21)
+for _ in range(20):  # until the heap has holes of every kind
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    x = torch.ones(1 << 20)  # 4 MB, 1,024 pages
+    y = (x + 1) * 2
+    del x, y
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
