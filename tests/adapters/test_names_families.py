@@ -66,14 +66,6 @@ def test_every_layer_of_sd3_comes_back_from_its_original_name(size):
         assert len({shapes["denoiser", path] for path in group}) == 1
 
 
-def test_the_layers_with_scale_and_shift_swapped_are_two():
-    paths = mmdit_shapes(SD3_SIZES["3.5-large"])
-    assert [p for p in paths if names_sd3.swapped(p, 38)] == [
-        "norm_out.linear",
-        "transformer_blocks.37.norm1_context.linear",
-    ]
-
-
 @pytest.mark.parametrize("path", ["down_blocks.0.nothing", "mid_block.resnets.0.nothing", "x"])
 def test_a_path_of_another_model_is_refused(path):
     with pytest.raises((KeyError, ValueError)):
