@@ -243,7 +243,7 @@ class LossConfig(Section):
         le=100,
     )
     preservation_every: int = setting(
-        8,
+        4,
         "Preserve every",
         "Batches from one such loss to the next; its weight grows with it, so that the balance stays.",
         unit="batches",
