@@ -91,7 +91,7 @@ def open_adapter(path: Path, family: str = "") -> Opened:
         adapter = read_adapter(file)
         known = _names(base, bases[file], folder)
         head = f"{folder}/" if len(files) > 1 else ""
-        named |= {head + name: update for name, update in adapter.modules.items()}
+        named |= {head + name: _widened(update) for name, update in adapter.modules.items()}
         found = {head + name: known[clean(name)] for name in adapter.modules if clean(name) in known}
         meant |= {name: layer for name, layer in found.items() if _is_readable(named[name], layer)}
         unread += [head + key for key in stray_keys(adapter.tensors, adapter.modules)]
@@ -177,6 +177,12 @@ def _names(base: Base, own: Base, folder: str) -> Mapping[str, Known]:
     part = TEXT_FOLDERS.get(folder, own.peft_part)
     shapes = {place: shape for place, shape in family_shapes(base.name).items() if place[0] == part}
     return {**base.known, **names_of_shapes(shapes)}
+
+
+def _widened(update: Weights) -> Weights:
+    """fp8 in fp16, which holds all its numbers: little can be reckoned in fp8 itself."""
+    narrow = {name: tensor.half() for name, tensor in update.tensors().items() if tensor.dtype.itemsize == 1}
+    return replace(update, **narrow) if narrow else update
 
 
 def _is_readable(update: Weights, layer: Known) -> bool:
