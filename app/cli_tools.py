@@ -101,6 +101,8 @@ def show(values: dict[str, Any], as_json: bool) -> None:
 def _line(name: str, value: Any) -> Any:
     if name in ("mended", "not mended"):
         return [problem["says"] for problem in value]
+    if name == "merged":
+        return ", ".join(f"{Path(one['file']).name} {one['weight']:g}" for one in value)
     if name.startswith("rank"):
         return _counts(value)
     if isinstance(value, dict):

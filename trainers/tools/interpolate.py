@@ -1,5 +1,6 @@
 """Between two checkpoints of one architecture, or beyond: base + strength * (tuned - base), tensor by tensor."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def interpolate(base: Path, tuned: Path, strength: float, out: Path) -> dict[str
     return {
         "checkpoint": str(path),
         "family": FAMILY_LABELS[old.family],
-        "merged": {old.name: 1 - strength, new.name: strength},
+        "merged": results.shares([base, tuned], [1 - strength, strength]),
         "tensors changed": len(changes),
         "tensors kept": len(old.tensors) - len(changes),
     }
@@ -39,7 +40,7 @@ def interpolate(base: Path, tuned: Path, strength: float, out: Path) -> dict[str
 
 def _changes(old: Stored, new: Stored, strength: float) -> dict[Key, Change]:
     ours, theirs = old.tensors, new.tensors
-    lacking = [key for key in ours.keys() ^ theirs.keys() if not is_extra(key[1])]
+    lacking = [key for key in ours.keys() ^ theirs.keys() if not (is_extra(key[1]) or _is_scale(key[1]))]
     shared = [key for key, file in ours.items() if key in theirs and file.dtype(key[1]) and theirs[key].dtype(key[1])]
     unlike = [key for key in shared if ours[key].shape(key[1]) != theirs[key].shape(key[1])]
     if lacking or unlike:
@@ -47,15 +48,15 @@ def _changes(old: Stored, new: Stored, strength: float) -> dict[Key, Change]:
         names = sorted(name for _, name in lacking or unlike)
         message = f"{old.name} and {new.name} have {len(names)} tensors {what}, such as {names[0]}."
         raise UserError(message, "They must be of the same architecture.")
-    return {key: _change(theirs[key].read, key[1], strength) for key in shared if not is_scale(key[1])}
+    return {key: _change(theirs[key].read, key[1], strength) for key in shared if not _is_scale(key[1])}
 
 
-def is_scale(name: str) -> bool:
+def _is_scale(name: str) -> bool:
     """Whether it is the scale of an fp8 weight, which is read with it."""
     return name.endswith((".scale_weight", ".weight_scale"))
 
 
-def _change(read, name: str, strength: float) -> Change:
+def _change(read: Callable[[str], Tensor], name: str, strength: float) -> Change:
     def change(tensor: Tensor) -> Tensor:
         other = read(name).to(tensor.dtype)
         return torch.lerp(tensor, other, strength)  # exact at 0 and at 1

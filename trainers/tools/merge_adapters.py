@@ -61,7 +61,7 @@ def merge_adapters(
     return {
         **results.written(report),
         "family": base.label,
-        "merged": {one.name: weight for one, weight in zip(adapters, weights, strict=True)},
+        "merged": results.shares(paths, weights),
         "rank": results.counts(module.rank for module in modules.values()),
         "error of the approximation": errors.total if how == "svd" else "",
         "turned to plain LoRA": dict(turned),

@@ -43,7 +43,7 @@ def merge_base(base: Path, paths: Sequence[Path], weights: Sequence[float], out:
     return {
         "checkpoint": str(path),
         "family": FAMILY_LABELS[stored.family],
-        "merged": {one.name: weight for one, weight in zip(adapters, weights, strict=True)},
+        "merged": results.shares(paths, weights),
         "layers changed": len(updates),
         "tensors changed": len(changes),
         "tensors kept": len(stored.tensors) - len(changes),

@@ -113,6 +113,11 @@ def written(report: ExportReport) -> dict[str, Any]:
     }
 
 
+def shares(paths: Iterable[Path], weights: Iterable[float]) -> list[dict[str, Any]]:
+    """What was merged, and how much of it."""
+    return [{"file": str(path), "weight": weight} for path, weight in zip(paths, weights, strict=True)]
+
+
 def counts(values: Iterable[Any]) -> dict[Any, int]:
     """Value -> how often, the commonest first."""
     return dict(Counter(values).most_common())

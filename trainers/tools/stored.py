@@ -77,7 +77,7 @@ def open_base(path: Path) -> Stored:
     if found.kind == "pickle":
         hint = "Use its .safetensors version: this tool reads and writes no other files."
         raise UserError(f"{path.name} is a pickled checkpoint.", hint)
-    refuse_other(found.kind, found.label, path)
+    _refuse_other(found.kind, found.label, path)
     if found.family not in WEIGHT_PARTS:
         refuse(found, path.name, "sd15")
     if path.is_dir():
@@ -88,7 +88,7 @@ def open_base(path: Path) -> Stored:
     return Stored(path, found.family, files, places.in_file(found.family, _shapes(files)[""]))
 
 
-def refuse_other(kind: str, label: str, path: Path) -> None:
+def _refuse_other(kind: str, label: str, path: Path) -> None:
     if not kind.endswith("base"):
         article = "an" if label[0] in "AEIOaeio" else "a"
         what = f"is {article} {label}, not a base model" if kind != "unknown" else "holds no base model known here"

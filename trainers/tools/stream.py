@@ -59,7 +59,7 @@ class TensorFile:
             tensor = tensor.clamp(torch.finfo(dtype).min, torch.finfo(dtype).max)
         return tensor.to(dtype).contiguous()
 
-    def bytes_of(self, name: str) -> "memoryview":
+    def bytes_of(self, name: str) -> memoryview:
         begin, end = self.header[name]["data_offsets"]
         buffer = bytearray(end - begin)
         with self.path.open("rb", buffering=0) as raw:
@@ -168,8 +168,8 @@ def _hashed(entries: Mapping[str, str], digest: str) -> dict[str, str]:
 
 def _header(source: TensorFile, entries: Mapping[str, str]) -> bytes:
     """Padded to 8 bytes, as the safetensors library does; equally long for hashes of equal length."""
-    tensors = {name: source.header[name] for name in source.header}
-    text = json.dumps({"__metadata__": dict(entries), **tensors} if entries else tensors, separators=(",", ":"))
+    told = {"__metadata__": dict(entries)} if entries else {}
+    text = json.dumps({**told, **source.header}, separators=(",", ":"))
     packed = text.encode()
     packed += b" " * (-len(packed) % 8)
     return len(packed).to_bytes(8, "little") + packed
