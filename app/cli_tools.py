@@ -135,7 +135,7 @@ def _apart(files: list[str], weights: list[str]) -> tuple[list[Path], list[float
         files = [text for text in files if not _is_number(text)]
     wrong = next((text for text in numbers if not _is_number(text)), None)
     if wrong is not None:
-        raise UserError(f"{wrong} is no weight.", "Write numbers: --weights 1 0.5")
+        raise UserError(f"{wrong} is no weight.", "Write numbers, as in `--weights 1 0.5`.")
     return [_model(text) for text in files], [float(text) for text in numbers]
 
 

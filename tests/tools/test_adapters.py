@@ -20,8 +20,8 @@ from trainers.tools.resize import resize
 @pytest.fixture
 def pair(model, tmp_path):
     """Two adapters; the second sits on every other layer alone."""
-    some = dict(list(model.shapes.items())[::2])
-    first = bases.save(model.family, bases.random_modules(model.shapes, 3, 1), tmp_path / "one.safetensors")
+    some = dict(list(model.small.items())[::2])
+    first = bases.save(model.family, bases.random_modules(model.small, 3, 1), tmp_path / "one.safetensors")
     return first, bases.save(model.family, bases.random_modules(some, 2, 2, 4.0), tmp_path / "two.safetensors")
 
 
@@ -69,7 +69,7 @@ def test_a_sum_by_svd_is_the_best_of_its_rank(model, pair, tmp_path):
 
 def test_loha_and_lokr_become_plain_before_they_are_merged(model, pair, tmp_path):
     components = bases.load(model.family, model.folder)
-    others = {p: m for p, m in bases.of_other_types(model.shapes, components).items() if m.label != "DoRA"}
+    others = {p: m for p, m in bases.of_other_types(model.small, components).items() if m.label != "DoRA"}
     path = bases.save(model.family, others, tmp_path / "other.safetensors")
     if model.family == "sd3":  # kohya's names cannot hold them: LyCORIS' do
         assert "lycoris_" in next(iter(load_file(path)))
@@ -124,7 +124,7 @@ def test_fused_layers_of_sd3_keep_one_rank(tmp_path):
 
 def test_a_dora_is_resized_with_its_magnitudes_and_not_merged(model, tmp_path):
     components = bases.load(model.family, model.folder)
-    doras = {p: m for p, m in bases.of_other_types(model.shapes, components).items() if m.label == "DoRA"}
+    doras = {p: m for p, m in bases.of_other_types(model.small, components).items() if m.label == "DoRA"}
     path = bases.save(model.family, doras, tmp_path / "dora.safetensors")
     resize(path, tmp_path / "small.safetensors", Limit(1))
     after = open_adapter(tmp_path / "small.safetensors").modules

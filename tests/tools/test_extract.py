@@ -18,7 +18,7 @@ FULL = Wanted(Limit(10_000), conv_rank=10_000)
 @pytest.fixture
 def tuned(model, tmp_path):
     """The tiny base with an adapter merged in, as file and as folder, and its updates."""
-    modules = bases.random_modules(model.shapes, 3)
+    modules = bases.random_modules(model.small, 3)
     adapter = bases.save(model.family, modules, tmp_path / "a.safetensors")
     for base, name in ((model.file, "tuned.safetensors"), (model.folder, "tuned")):
         merge_base(base, [adapter], [1.0], tmp_path / name)
@@ -66,7 +66,7 @@ def test_convolutions_come_only_on_request(model, tuned):
 
 
 def test_equal_layers_are_left_out_and_equal_models_are_no_adapter(model, tmp_path):
-    queries = {place: shape for place, shape in model.shapes.items() if place[1].endswith("to_q")}
+    queries = {place: shape for place, shape in model.small.items() if place[1].endswith("to_q")}
     adapter = bases.save(model.family, bases.random_modules(queries), tmp_path / "a.safetensors")
     merge_base(model.file, [adapter], [1.0], tmp_path / "tuned.safetensors")
     half = {name: t.half() if t.is_floating_point() else t for name, t in load_file(model.file).items()}

@@ -57,7 +57,7 @@ def test_both_layouts_of_an_adapter_merge_alike(model, tmp_path, form):
 
 
 def test_dora_loha_and_lokr_merge_as_they_run(model, tmp_path):
-    modules = bases.of_other_types(model.shapes, bases.load(model.family, model.folder))
+    modules = bases.of_other_types(model.small, bases.load(model.family, model.folder))
     path = bases.save(model.family, modules, tmp_path / "x.safetensors")
     merge_base(model.folder, [path], [1.0], tmp_path / "merged")
     expected = bases.predict_with(model.family, model.folder, (path, 1.0))

@@ -41,7 +41,7 @@ def merge(
         raise UserError("--strength is for two base models.", hint)
     if weights and len(weights) != len(adapters):
         message = f"There are {len(weights)} weights for {len(adapters)} adapters."
-        raise UserError(message, "Give one for each adapter: --weights 1 0.5")
+        raise UserError(message, "Give one for each, as in `--weights 1 0.5`.")
     weights = weights or [1.0] * len(adapters)
     if bases[0]:
         return merge_base(paths[0], adapters, weights, out)
