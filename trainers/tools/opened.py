@@ -23,6 +23,7 @@ from trainers.families.registry import FAMILIES
 from trainers.tools.places import TEXT_FOLDERS
 
 FORM_OF = {DIFFUSERS: "diffusers", OLD_DIFFUSERS: "diffusers", PEFT: "peft"}  # other styles: kohya
+T5 = "text_2"
 DTYPES = {"F32": "fp32", "F64": "fp32", "BF16": "bf16", "F16": "fp16"}  # widest first; others count as fp16
 
 
@@ -186,7 +187,9 @@ def _widened(update: Weights) -> Weights:
 
 
 def _is_readable(update: Weights, layer: Known) -> bool:
-    """Whether its matrices go together; of a fused layer, only a plain LoRA can be cut apart."""
+    """Whether its matrices go together; of a fused layer, only a plain LoRA can be cut apart. T5 has no names here."""
+    if layer.places[0][0] == T5:
+        return False
     if isinstance(update, LoraWeights) and update.up.shape[1] != update.down.shape[0]:
         return False
     return len(layer.places) == 1 or type(update) is LoraWeights
