@@ -67,6 +67,8 @@ def _joined(parts: list[tuple[int, int, str, LoraWeights]]) -> LoraWeights:
 
 def _share(one: LoraWeights, other: LoraWeights) -> bool:
     """Whether both read their input alike, as the parts of a fused layer do: then they are one layer again."""
+    if one.down.is_meta:  # sizes without numbers
+        return False
     return one.alpha == other.alpha and torch.equal(one.down, other.down)
 
 
