@@ -125,6 +125,8 @@ def _mended(
 ) -> tuple[dict[str, str], list[str]]:
     """Metadata that tells the family and, to be fixed, no other; then also true ranks, and nothing unreadable."""
     old, found, notes = results.kept(adapter.metadata), {finding.problem for finding in before}, []
+    if Problem.FAMILY_DISAGREES in found and not fix:
+        return old, notes  # half of it mended would contradict the other half
     entries = results.filed(old, adapter.base, adapter.path.stem, anew=fix and bool(found & {*FILED_WRONG}))
     changed = sorted(key for key in entries if entries[key] != old.get(key))
     if changed:
