@@ -152,6 +152,13 @@ def test_metadata_that_is_wrong_is_mended_to_be_fixed_alone(mended):
     assert all("--fix" in problem["says"] for problem in said["not mended"])
 
 
+def test_what_a_wished_layout_implies_is_no_problem_of_the_result(tmp_path):
+    save_file(lora(places("sd15"), TE), tmp_path / "a.safetensors")
+    for form in ("diffusers", "peft"):
+        said = convert(tmp_path / "a.safetensors", None, Wish(form))
+        assert said["not mended"] == [] and said["format"] == f"{form}, fp16"
+
+
 def test_an_embedding_gets_a_file_of_its_own(mended):
     said, _, out = mended(*NAMES["embedding-inside"])
     (file,) = said["embeddings"]

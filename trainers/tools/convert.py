@@ -26,6 +26,11 @@ UNTRUE = (Problem.ALPHA_MISSING, Problem.ALPHA_OVERWRITTEN)  # alphas that may n
 FILED_WRONG = (Problem.FAMILY_DISAGREES, Problem.HIDDEN_IN_A1111)
 ONLY_FIXED = (*FILED_WRONG, Problem.RANK_DISAGREES, Problem.METADATA_BROKEN, Problem.ALPHA_OVERWRITTEN)
 
+IMPLIED = {  # what is so in a layout that was asked for
+    "diffusers": (Problem.DIFFUSERS_NAMES,),
+    "peft": (Problem.DIFFUSERS_NAMES, Problem.ALPHA_IN_HEADER),
+}
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -52,7 +57,7 @@ def convert(path: Path, out: Path | None, wish: Wish) -> dict[str, Any]:
     entries, said = _mended(adapter, modules, before, wish.fix)
     report = results.save(modules, entries, adapter.base, file, wish.dtype or adapter.dtype, form)
     embeddings = _split_off(adapter, report.path)
-    after = problems(report.path)
+    after = [finding for finding in problems(report.path) if finding.problem not in IMPLIED.get(form, ())]
     left = {finding.problem for finding in after}
     return {
         **results.written(report),
@@ -72,11 +77,13 @@ def _refuse_broken(adapter: Opened, before: list[Finding]) -> None:
 
 def problems(path: Path) -> list[Finding]:
     """What `inspect` finds in an adapter file, or in each file of peft's folder."""
-    found = []
+    found, first = [], None
     for file in adapter_files(path).values():
         where = file.parent if file.name == WEIGHTS else file
         contents = read_contents(where)
-        found += findings(contents, base_of(contents), weigh(where, contents), hash_of_file(file))
+        base = first if first and first.own_size else base_of(contents)  # a text encoder's file does not show it
+        first = first or base
+        found += findings(contents, base, weigh(where, contents), hash_of_file(file))
     return found
 
 
@@ -130,7 +137,7 @@ def _mended(
     entries = results.filed(old, adapter.base, adapter.path.stem, anew=fix and bool(found & {*FILED_WRONG}))
     changed = sorted(key for key in entries if entries[key] != old.get(key))
     if changed:
-        notes.append(f"The metadata says {adapter.base.label} now ({', '.join(changed)}).")
+        notes.append(f"The metadata says {adapter.spec.label} now ({', '.join(changed)}).")
     if not fix:
         return entries, notes
     if found & {Problem.RANK_DISAGREES, Problem.ALPHA_MISSING}:

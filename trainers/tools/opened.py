@@ -58,7 +58,7 @@ class Opened:
     @property
     def dtype(self) -> str:
         """The widest number format of its matrices, as `saving.dtype` names it."""
-        found = {DTYPES.get(name, "fp16") for one in self.contents for name in one.dtypes.values()}
+        found = {DTYPES.get(one.dtypes[key], "fp16") for one in self.contents for key in _matrices(one)}
         return next(name for name in ("fp32", "bf16", "fp16") if name in found)
 
     @property
@@ -118,6 +118,10 @@ def adapter_files(path: Path) -> dict[str, Path]:
         raise UserError(f"{path} is a folder, not an adapter file.", "Name the .safetensors file in it.")
     first = [name for name in ("unet", "transformer") if name in inside]  # it tells the family
     return {name: inside[name] for name in dict.fromkeys([*first, *inside])}
+
+
+def _matrices(contents: Contents) -> list[str]:
+    return [key for module in contents.modules.values() for part, key in module.keys.items() if part != "alpha"]
 
 
 def is_adapter(path: Path) -> bool:
