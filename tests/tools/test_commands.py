@@ -90,6 +90,8 @@ WRONG = {  # what is typed (words that end so are files) -> words of the sentenc
     "merge one.safetensors two.safetensors --how sum --out n": ("--how takes no 'sum'", "concat, svd"),
     "merge one.safetensors two.safetensors --how svd --out n": ("Neither a rank nor a share",),
     "merge base.safetensors tuned.safetensors --out n": ("--strength 0.5",),
+    "merge base.safetensors one.safetensors --strength 1 --out n": ("--strength is for two base models",),
+    "merge base.safetensors one.safetensors --rank 8 --out n": ("--rank", "a base keeps its layout"),
     "merge one.safetensors two.safetensors --out one.safetensors": ("is an input",),
     "merge one.safetensors two.safetensors --out xl.safetensors": ("there already",),
     "merge one.safetensors two.safetensors --out no/n.safetensors": ("There is no folder",),

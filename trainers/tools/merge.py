@@ -29,6 +29,9 @@ def merge(
     if len(paths) < 2:
         raise UserError("There is only one file to merge.", USAGE)
     bases = [_is_base(path) for path in paths]
+    if bases[0] and (how != "concat" or limit != Limit() or dtype or form):
+        message = "--how, --rank, --keep, --dtype and --to are for adapters: a base keeps its layout and dtypes."
+        raise UserError(message, "Leave them out.")
     if any(bases[1:]):
         if bases != [True, True]:
             raise UserError(f"{paths[bases.index(True, 1)].name} is a base model, and not the first file.", USAGE)
