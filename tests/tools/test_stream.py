@@ -1,4 +1,4 @@
-"""A file rewritten tensor by tensor: dtypes and bytes stay, fp8 keeps its scale, hashes are true, failures leave nothing."""
+"""A file rewritten tensor by tensor: dtypes and bytes stay, fp8 keeps its scale, hashes are true."""
 
 import pytest
 import torch
