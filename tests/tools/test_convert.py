@@ -156,13 +156,23 @@ def test_what_a_wished_layout_implies_is_no_problem_of_the_result(tmp_path):
     save_file(lora(places("sd15"), TE), tmp_path / "a.safetensors")
     for form in ("diffusers", "peft"):
         said = convert(tmp_path / "a.safetensors", None, Wish(form))
-        assert said["not mended"] == [] and said["format"] == f"{form}, fp16"
+        assert said["mended"] == said["not mended"] == [] and said["format"] == f"{form}, fp16"
+    save_file(lora(places("sd15"), dotted(), 2, None, AB), tmp_path / "b.safetensors")
+    assert convert(tmp_path / "b.safetensors", None, Wish("diffusers", "fp32"))["mended"] == []
 
 
 def test_an_embedding_gets_a_file_of_its_own(mended):
     said, _, out = mended(*NAMES["embedding-inside"])
     (file,) = said["embeddings"]
     assert file == str(out.with_name("b-zib.safetensors")) and load_file(file).keys() == {"clip_l", "clip_g"}
+
+
+def test_an_embeddings_name_leads_out_of_no_folder(tmp_path):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    save_file(lora(attention(), flat()) | {"bundle_emb./../zib.clip_l": torch.zeros(2, 8)}, inside / "a.safetensors")
+    (file,) = convert(inside / "a.safetensors", inside / "b", Wish())["embeddings"]
+    assert file == str(inside / "b-_.safetensors")
 
 
 def test_what_cannot_be_mended_is_listed(mended, tmp_path):

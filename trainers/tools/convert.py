@@ -1,5 +1,6 @@
 """An adapter in another layout, spelling or number format, with the problems mended that `darkroom inspect` names."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,13 @@ def convert(path: Path, out: Path | None, wish: Wish) -> dict[str, Any]:
     _refuse_broken(adapter, before)
     modules, notes = _with_alphas(adapter, before, wish)
     entries, said = _mended(adapter, modules, before, wish.fix)
+    embeddings = _embeddings(adapter, file)
     report = results.save(modules, entries, adapter.base, file, wish.dtype or adapter.dtype, form)
-    embeddings = _split_off(adapter, report.path)
-    after = [finding for finding in problems(report.path) if finding.problem not in IMPLIED.get(form, ())]
-    left = {finding.problem for finding in after}
+    for beside, tensors in embeddings.items():
+        write_whole(beside, save(tensors, {"format": "pt"}))
+    implied = IMPLIED.get(form, ())
+    after = [finding for finding in problems(report.path) if finding.problem not in implied]
+    left = {finding.problem for finding in after} | {*implied}
     return {
         **results.written(report),
         "mended": _sentences([finding for finding in before if finding.problem not in left]),
@@ -149,19 +153,18 @@ def _mended(
     return entries, notes
 
 
-def _split_off(adapter: Opened, path: Path) -> list[Path]:
-    """The textual inversions that the adapter brings along, each as a file of its own beside it."""
-    bundles: dict[str, dict[str, Tensor]] = {}
-    tensors = read_adapter(adapter.path).tensors if any(key.startswith(BUNDLE) for key in adapter.unread) else {}
-    for key, tensor in tensors.items():
+def _embeddings(adapter: Opened, path: Path) -> dict[Path, dict[str, Tensor]]:
+    """The textual inversions that the adapter brings along, by the file beside it that each is to get."""
+    found: dict[Path, dict[str, Tensor]] = {}
+    if not any(key.startswith(BUNDLE) for key in adapter.unread):
+        return found
+    for key, tensor in read_adapter(adapter.path).tensors.items():
         if key.startswith(BUNDLE):
             word, _, name = key.removeprefix(BUNDLE).partition(".")
-            bundles.setdefault(word, {})[name or "emb_params"] = tensor
-    files = []
-    for word, own in bundles.items():
-        file = results.target(path.with_name(f"{path.stem}-{word}{results.ENDING}"), [adapter.path])
-        files.append(write_whole(file, save(own, {"format": "pt"})))
-    return files
+            plain = re.sub(r"[^\w-]+", "_", word)  # it comes out of the file: no path may be in it
+            file = path.with_name(f"{path.stem}-{plain}{results.ENDING}")
+            found.setdefault(file, {})[name or "emb_params"] = tensor
+    return {results.target(file, [adapter.path]): tensors for file, tensors in found.items()}
 
 
 def _sentences(found: list[Finding]) -> list[dict[str, str]]:
