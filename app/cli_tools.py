@@ -75,7 +75,7 @@ def extract(
     as_json: Json = False,
 ) -> None:
     """A LoRA out of the difference of two base models."""
-    values = engine.extract(_model(tuned), _model(base), absolute(out), rank, keep, conv_rank, dtype, to)
+    values = engine.extract(_model(tuned), _model(base), absolute(out), rank, keep, conv_rank, dtype, to, output.note)
     show(values, as_json)
 
 

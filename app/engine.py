@@ -77,12 +77,13 @@ def extract(
     conv_rank: int | None,
     dtype: str,
     form: str | None,
+    report: Callable[[str], None],
 ) -> dict[str, Any]:
-    """An adapter out of the difference of two base models."""
+    """An adapter out of the difference of two base models; `report` hears how far it is."""
     from trainers.tools.extract import Wanted, extract
     from trainers.tools.factors import Limit
 
-    return extract(tuned, base, out, Wanted(Limit(rank, keep), conv_rank), dtype, form)
+    return extract(tuned, base, out, Wanted(Limit(rank, keep), conv_rank), dtype, form, report)
 
 
 def convert(

@@ -49,6 +49,7 @@ def convert(path: Path, out: Path | None, wish: Wish) -> dict[str, Any]:
     Raises:
         UserError: no adapter that is read, wrong options, a layout that has no such type, or it cannot be written.
     """
+    results.require_output(wish.dtype, wish.form)
     adapter = open_adapter(path)
     form = wish.form or (adapter.form if adapter.base.family == "sd3" else "kohya")
     file = results.target(out or _beside(path, form, wish), [path])

@@ -1,7 +1,7 @@
 """A LoRA out of two checkpoints: the best low-rank approximation of what differs in each layer."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from trainers.tools.factors import Limit, plain
 from trainers.tools.stored import Stored, open_base, require_same_family
 
 SAME = 1e-6  # relative difference of two weights in one dtype, below which it is rounding of whoever saved them
+PREDICTION = "modelspec.prediction_type"
+EVERY = 50  # layers between two notes
 CONVOLUTIONS = ("resnets", "downsamplers", "upsamplers")  # where only --conv-rank looks, as LoCon does
 
 
@@ -43,12 +45,18 @@ class Wanted:
 
 
 def extract(
-    tuned: Path, base: Path, out: Path, wanted: Wanted, dtype: str = "fp16", form: str | None = None
+    tuned: Path,
+    base: Path,
+    out: Path,
+    wanted: Wanted,
+    dtype: str = "fp16",
+    form: str | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Write the adapter that turns `base` into `tuned`, and tell how near it comes.
 
-    The checkpoints may be files or diffusers folders, one of each too. Layers that are equal but for rounding are left
-    out.
+    `note` hears how far it is. The checkpoints may be files or diffusers folders, one of each too. Layers that are
+    equal but for rounding are left out.
 
     Raises:
         UserError: no base models, of different families or sizes, nothing differs, wrong options, or the file cannot
@@ -56,13 +64,14 @@ def extract(
     """
     results.require_limits(wanted.limit.rank, wanted.limit.keep)
     results.require_limits(wanted.conv_rank, None, needed=False)
+    results.require_output(dtype, form)
     path = results.target(out, [tuned, base])
     new, old = open_base(tuned), open_base(base)
     require_same_family(old, new)
     shared = _shared(new, old)
     modules: dict[Place, LoraWeights] = {}
     errors, skipped = results.Errors(), Counter()
-    for place, delta in _differences(new, old, shared):
+    for place, delta in _differences(new, old, shared, note):
         limit = wanted.of(place, tuple(delta.shape))
         if limit is None:
             skipped[_why(place)] += 1
@@ -73,7 +82,7 @@ def extract(
         hint = "Only convolutions differ: give --conv-rank." if skipped else "An adapter would change nothing."
         raise UserError(f"{new.name} and {old.name} have the same weights in every layer that is looked at.", hint)
     kind = kind_of(old)
-    entries = results.fresh(kind, path.stem, [new.files_metadata, old.files_metadata])
+    entries = results.fresh(kind, path.stem, [{PREDICTION: old.prediction}, new.files_metadata, old.files_metadata])
     entries |= {"ss_sd_model_name": old.name, "modelspec.merged_from": f"{new.name} - {old.name}"}
     report = results.save(modules, results.sized(modules, entries), kind, path, dtype, form or _form(kind))
     return {
@@ -108,9 +117,13 @@ def _shared(new: Stored, old: Stored) -> list[Place]:
     return shared
 
 
-def _differences(new: Stored, old: Stored, places: list[Place]) -> Iterator[tuple[Place, Tensor]]:
+def _differences(
+    new: Stored, old: Stored, places: list[Place], note: Callable[[str], None]
+) -> Iterator[tuple[Place, Tensor]]:
     """What differs by more than rounding, layer by layer, in fp64."""
-    for place in places:
+    for i, place in enumerate(places):
+        if i and i % EVERY == 0:
+            note(f"{i} of {len(places)} layers ...")
         before = old.weight(place).double()
         delta = new.weight(place).double().reshape(before.shape) - before
         size = float(torch.linalg.vector_norm(before))

@@ -34,6 +34,7 @@ def merge_adapters(
         UserError: adapters of several families or sizes, a DoRA, wrong options, or the file cannot be written.
     """
     results.require_choice(how, HOW, "--how")
+    results.require_output(dtype, form)
     results.require_limits(limit.rank, limit.keep, needed=how == "svd")
     path = results.target(out, paths)
     adapters = [open_adapter(one) for one in paths]

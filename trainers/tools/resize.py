@@ -19,6 +19,7 @@ def resize(path: Path, out: Path, limit: Limit, dtype: str | None = None, form: 
         UserError: no adapter that is read, wrong options, or the file cannot be written.
     """
     results.require_limits(limit.rank, limit.keep)
+    results.require_output(dtype, form)
     file = results.target(out, [path])
     adapter = open_adapter(path)
     errors, named = results.Errors(), {}

@@ -80,6 +80,14 @@ def require_choice(value: str, choices: Iterable[str], option: str) -> None:
         raise UserError(f"{option} takes no {value!r}.", f"Choose one of {', '.join(choices)}.")
 
 
+def require_output(dtype: str | None, form: str | None) -> None:
+    """UserError for a number format or layout that there is not; empty ones are chosen later."""
+    if dtype:
+        require_choice(dtype, DTYPES, "--dtype")
+    if form:
+        require_choice(form, FORMS, "--to")
+
+
 def require_limits(rank: int | None, keep: float | None, needed: bool = True) -> None:
     if needed and rank is None and keep is None:
         raise UserError("Neither a rank nor a share to keep is given.", "Give --rank 16, or --keep 0.95.")
@@ -93,8 +101,6 @@ def save(
     modules: Mapping[Place, Weights], entries: dict[str, str], base: Base, path: Path, dtype: str, form: str
 ) -> ExportReport:
     """Write an adapter, verified; its rounding and warnings are in the report."""
-    require_choice(dtype, DTYPES, "--dtype")
-    require_choice(form, FORMS, "--to")
     if form == "peft" and path.with_suffix("").exists():
         raise UserError(f"{path.with_suffix('')} is there already.", "Name another with --out, or move it away.")
     return write(modules, entries, FAMILIES[base.family].spec, path, dtype, form)

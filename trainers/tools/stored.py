@@ -27,6 +27,7 @@ class Stored:
     family: str
     files: dict[str, tuple[TensorFile, ...]]
     spots: dict[Place, Spot]
+    prediction: str = ""  # epsilon or v, where it says so
 
     @property
     def name(self) -> str:
@@ -83,9 +84,9 @@ def open_base(path: Path) -> Stored:
     if path.is_dir():
         parts = [part for part in (*WEIGHT_PARTS[found.family], "text_encoder_3") if (path / part).is_dir()]
         files = {part: tuple(_open(weight_files(path / part))) for part in parts}
-        return Stored(path, found.family, files, places.in_folder(found.family, _shapes(files)))
+        return Stored(path, found.family, files, places.in_folder(found.family, _shapes(files)), found.prediction)
     files = {"": (TensorFile(path),)}
-    return Stored(path, found.family, files, places.in_file(found.family, _shapes(files)[""]))
+    return Stored(path, found.family, files, places.in_file(found.family, _shapes(files)[""]), found.prediction)
 
 
 def _refuse_other(kind: str, label: str, path: Path) -> None:
