@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from app import cli_import, cli_runs, engine, hardware, jobs, presets, projects, runs
+from app import cli_import, cli_runs, cli_tools, engine, hardware, jobs, presets, projects, runs
 from app import cli_output as output
 from app import demo as demonstration
 from app.cli_inspect import adapter_facts
@@ -276,6 +276,9 @@ def inspect(
     if not path.exists():
         raise UserError(f"There is no file {path}.", "Check the spelling.")
     adapter_facts(engine.inspect(path), as_json)
+
+
+cli_tools.register(app)
 
 
 @app.command()

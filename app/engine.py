@@ -40,6 +40,61 @@ def inspect(file: Path) -> dict[str, Any]:
     return inspect(file)
 
 
+def merge(
+    paths: Sequence[Path],
+    weights: Sequence[float],
+    strength: float | None,
+    out: Path,
+    how: str,
+    rank: int | None,
+    keep: float | None,
+    dtype: str | None,
+    form: str | None,
+) -> dict[str, Any]:
+    """Adapters into one, adapters into a base, or two bases into one between them."""
+    from trainers.tools.factors import Limit
+    from trainers.tools.merge import merge
+
+    return merge(paths, weights, strength, out, how, Limit(rank, keep), dtype, form)
+
+
+def resize(
+    adapter: Path, out: Path, rank: int | None, keep: float | None, dtype: str | None, form: str | None
+) -> dict[str, Any]:
+    """The adapter at a lower rank."""
+    from trainers.tools.factors import Limit
+    from trainers.tools.resize import resize
+
+    return resize(adapter, out, Limit(rank, keep), dtype, form)
+
+
+def extract(
+    tuned: Path,
+    base: Path,
+    out: Path,
+    rank: int | None,
+    keep: float | None,
+    conv_rank: int | None,
+    dtype: str,
+    form: str | None,
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """An adapter out of the difference of two base models; `report` hears how far it is."""
+    from trainers.tools.extract import Wanted, extract
+    from trainers.tools.factors import Limit
+
+    return extract(tuned, base, out, Wanted(Limit(rank, keep), conv_rank), dtype, form, report)
+
+
+def convert(
+    adapter: Path, out: Path | None, form: str | None, dtype: str | None, fix: bool, alpha: float | None
+) -> dict[str, Any]:
+    """The adapter in another layout or format, its problems mended."""
+    from trainers.tools.convert import Wish, convert
+
+    return convert(adapter, out, Wish(form or "", dtype or "", fix, alpha))
+
+
 def bench(arguments: list[str]) -> int | None:
     from trainers.bench.main import main
 

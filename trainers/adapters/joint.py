@@ -29,7 +29,7 @@ def groups(places: Iterable[Place]) -> dict[str, Group]:
 def fuse(modules: Mapping[Place, LoraWeights]) -> dict[str, LoraWeights]:
     """kohya's name -> one update: the downs stacked, the ups block-diagonal, so that the rank is the sum.
 
-    alpha grows with the rank, since readers divide by it.
+    alpha grows with the rank, since readers divide by it. Parts that share one down keep it, and the rank.
     """
     members: dict[str, list[tuple[int, int, str, LoraWeights]]] = {}
     for (_, path), update in modules.items():
@@ -50,16 +50,26 @@ def split(update: LoraWeights, group: Group) -> dict[Place, LoraWeights]:
 def _joined(parts: list[tuple[int, int, str, LoraWeights]]) -> LoraWeights:
     if parts[0][1] == 1:
         return _turned(*parts[0][2:])
-    scale = parts[0][3].scale
-    rows = len(parts[0][3].up)
+    parts = sorted(parts, key=lambda part: part[0])
+    first = parts[0][3]
+    scale, rows = first.scale, len(first.up)
+    if len(parts) == parts[0][1] and all(_share(first, update) for *_, update in parts[1:]):
+        return replace(first, up=torch.cat([update.up for *_, update in parts]))
     downs, ups = [], []
-    for index, count, _, update in sorted(parts, key=lambda part: part[0]):
+    for index, count, _, update in parts:
         column = update.up.new_zeros(count * rows, update.rank)
         column[index * rows : (index + 1) * rows] = update.up * (update.scale / scale)
         downs.append(update.down)
         ups.append(column)
     down = torch.cat(downs)
     return LoraWeights(down, torch.cat(ups, dim=1), scale * len(down))
+
+
+def _share(one: LoraWeights, other: LoraWeights) -> bool:
+    """Whether both read their input alike, as the parts of a fused layer do: then they are one layer again."""
+    if one.down.is_meta:  # sizes without numbers
+        return False
+    return one.alpha == other.alpha and torch.equal(one.down, other.down)
 
 
 def _trimmed(update: LoraWeights, up: Tensor) -> LoraWeights:
@@ -69,8 +79,9 @@ def _trimmed(update: LoraWeights, up: Tensor) -> LoraWeights:
 
 
 def _turned(path: str, update: LoraWeights) -> LoraWeights:
-    """With scale and shift in the other order, where the layer gives just these two: in the last block."""
-    if not path.endswith(".norm1_context.linear") or len(update.up) != 2 * update.down.shape[1]:
+    """With scale and shift in the other order, where the layer gives just these two: in the last block and after."""
+    ends = path.endswith(".norm1_context.linear") or path == "norm_out.linear"
+    if not ends or len(update.up) != 2 * update.down.shape[1]:
         return update
     first, second = update.up.chunk(2)
     return replace(update, up=torch.cat([second, first]))
