@@ -120,7 +120,7 @@ def status(run: Run) -> Status:
 
 
 def _is_adapter(file: Path) -> bool:
-    """No embedding file of new tokens, which lies beside the adapter; what cannot be read is told of when it is used."""
+    """No embedding file of new tokens, which lies beside it; what cannot be read is told of when it is used."""
     try:
         return file.is_file() and identify(file).kind != "textual inversion"
     except UserError:

@@ -112,8 +112,9 @@ def attach_tokens(components: Components, word: str, vectors: Mapping[str, Tenso
         encoder = components.text_encoders[index]
         embedding = encoder.get_input_embeddings()
         if rows.ndim != 2 or rows.shape[-1] != embedding.embedding_dim:
-            what = f"The vectors of {word} have width {rows.shape[-1]}, and {components.name} reads {embedding.embedding_dim}"
-            raise UserError(f"{what}.", "Choose the base model that they were trained on.")
+            base = f"{components.name} reads {embedding.embedding_dim}"
+            message = f"The vectors of {word} have width {rows.shape[-1]}, and {base}."
+            raise UserError(message, "Choose the base model that they were trained on.")
         tokenizers[index] = TriggerTokenizer(components.tokenizers[index], word, len(rows))
         embedding.__class__ = MoreRows
         embedding.rows = nn.Parameter(rows.detach().to(embedding.weight.device, torch.float32, copy=True))

@@ -5,6 +5,7 @@ clip_g [n, 1280] where there are two (A1111, ComfyUI, kohya's sd-scripts). A1111
 the file's name, and ComfyUI wants embedding: before it. OneTrainer can put the same tensors into the adapter.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,9 +29,9 @@ Vectors = Mapping[str, Tensor]  # text_0 -> [n, D]
 
 
 def file_name(config: TrainConfig, stem: str) -> str:
-    """The embedding file of the adapter file `stem`: zib.safetensors, or zib-step00000500.safetensors before the end."""
-    step = stem.removeprefix(config.saving.name).removesuffix("-diffusers").removesuffix("-peft").removesuffix("-kohya")
-    return f"{config.data.trigger.strip()}{step}.safetensors"
+    """The embedding file of an adapter file: zib.safetensors, or zib-step00000500.safetensors from before the end."""
+    step = re.match(r"-step\d+", stem.removeprefix(config.saving.name))
+    return f"{config.data.trigger.strip()}{step[0] if step else ''}.safetensors"
 
 
 def usage(name: str) -> str:
