@@ -8,6 +8,7 @@ from tests.tiny_families import tiny_folder, tiny_t5
 from trainers import config_io, optimizers
 from trainers.adapters.tokens import PULL, NewTokens, attach_tokens, require_word, start_tokens
 from trainers.config import ModelConfig, OptimizerConfig, TrainConfig
+from trainers.data.cache import identity
 from trainers.errors import UserError
 from trainers.families.base import Components, Conditioning
 from trainers.families.registry import FAMILIES
@@ -140,6 +141,16 @@ def test_lengths_are_drawn_to_the_bases_mean_and_decay_does_not_touch_them(tmp_p
     torch.testing.assert_close(rows, trained)  # the average went along
     rows.requires_grad_(False)
     assert list(tokens.stretches()) == []  # what has stopped stays
+
+
+def test_kept_captions_belong_to_one_word_and_its_vectors(tmp_path):
+    folder, keys = tiny_pipeline_folder(tmp_path / "sd15"), set()
+    for word, rows in (("", None), ("zib", torch.ones(2, 16)), ("zab", torch.ones(2, 16)), ("zib", torch.zeros(2, 16))):
+        _, components = load(folder)
+        if word:
+            attach_tokens(components, word, {"text_0": rows})
+        keys.add(identity(components.text_encoders[0]))
+    assert len(keys) == 4
 
 
 def test_vectors_of_another_base_are_refused(tmp_path):
