@@ -122,9 +122,10 @@ class Outputs:
         """From now on these weights are those a file would hold, and stay so: the rest is trained on with them."""
         with self._as_exported():
             exported = [parameter.detach().clone() for parameter in parameters]
-        for parameter, value in zip(parameters, exported, strict=True):
-            parameter.data.copy_(value)
-            parameter.requires_grad_(False)
+        with torch.no_grad():
+            for parameter, value in zip(parameters, exported, strict=True):
+                parameter.copy_(value)
+                parameter.requires_grad_(False)
         step = self.step
         optimizers.settle(step.optimizer, parameters)
         if step.ema:
