@@ -14,6 +14,7 @@ from trainers import config_io, events
 from trainers.config import TrainConfig
 from trainers.errors import UserError
 from trainers.events import RunState
+from trainers.families.detect import identify
 
 WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".bin")
 
@@ -64,7 +65,7 @@ class Status:
         """The adapter file that the run has written last."""
         if self.state.adapter:
             return absolute(self.state.adapter, self.run.folder)
-        files = [file for file in (self.run.folder / "output").glob("*.safetensors") if file.is_file()]
+        files = [file for file in (self.run.folder / "output").glob("*.safetensors") if _is_adapter(file)]
         return max(files, key=lambda file: file.stat().st_mtime, default=None)
 
 
@@ -116,6 +117,14 @@ def status(run: Run) -> Status:
     else:
         word = state.status
     return Status(run, state, alive, word)
+
+
+def _is_adapter(file: Path) -> bool:
+    """No embedding file of new tokens, which lies beside it; what cannot be read is told of when it is used."""
+    try:
+        return file.is_file() and identify(file).kind != "textual inversion"
+    except UserError:
+        return True
 
 
 def is_alive(run: Run) -> bool:

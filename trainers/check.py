@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trainers import memory
+from trainers.adapters.tokens import require_word
 from trainers.config import TrainConfig
 from trainers.data.batches import split_validation
 from trainers.data.buckets import plan as plan_crops
@@ -20,6 +21,7 @@ def check(config: TrainConfig, report: Callable[[str], None]) -> dict[str, Any]:
     """Every problem of the data in one go, and what training would look like; UserError when it could not start."""
     report("Reading the pictures ...")
     found = scan(config.data)
+    require_word(config, [example.caption for example in found.examples])
     report("Reading the base model ...")
     plan = memory.plan(config.memory)
     family = find_family(config.model)

@@ -115,9 +115,32 @@ class AdapterConfig(Section):
     text_stop: Share = setting(
         1.0, "Text encoder stop", "Share of the run after which the text encoder stays as it is."
     )
+    new_tokens: int = setting(
+        0,
+        "New tokens",
+        "So many vectors that the text encoder is given for the trigger word are learnt beside the adapter (pivotal "
+        "tuning); 0 is off. They go into a file named after the word, which the adapter needs beside it.",
+        ge=0,
+        le=16,
+    )
+    token_start: str = setting(
+        "",
+        "New tokens start as",
+        "The word whose vectors they begin with. Empty means the first class word, or else the kind: person, style.",
+    )
+    token_stop: Share = setting(
+        0.5,
+        "New tokens stop",
+        "Share of the run after which they stay as they are. The text encoder then runs no more, unless it is trained.",
+    )
     init_from: str = setting(
         "", "Start from", "An adapter file of the same type and rank that the training goes on from."
     )
+
+    @property
+    def trains_text(self) -> bool:
+        """Whether captions must be encoded anew in every step."""
+        return self.text_encoder or self.new_tokens > 0
 
     @property
     def shape(self) -> tuple[int, float]:
@@ -263,6 +286,13 @@ class OptimizerConfig(Section):
     text_rates: tuple[Rate, ...] = setting(
         (), "Rates by text encoder", "One for each in turn, on bases with several; the others have the rate above."
     )
+    token_rate: float | None = setting(
+        None,
+        "New tokens' rate",
+        "Learning rate of the new tokens. Empty means three times the learning rate.",  # 3e-4 in cog-sdxl
+        gt=0,
+        le=10,
+    )
     block_rates: dict[str, Rate] = setting(
         {},
         "Rates by block",
@@ -287,6 +317,10 @@ class OptimizerConfig(Section):
     def text_encoder_rate(self) -> float:
         """Of every text encoder that has none of its own."""
         return self.rate / 10 if self.text_rate is None else self.text_rate
+
+    @property
+    def new_tokens_rate(self) -> float:
+        return 3 * self.rate if self.token_rate is None else self.token_rate
 
     def rate_of_text(self, index: int) -> float:
         return self.text_rates[index] if index < len(self.text_rates) else self.text_encoder_rate
@@ -325,6 +359,12 @@ class SavingConfig(Section):
         500, "Checkpoint every", "Steps between checkpoints; 0 saves at the end and at a stop only.", unit="steps", ge=0
     )
     keep: int = setting(3, "Checkpoints kept", "Older ones are removed from the run folder.", ge=1, le=1000)
+    bundle: bool = setting(
+        False,
+        "New tokens in the adapter",
+        "Keep the new tokens also inside the adapter file. A1111 alone reads them there; ComfyUI and Forge complain, "
+        "and InvokeAI and diffusers refuse such a file.",
+    )
     privacy: Literal["full", "no_captions", "minimal"] = setting(
         "full",
         "Metadata",

@@ -171,7 +171,7 @@ def contradictions(config: TrainConfig) -> list[Problem]:
         missing = "data.class_words" if config.loss.preservation else "loss.preservation"
         what = "what the base should draw" if config.loss.preservation else "how much they count"
         problems.append(Problem(f"data.class_pictures = {data.class_pictures} needs {missing} to say {what}."))
-    problems += _adapter_contradictions(config)
+    problems += _adapter_contradictions(config) + _new_tokens(config)
     bad = [letter for letter in name if letter in FORBIDDEN_IN_NAMES or not letter.isprintable()]
     if bad or name != name.strip(" .") or not name.strip(" ."):
         what = f"it holds {shown(bad[0])}" if bad else "it begins or ends with a space or a dot"
@@ -196,6 +196,24 @@ def _adapter_contradictions(config: TrainConfig) -> list[Problem]:
         except re.error as error:
             problems.append(Problem(f"{name} has {shown(pattern)}, which is no regular expression: {error}."))
     return problems
+
+
+def _new_tokens(config: TrainConfig) -> list[Problem]:
+    """The trigger word is the name of a file, and what programs look for in a prompt: one word, and its own."""
+    count, trigger, name = config.adapter.new_tokens, config.data.trigger.strip(), config.saving.name
+    if not count:
+        return []
+    if not trigger:
+        hint = "Set data.trigger to a word of your own, such as zibble."
+        return [Problem(f"adapter.new_tokens = {count} needs a trigger word that they stand for.", hint)]
+    bad = [letter for letter in trigger if letter.isspace() or letter in FORBIDDEN_IN_NAMES or not letter.isprintable()]
+    if bad or trigger.strip(".") != trigger or not any(map(str.isalnum, trigger)):
+        what = f"data.trigger is {shown(trigger)}, and new tokens go by the name of their file"
+        return [Problem(f"{what}: it must be one word that can be a file name.", "Letters and digits are safe.")]
+    if trigger.casefold() in (name.casefold(), *(f"{name}-{form}".casefold() for form in ("kohya", "diffusers"))):
+        what = f"the adapter's file ({shown(name)}) and that of the new tokens ({shown(trigger)}) have one name"
+        return [Problem(f"saving.name: {what}.", f"Set saving.name to another, such as {trigger}-lora.")]
+    return []
 
 
 def _folder_names(data: DataConfig) -> list[Problem]:

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainers import memory
 from trainers.adapters.registry import ADAPTERS
+from trainers.adapters.tokens import start_tokens
 from trainers.bench.live import AttentionInPlace, LiveBytes
 from trainers.bench.loops import engine_step
 from trainers.config import TrainConfig
@@ -76,7 +77,8 @@ def _count(
     if config.memory.checkpointing:
         hollow.denoiser.enable_gradient_checkpointing()
     adapter.train()
-    parameters = [*adapter.denoiser_parameters(), *adapter.text_parameters()]
+    adapter.train_tokens(start_tokens(hollow, family.spec, config))
+    parameters = [*adapter.denoiser_parameters(), *adapter.text_parameters(), *adapter.token_parameters()]
     kept = 4 * sum(p.numel() for p in parameters)
     count, side = config.data.batch_size, (config.data.resolution or components.resolution) // components.latent.factor
     latents = torch.empty(count, components.latent.channels, side, side, device="meta")
@@ -84,7 +86,7 @@ def _count(
     live = LiveBytes()
     with FlopCounterMode(display=False) as flops, AttentionInPlace() as attention, live:
         conditioning = family.encode_text(hollow.text_encoders, tokens, config.model.clip_skip).to(dtype)
-        if not config.adapter.text_encoder:
+        if not config.adapter.trains_text:
             conditioning = conditioning.detach()
         conditioning = conditioning.sized(plain_sizes(family, side, side, count, torch.device("meta")))
         timesteps = torch.zeros(count, dtype=torch.long, device="meta")
@@ -108,7 +110,7 @@ def _resident(components: Components, config: TrainConfig, device: torch.device)
     models = [components.denoiser]
     if device.type == "cpu":
         models += [components.vae, *components.text_encoders]
-    elif config.adapter.text_encoder:
+    elif config.adapter.trains_text:
         models += components.text_encoders
     return sum(p.numel() * p.element_size() for m in models for p in m.parameters()) / GB
 

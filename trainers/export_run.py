@@ -5,6 +5,7 @@ from typing import Any
 
 from trainers import checkpoint, config_io
 from trainers.adapters.adapter import DENOISER, modules_of_state
+from trainers.adapters.tokens import tokens_of_state
 from trainers.errors import UserError
 from trainers.export.facts import unpack
 from trainers.export.metadata import RunFacts
@@ -32,7 +33,8 @@ def export_run(run: Path, step: str | None, form: str, to: Path | None) -> dict[
     facts, spec = unpack(packed)
     path, again = _target(to or run / "output", config.saving.name, form, facts)
     modules = modules_of_state(state, config.adapter)
-    report = export_report(modules, config, facts, spec, path, cover(run, facts.steps), form, keep=not again)
+    beside = {"keep": not again, "vectors": tokens_of_state(state)}
+    report = export_report(modules, config, facts, spec, path, cover(run, facts.steps), form, **beside)
     return _said(report, facts)
 
 

@@ -13,6 +13,7 @@ from trainers.data.batches import Batches
 from trainers.data.buckets import sides
 from trainers.data.types import Crop, Example
 from trainers.events import Adjusted, Event, Warned
+from trainers.export.embedding import file_name, usage
 from trainers.export.metadata import RunFacts
 from trainers.export.writer import export_report
 from trainers.families.base import Components, FamilySpec
@@ -95,6 +96,10 @@ def write_adapter(
         reports.append(export_report(adapter, config, facts, spec, path, cover(run, facts.steps), form))
     for warning in dict.fromkeys(warning for report in reports for warning in report.warnings):
         emit(Warned(warning))
+    if adapter.tokens:
+        name = file_name(config, reports[0].path.stem)
+        what = f"The trigger word {adapter.tokens.word} has a file of its own, {name}"
+        emit(Adjusted(what, f"The adapter needs it: {usage(name)}"))
     if several:
         emit(Adjusted("The adapter is written in two files", SERVES.format(*(report.path.name for report in reports))))
     return reports[0].path

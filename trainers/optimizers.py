@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainers import patterns
 from trainers.config import OptimizerConfig
@@ -112,6 +112,20 @@ def parameter_groups(weights: Iterable[Weight], config: OptimizerConfig) -> list
         groups.setdefault((part, rate), []).append(parameter)
     first = sorted(groups, key=lambda group: group[1] != config.rate)
     return [{"params": groups[part, rate], "lr": rate} for part, rate in first]
+
+
+def token_group(parameters: list[nn.Parameter], config: OptimizerConfig) -> dict:
+    """New tokens have a rate of their own, and no decay: their length is seen to (adapters/tokens.py)."""
+    return {"params": parameters, "lr": config.new_tokens_rate, "weight_decay": 0.0}
+
+
+@torch.no_grad()
+def multiply(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, factor: Tensor) -> None:
+    """parameter <- factor * parameter, and with it what a schedule-free optimizer makes its average from."""
+    parameter.mul_(factor)
+    state = optimizer.state.get(parameter, {})
+    if "z" in state:
+        state["z"].mul_(factor)
 
 
 def averaged(optimizer: torch.optim.Optimizer, on: bool) -> None:

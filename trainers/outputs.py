@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from trainers import checkpoint, optimizers, preview
-from trainers.adapters.adapter import DENOISER, Adapter
+from trainers.adapters.adapter import Adapter
 from trainers.checkpoint import Position, Saved
 from trainers.config import TrainConfig
 from trainers.errors import UserError
@@ -117,16 +118,19 @@ class Outputs:
         with self._as_exported():
             return write_adapter(self.config, self.folders.run, self.adapter, self.step.family.spec, facts, self.emit)
 
-    def settle_text(self) -> None:
-        """From now on the text encoders' weights are those a file would hold: the denoiser is trained on with these."""
+    def settle(self, parameters: list[nn.Parameter]) -> None:
+        """From now on these weights are those a file would hold, and stay so: the rest is trained on with them."""
         with self._as_exported():
-            exported = self.adapter.state()
-        text = {key: weight for key, weight in exported.items() if not key.startswith(f"{DENOISER}/")}
-        self.adapter.load_state(self.adapter.state() | text)
-        parameters = self.adapter.text_parameters()
-        optimizers.settle(self.step.optimizer, parameters)
-        if self.step.ema:
-            self.step.ema.settle(parameters)
+            exported = [parameter.detach().clone() for parameter in parameters]
+        with torch.no_grad():
+            for parameter, value in zip(parameters, exported, strict=True):
+                parameter.copy_(value)
+                parameter.requires_grad_(False)
+        step = self.step
+        optimizers.settle(step.optimizer, parameters)
+        if step.ema:
+            step.ema.settle(parameters)
+        step.parameters = [parameter for parameter in step.parameters if parameter.requires_grad]
 
     def _sampled(self) -> list:
         settings, device = self.config.preview, self.step.feed.text.device

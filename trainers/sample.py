@@ -7,7 +7,9 @@ from PIL import Image
 
 from trainers import memory, preview
 from trainers.adapters.adapter_file import apply_file, read_adapter
+from trainers.adapters.tokens import attach_tokens
 from trainers.config import TrainConfig
+from trainers.export.embedding import belonging
 from trainers.families.registry import find_family
 
 
@@ -20,9 +22,12 @@ def sample(
     """
     plan = memory.plan(config.memory)
     family = find_family(config.model)
-    if adapter:
-        read_adapter(adapter)  # a damaged file is named before the base is read
+    words = None
+    if adapter:  # a damaged or missing file is named before the base is read
+        words = belonging(read_adapter(adapter), family.spec)
     components = family.load(config.model, plan.dtype)
+    if words and strength:
+        attach_tokens(components, *words)
     if adapter:
         # Beside the weights, as in training: small updates vanish when they are added to weights in bf16.
         apply_file(components, adapter, strength, strict=True)

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from trainers import optimizers
 from trainers.adapters.adapter import Adapter
 from trainers.adapters.targets import dotted
+from trainers.adapters.tokens import NewTokens
 from trainers.config import TrainConfig
 from trainers.ema import Ema
 from trainers.events import Adjusted
@@ -43,6 +44,7 @@ class TrainingStep:
     clip_norm: float
     accumulation: int
     seed: int
+    tokens: NewTokens | None
     ema: Ema | None
     preservation: Preservation | None
     total: Tensor = field(init=False)  # sum of micro-step losses since the last `mean_loss`, on the device
@@ -67,6 +69,8 @@ class TrainingStep:
         if self.clip_norm:
             self.accelerator.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()
+        for rows, factors in self.tokens.stretches() if self.tokens else ():
+            optimizers.multiply(self.optimizer, rows, factors)
         self.schedule.step()
         self.optimizer.zero_grad()
         if self.ema:
@@ -117,9 +121,11 @@ def build_step(
         mixed_precision="fp16" if plan.precision == "fp16" else "no",  # for the gradient scaler; we cast the weights
         gradient_accumulation_steps=config.optimizer.accumulation,
     )
-    parameters = [*adapter.denoiser_parameters(), *adapter.text_parameters()]
+    parameters = [*adapter.denoiser_parameters(), *adapter.text_parameters(), *adapter.token_parameters()]
     weights = [(place[0], dotted(place), name, parameter) for place, name, parameter in adapter.trained()]
     groups = optimizers.parameter_groups(weights, config.optimizer)
+    if adapter.tokens:
+        groups.append(optimizers.token_group(adapter.token_parameters(), config.optimizer))
     optimizer, adjusted = optimizers.build_optimizer(groups, config.optimizer, plan.device)
     if adjusted:
         report(adjusted)
@@ -144,6 +150,7 @@ def build_step(
         clip_norm=config.optimizer.clip_norm,
         accumulation=config.optimizer.accumulation,
         seed=config.seed,
+        tokens=adapter.tokens,
         ema=Ema(parameters, config.optimizer.ema_decay) if config.optimizer.ema else None,
         preservation=preservation,
     )

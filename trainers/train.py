@@ -8,12 +8,15 @@ from itertools import chain
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from trainers import checkpoint, memory, optimizers, preview
+from trainers.adapters.adapter import Adapter
 from trainers.adapters.adapter_file import read_adapter, warm_start
 from trainers.adapters.registry import ADAPTERS
+from trainers.adapters.tokens import require_word, start_tokens
 from trainers.checkpoint import Position
-from trainers.config import TrainConfig
+from trainers.config import AdapterConfig, TrainConfig
 from trainers.data.batches import Batches, split_validation
 from trainers.data.buckets import plan as plan_crops
 from trainers.data.cache import Cache
@@ -46,11 +49,13 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     emit(Phase("Reading the pictures"))
     found = scan(config.data)
     _warn(found.problems, emit)
+    require_word(config, [example.caption for example in found.examples])
     emit(Phase("Loading the base model"))
     family = find_family(config.model)
     components = family.load(config.model, plan.dtype)
     for remark in components.remarks:
         emit(Adjusted(*remark))
+    tokens = start_tokens(components, family.spec, config)
     _warn(cut_captions(found.examples, family, components), emit)
     resolution = config.data.resolution or components.resolution
     crops = plan_crops(found.examples, config.data, resolution, components.latent.factor * components.multiple)
@@ -67,9 +72,9 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     for encoder in components.text_encoders:
         encoder.to(device)
     base_text = None
-    if config.loss.preservation or not config.adapter.text_encoder:
+    if config.loss.preservation or not config.adapter.trains_text:
         base_text = text.encode_all(cache, progress)
-    if not config.adapter.text_encoder:
+    if not config.adapter.trains_text:
         text.cached = base_text
         for encoder in components.text_encoders:
             encoder.to("cpu")
@@ -81,6 +86,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
         emit(adjusted)
     drawn = draw_class_pictures(config, family, components, text, base_text, resolution, cache, progress)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
+    adapter.train_tokens(tokens)
     if start:
         _warn_of_start(start, warm_start(adapter, components, start), emit)
     if config.memory.checkpointing:
@@ -115,14 +121,14 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     adapter.train()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    text_stop = round(config.adapter.text_stop * steps) if adapter.text_parameters() else 0
+    ends = _text_ends(config.adapter, adapter, steps)
     since, clock = position.step, time.perf_counter()
     stopped = False
     while position.step < steps and not stopped:
-        if adapter.text_parameters() and text.cached is None and position.step >= text_stop:
-            outputs.settle_text()
-            text.cached = text.encode_all(None, progress)  # from here on the text encoder is frozen and need not run
-            step.parameters = adapter.denoiser_parameters()
+        while ends and position.step >= ends[0][0]:
+            outputs.settle(ends.pop(0)[1])
+            if not ends:  # from here on the text encoder is frozen and need not run
+                text.cached = text.encode_all(None, progress)
         step(position.step)
         position.step += 1
 
@@ -178,6 +184,13 @@ def _warn_of_start(start: Path, unmatched: list[str], emit: Callable[[Event], No
             f"Not all of {start.name} is taken over: {', '.join(unmatched[:FEW])}{more} fit nothing to be trained."
         )
         emit(Warned(message, "Set adapter.targets and adapter.text_encoder to those of the file to train them on."))
+
+
+def _text_ends(config: AdapterConfig, adapter: Adapter, steps: int) -> list[tuple[int, list[nn.Parameter]]]:
+    """The steps at which what is trained of the text encoders comes to rest, the earliest first."""
+    layers = round(config.text_stop * steps), adapter.text_parameters()
+    tokens = round(config.token_stop * steps), adapter.token_parameters()
+    return sorted([end for end in (layers, tokens) if end[1]], key=lambda end: end[0])
 
 
 def _due(step: int, every: int) -> bool:

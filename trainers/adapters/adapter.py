@@ -9,6 +9,7 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from trainers.adapters.tokens import TOKENS, NewTokens
 from trainers.adapters.weights import LoraWeights, Weights, weights_of
 from trainers.config import AdapterConfig
 from trainers.errors import UserError
@@ -30,6 +31,7 @@ class Adapter:
     layers: dict[Place, BaseTunerLayer]
     spec: FamilySpec | None = None  # None where it came from a file of an unnamed family
     unknown: tuple[str, ...] = ()  # keys of the file it came from that fit no module of the base
+    tokens: NewTokens | None = None  # learnt beside the layers
     enabled: bool = field(default=True, init=False)
 
     def denoiser_parameters(self) -> list[nn.Parameter]:
@@ -38,8 +40,17 @@ class Adapter:
     def text_parameters(self) -> list[nn.Parameter]:
         return [parameter for (part, _), _, parameter in self.trained() if part != DENOISER]
 
+    def token_parameters(self) -> list[nn.Parameter]:
+        return self.tokens.parameters() if self.tokens else []
+
+    def train_tokens(self, tokens: NewTokens | None) -> None:
+        """Learn these beside the layers, which peft froze with the rest of the text encoder."""
+        self.tokens = tokens
+        for parameter in self.token_parameters():
+            parameter.requires_grad_(True)
+
     def trained(self) -> Iterator[tuple[Place, str, nn.Parameter]]:
-        """(place, name in checkpoints, parameter) of everything that is trained."""
+        """(place, name in checkpoints, parameter) of everything that is trained in the layers."""
         for place, layer in self.layers.items():
             for name, parameter in tensors_of(layer).items():
                 yield place, name, parameter
@@ -49,8 +60,11 @@ class Adapter:
         return {place: weights_on(layer) for place, layer in self.layers.items()}
 
     def state(self) -> dict[str, Tensor]:
-        """Copies of all weights, fp32, on the CPU, keyed part/path.down, .up and so on, and part/path.alpha (fp64)."""
-        state = {}
+        """Copies of all weights, fp32, on the CPU, keyed part/path.down, .up and so on, and part/path.alpha (fp64).
+
+        New tokens are keyed tokens/part.
+        """
+        state = {key: rows.detach().to("cpu", copy=True) for key, rows in self._rows().items()}
         for place, layer in self.layers.items():
             for name, weight in tensors_of(layer).items():
                 state[_key(place, name)] = weight.detach().to("cpu", torch.float32, copy=True)
@@ -63,7 +77,7 @@ class Adapter:
 
         Checkpoints of earlier versions hold no alphas.
         """
-        own = {_key(place, name): parameter for place, name, parameter in self.trained()}
+        own = {_key(place, name): parameter for place, name, parameter in self.trained()} | self._rows()
         alphas = {_key(place, ALPHA): weights_on(layer).alpha for place, layer in self.layers.items()}
         wrong = sorted((own.keys() ^ state.keys()) - alphas.keys())
         wrong += [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
@@ -74,8 +88,11 @@ class Adapter:
         for key, weight in own.items():
             weight.copy_(state[key])
 
+    def _rows(self) -> dict[str, nn.Parameter]:
+        return self.tokens.named() if self.tokens else {}
+
     def enable(self, on: bool) -> None:
-        """Off: every forward is the base's own. Which weights are trainable stays as it was."""
+        """Off: every forward is the base's own, new tokens aside. Which weights are trainable stays as it was."""
         for layer in self.layers.values():
             parameters = tensors_of(layer).values()
             trainable = [parameter.requires_grad for parameter in parameters]
@@ -115,6 +132,8 @@ def modules_of_state(state: Mapping[str, Tensor], config: AdapterConfig) -> dict
     modules: dict[Place, dict[str, Tensor]] = {}
     for key, tensor in state.items():
         part, path = key.split("/", 1)
+        if part == TOKENS:  # no module
+            continue
         path, name = path.rsplit(".", 1)
         modules.setdefault((part, path), {})[name] = tensor
     return {place: _weights_of_state(place, tensors, config) for place, tensors in modules.items()}

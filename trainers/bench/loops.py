@@ -9,6 +9,7 @@ from diffusers import DDPMScheduler
 from peft import LoraConfig, inject_adapter_in_model
 
 from trainers.adapters.registry import ADAPTERS
+from trainers.adapters.tokens import start_tokens
 from trainers.config import TrainConfig
 from trainers.data.batches import Batches
 from trainers.data.types import Bucket, Crop
@@ -37,14 +38,16 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
     latents.seal()
     captions = [[f"a picture of thing {i}"] for i in range(PICTURES)]
     preserved = [[""]] * PICTURES
+    tokens = start_tokens(components, family.spec, config)
     text = TextStore([*(c[0] for c in captions), ""], family, components, config.model.clip_skip, device)
     for encoder in components.text_encoders:
         encoder.to(device)
     base_text = text.encode_all(None, lambda *_: None)
-    if not config.adapter.text_encoder:
+    if not config.adapter.trains_text:
         text.cached = base_text
     components.denoiser.to(device)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
+    adapter.train_tokens(tokens)
     crop = Crop(bucket, (bucket.width, bucket.height), 0, 0, 0.0)
     batches = Batches([crop] * PICTURES, [1] * PICTURES, config.data.batch_size, config.seed)
     if config.memory.checkpointing:

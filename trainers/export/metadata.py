@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainers.config import DataConfig, TrainConfig
+from trainers.export.embedding import NEEDS, TITLE, file_name, usage
 from trainers.export.hashes import base_hashes
 from trainers.export.network import network
 from trainers.families.base import FamilySpec
@@ -53,14 +54,33 @@ def metadata(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) 
 
     `name` is the file's, without ending: A1111 and Forge use it as the adapter's alias.
     """
+    beside = {NEEDS: file_name(config, name)} if config.adapter.new_tokens else {}
     if config.saving.privacy == "minimal":
-        return {key: _text(value) for key, value in _needed(facts, spec, name).items()}
+        return {key: _text(value) for key, value in (_needed(facts, spec, name) | beside).items()}
     kohya = _run(config, facts, spec, name) | _dataset(config.data, facts) | _optimisation(config, facts)
-    entries = kohya | _modelspec(config, facts, spec, name)
+    entries = kohya | _modelspec(config, facts, spec, name) | beside
     entries["lora_darkroom.version"] = _version()
     entries["lora_darkroom.config"] = public_config(config, facts).model_dump_json()
     hidden = WORDS if config.saving.privacy == "no_captions" else ()
     return {key: _text(value) for key, value in entries.items() if key not in hidden}
+
+
+def embedding_metadata(config: TrainConfig, facts: RunFacts, spec: FamilySpec, stem: str) -> dict[str, str]:
+    """The same of the embedding file beside the adapter file `stem`: whose word, of which base, run and step."""
+    word = config.data.trigger.strip()
+    entries = _needed(facts, spec, word)
+    entries |= {TITLE: word, "modelspec.architecture": f"{architecture(spec, facts)}/textual-inversion"}
+    if config.saving.privacy != "minimal":
+        entries |= {
+            "ss_sd_model_name": facts.base_name,
+            "ss_session_id": facts.session,
+            "ss_steps": facts.steps,
+            "modelspec.trigger_phrase": word,
+            "modelspec.usage_hint": _usage_hint(config, stem),
+            "modelspec.date": _date(facts),
+            "lora_darkroom.version": _version(),
+        }
+    return {key: _text(value) for key, value in entries.items()}
 
 
 def _needed(facts: RunFacts, spec: FamilySpec, name: str) -> dict[str, object]:
@@ -209,14 +229,26 @@ def _modelspec(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str
         "modelspec.title": name,
         "modelspec.resolution": f"{facts.resolution[0]}x{facts.resolution[1]}",
         "modelspec.trigger_phrase": config.data.trigger or None,
-        "modelspec.usage_hint": f"Write {config.data.trigger} in the prompt." if config.data.trigger else None,
+        "modelspec.usage_hint": _usage_hint(config, name),
         "modelspec.tags": config.data.kind,
         "modelspec.encoder_layer": str(config.model.clip_skip),
         "modelspec.timestep_range": f"{config.noise.timestep_min},{config.noise.timestep_max}",
-        "modelspec.date": datetime.fromtimestamp(facts.finished, UTC).isoformat(timespec="seconds"),
+        "modelspec.date": _date(facts),
         "modelspec.prediction_type": facts.prediction,
         "modelspec.description": description(config),
     }
+
+
+def _usage_hint(config: TrainConfig, stem: str) -> str | None:
+    word = config.data.trigger
+    if not config.adapter.new_tokens:
+        return f"Write {word} in the prompt." if word else None
+    name = file_name(config, stem)
+    return f"Write {word.strip()} in the prompt. It needs the embedding file {name}: {usage(name)}"
+
+
+def _date(facts: RunFacts) -> str:
+    return datetime.fromtimestamp(facts.finished, UTC).isoformat(timespec="seconds")
 
 
 def architecture(spec: FamilySpec, facts: RunFacts) -> str:

@@ -13,13 +13,15 @@ from torch import Tensor
 
 from trainers.adapters.adapter import DENOISER, Adapter, Place, Weights
 from trainers.adapters.names import pipeline_part
+from trainers.adapters.tokens import tokens_of_state
 from trainers.adapters.weights import DoraWeights
 from trainers.config import TrainConfig
 from trainers.errors import UserError
 from trainers.export import diffusers, kohya
 from trainers.export.check_file import check_file, check_peft_folder
+from trainers.export.embedding import bundled, file_name, write_embedding
 from trainers.export.hashes import adapter_hashes
-from trainers.export.metadata import RunFacts, metadata
+from trainers.export.metadata import RunFacts, embedding_metadata, metadata
 from trainers.export.sidecars import covers, write_sidecars
 from trainers.families.base import FamilySpec
 from trainers.files import write_whole
@@ -56,17 +58,23 @@ def export_report(
     cover: Path | None = None,
     form: str = "kohya",
     keep: bool = False,
+    vectors: Mapping[str, Tensor] | None = None,
 ) -> ExportReport:
     """Write `path` with the facts of its run in it, name.json and, given a cover, name.png beside it; verified.
 
+    New tokens (`vectors`, text_0 -> [n, D]; an Adapter brings its own) go into an embedding file beside it.
     `keep`: a name.json or name.png that is there already stays as it is. That, and one that cannot be written, is a
     warning of the report.
 
     Raises:
-        UserError: the weights are not finite, the adapter file cannot be written, or it does not read back as what was
-            trained.
+        UserError: the weights are not finite, the adapter or the embedding file cannot be written, or does not read
+            back as what was trained; with `keep`, an embedding file with other vectors is there already.
     """
-    modules = adapter.modules() if isinstance(adapter, Adapter) else adapter
+    if isinstance(adapter, Adapter):
+        vectors = tokens_of_state(adapter.tokens.named()) if adapter.tokens else None
+        modules = adapter.modules()
+    else:
+        modules = adapter
     entries = metadata(config, facts, spec, path.stem)
     damaged = False
     if cover and cover.exists():
@@ -75,7 +83,13 @@ def export_report(
                 entries |= covers(cover)
         except OSError:  # the adapter is worth more than its picture
             damaged, cover = True, None
-    report = write(modules, entries, spec, path, config.saving.dtype, form)
+    inside, embeddings = {}, []
+    if vectors:  # written first: the newest file is the adapter's
+        name, told = file_name(config, path.stem), embedding_metadata(config, facts, spec, path.stem)
+        embeddings.append(write_embedding(vectors, told, spec, path.with_name(name), keep))
+        inside = bundled(vectors, spec, config.data.trigger.strip()) if config.saving.bundle else {}
+    report = write(modules, entries, spec, path, config.saving.dtype, form, inside)
+    report.files += embeddings
     beside, missing = write_sidecars(path, config, spec.name, cover, keep)
     report.files += beside
     report.warnings += missing
@@ -90,10 +104,12 @@ def write(
     path: Path,
     dtype: str,
     form: str = "kohya",
+    inside: Mapping[str, Tensor] | None = None,
 ) -> ExportReport:
     """Write the adapter in a layout (kohya, diffusers, peft) and verify it before it appears under its name.
 
-    `entries` is its metadata without hashes, which are added here. peft's layout is a folder of `path`'s name without
+    `entries` is its metadata without hashes, which are added here; `inside` are tensors that belong to no layer, for
+    kohya's layout: the others' readers refuse them. peft's layout is a folder of `path`'s name without
     ending, with one folder per model in it, each with hashes of its own. Raises UserError as `export_report` does.
     """
     if form not in FORMS:
@@ -101,7 +117,7 @@ def write(
     report = ExportReport(path, [], form, dtype, dict(Counter(part for part, _ in modules)), "", 0.0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        FORMS[form](modules, entries, spec, report)
+        FORMS[form](modules, entries, spec, report, dict(inside or {}))
     except OSError as error:
         message = f"The adapter could not be written to {path.parent} ({error.strerror or error})."
         raise UserError(message, "Make room on that disk, or choose another folder.") from error
@@ -109,12 +125,16 @@ def write(
     return report
 
 
-def _kohya(modules: Mapping[Place, Weights], entries: dict, spec: FamilySpec, report: ExportReport) -> None:
-    tensors = kohya.tensors(modules, spec, DTYPES[report.dtype])
+def _kohya(
+    modules: Mapping[Place, Weights], entries: dict, spec: FamilySpec, report: ExportReport, inside: dict
+) -> None:
+    tensors = kohya.tensors(modules, spec, DTYPES[report.dtype]) | inside
     _one_file(tensors, modules, entries, report)
 
 
-def _diffusers(modules: Mapping[Place, Weights], entries: dict, spec: FamilySpec, report: ExportReport) -> None:
+def _diffusers(
+    modules: Mapping[Place, Weights], entries: dict, spec: FamilySpec, report: ExportReport, _: dict
+) -> None:
     tensors = diffusers.tensors(modules, spec, DTYPES[report.dtype])
     _one_file(tensors, modules, {**entries, "format": "pt"}, report)
 
@@ -130,7 +150,7 @@ def _one_file(tensors: dict, modules: Mapping[Place, Weights], entries: dict, re
     report.hash, report.files = hashes["sshs_model_hash"], [report.path]
 
 
-def _peft(modules: Mapping[Place, Weights], entries: dict, spec: FamilySpec, report: ExportReport) -> None:
+def _peft(modules: Mapping[Place, Weights], entries: dict, spec: FamilySpec, report: ExportReport, _: dict) -> None:
     """One folder per model, made elsewhere and verified before its files get their names."""
     report.path = report.path.with_suffix("")
     partial = report.path.with_name(f".{report.path.name}.partial")

@@ -82,6 +82,7 @@ class FamilySpec:
     layouts: tuple[str, ...] = ("kohya",)  # of the files a run writes, each named after its own where there are several
     joint: bool = False  # whether the original code fuses query, key and value: kohya's files then do, too
     pooled: bool = False  # whether its Conditioning has a pooled embedding
+    embedding_keys: tuple[str, ...] = ("emb_params",)  # of a textual inversion's vectors, one per text encoder
     read_layers: tuple[int | None, ...] = (None,)  # per text encoder, as a slice ends: layers that reach the denoiser
 
 

@@ -52,8 +52,9 @@ def _embedding(shapes: Shapes) -> tuple[str, str, str] | None:
     # A1111 calls the vectors emb_params; diffusers writes one tensor named by the token itself.
     lone = next(iter(shapes)) if len(shapes) == 1 else "."
     vectors = shapes.get("emb_params") or (None if "." in lone else shapes[lone])
-    if vectors and 1 <= len(vectors) <= 2 and vectors[-1] in (768, 1024, 1280):
-        return "textual inversion", {768: "sd15", 1024: "sd2", 1280: "sdxl"}[vectors[-1]], ""
+    widths = {768: "sd15", 1024: "sd2", 1280: "sdxl"}
+    if vectors and 1 <= len(vectors) <= 2 and (lone == "emb_params" or vectors[-1] in widths):
+        return "textual inversion", widths.get(vectors[-1], ""), ""
     return None
 
 

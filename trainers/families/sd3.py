@@ -64,6 +64,7 @@ class Sd3:
         layouts=("diffusers", "kohya"),
         joint=True,
         pooled=True,
+        embedding_keys=("clip_l", "clip_g"),
         read_layers=(None, None),
     )
     source = Source(

@@ -23,6 +23,7 @@ class Sdxl:
         base_version="sdxl_base_v1-0",
         implementation="https://github.com/Stability-AI/generative-models",
         pooled=True,
+        embedding_keys=("clip_l", "clip_g"),
         read_layers=(-1, None),  # of CLIP-L the last layer but one is read, so its last layer does nothing
     )
     source = Source(
