@@ -25,6 +25,7 @@ class Concept:
     preset: str
     trigger: str
     prompts: tuple[str, ...]
+    steps: int | None = None  # None: the preset's
 
 
 CONCEPTS_BY_NAME = {
@@ -34,6 +35,7 @@ CONCEPTS_BY_NAME = {
         "style",
         "fluent",
         tuple(f"a fluent style {word}" for word in ("cat", "red apple", "sailboat", "penguin", "sunflower", "cookie")),
+        steps=500,  # half the preset's: the style shows, and a slow machine is done in minutes
     ),
     "mascot": Concept(
         "demo mascot",
@@ -58,7 +60,7 @@ def make_run(home: Home, name: str, steps: int | None) -> Run:
         "data": {"folders": [str(concept.folder)], "trigger": concept.trigger},
         "preview": {"prompts": list(concept.prompts[:4])},
         "saving": {"name": f"demo-{name}"},
-        "schedule": {"steps": steps or config.schedule.steps},
+        "schedule": {"steps": steps or concept.steps or config.schedule.steps},
     }
     return runs.create(project, config_io.merge(config, changes))
 
