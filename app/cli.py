@@ -64,9 +64,7 @@ def start(
 @app.command()
 def demo(
     context: typer.Context,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Training steps; enough to see the concept by default.")
-    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; enough to see it by default.")] = None,
     concept: Annotated[str, typer.Option(help=" or ".join(demonstration.CONCEPTS_BY_NAME))] = "style",
     out: Annotated[Path | None, typer.Option(help="Folder for the grid and the adapter.")] = None,
 ) -> None:
