@@ -72,7 +72,7 @@ def test_loha_and_lokr_become_plain_before_they_are_merged(model, pair, tmp_path
     others = {p: m for p, m in bases.of_other_types(model.small, components).items() if m.label != "DoRA"}
     path = bases.save(model.family, others, tmp_path / "other.safetensors")
     if model.family == "sd3":  # kohya's names cannot hold them: LyCORIS' do
-        assert "lycoris_" in next(iter(load_file(path)))
+        assert any(key.startswith("lycoris_") for key in load_file(path))
     said = merge_adapters([pair[0], path], [1.0, 0.5], tmp_path / "sum.safetensors")
     _, deltas = _merged_by_base(model, [pair[0], path], [1.0, 0.5], tmp_path)
     for place, update in open_adapter(tmp_path / "sum.safetensors").modules.items():
