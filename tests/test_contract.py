@@ -25,10 +25,10 @@ from trainers.sample import sample
 from trainers.train import Folders, train
 
 STEPS, STOP = 30, 10
-DIFFUSERS_READS = {  # dora_scale is dropped beyond Stable Diffusion 1.x
+DIFFUSERS_READS = {  # in kohya's layout, or in its own: it drops dora_scale
     "sd15": ("lora", "locon", "dora"),
-    "sd2": ("lora", "locon"),
-    "sdxl": ("lora", "locon"),
+    "sd2": ("lora", "locon", "dora"),
+    "sdxl": ("lora", "locon", "dora"),
     "sd3": ("lora",),
 }
 
@@ -141,7 +141,7 @@ def test_every_layout_reads_back_as_trained(trained, tmp_path, form):
 def test_diffusers_loads_the_update_that_was_trained(trained, tmp_path):
     if trained.kind not in DIFFUSERS_READS[trained.family]:
         pytest.skip("diffusers reads no such files for this family")
-    form = "diffusers" if trained.family == "sd3" else "kohya"
+    form = "diffusers" if trained.family == "sd3" or trained.kind == "dora" else "kohya"
     file = Path(export_run(trained.run, None, form, tmp_path)["adapter"])
     base = Path(trained.config.model.base)
     if trained.family == "sd15":
