@@ -124,6 +124,11 @@ class Family(Protocol):
         """Scaled latents [B, C, h, w] -> pixels [B, 3, H, W] in -1..1."""
 
 
+def told_nothing(original: Size, top_left: Size, target: Size) -> tuple[int, ...]:
+    """`Family.sizes` of a family whose denoiser is not told of sizes."""
+    return ()
+
+
 def plain_sizes(family: Family, width: int, height: int, count: int, device: torch.device) -> Tensor | None:
     """What the denoiser is told of `count` uncropped pictures [count, 6]; None where it is told nothing."""
     sizes = family.sizes((height, width), (0, 0), (height, width))

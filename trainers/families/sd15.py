@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from trainers.config import ModelConfig
 from trainers.families import loading, text, unet
-from trainers.families.base import Components, Conditioning, FamilySpec, Size
+from trainers.families.base import Components, Conditioning, FamilySpec, told_nothing
 from trainers.families.ldm import TEXT_PREFIX
 from trainers.families.loading import END_OF_TEXT, Source
 from trainers.families.parts import UNET, VAE, Layout, clip
@@ -22,6 +22,10 @@ class Sd15:
         base_version="sd_v1",
     )
     source = Source(Layout(UNET, VAE, (clip("text_encoder", TEXT_PREFIX),)), (END_OF_TEXT,))
+    encode_image, decode_image = staticmethod(unet.encode_image), staticmethod(unet.decode_image)
+    tokenize, token_counts = staticmethod(text.tokenize), staticmethod(text.token_counts)
+    denoise = staticmethod(unet.denoise)
+    sizes = staticmethod(told_nothing)
 
     def load(self, config: ModelConfig, dtype: torch.dtype) -> Components:
         """Read the base from disk (or hub): UNet and text encoder in `dtype`, the VAE in fp32.
@@ -35,28 +39,10 @@ class Sd15:
         """Components in the true shapes of Stable Diffusion 1.5, with random weights: for benchmarks and tests."""
         return loading.untrained(self.spec, self.source, dtype)
 
-    def encode_image(self, vae: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        return unet.encode_image(vae, pixels)
-
-    def tokenize(self, components: Components, captions: list[str]) -> tuple[Tensor, ...]:
-        return text.tokenize(components, captions)
-
-    def token_counts(self, components: Components, captions: list[str]) -> tuple[list[int], int]:
-        return text.token_counts(components, captions)
-
     def encode_text(
         self, text_encoders: tuple[nn.Module, ...], tokens: tuple[Tensor, ...], clip_skip: int
     ) -> Conditioning:
         return Conditioning(text.encode(text_encoders[0], tokens[0], clip_skip))
-
-    def sizes(self, original: Size, top_left: Size, target: Size) -> tuple[int, ...]:
-        return ()
-
-    def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        return unet.denoise(denoiser, noisy, timesteps, conditioning)
-
-    def decode_image(self, vae: nn.Module, latents: Tensor) -> Tensor:
-        return unet.decode_image(vae, latents)
 
 
 SD15 = Sd15()

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from trainers.config import ModelConfig
 from trainers.errors import UserError
 from trainers.families import loading, openclip, text, unet
-from trainers.families.base import Components, Conditioning, FamilySpec, Size
+from trainers.families.base import Components, Conditioning, FamilySpec, told_nothing
 from trainers.families.detect import Identity
 from trainers.families.loading import EXCLAMATION, Source
 from trainers.families.parts import UNET, VAE, Layout, clip
@@ -43,6 +43,10 @@ class Sd2:
         variant=choose_variant,
         usual="sd2-768",
     )
+    encode_image, decode_image = staticmethod(unet.encode_image), staticmethod(unet.decode_image)
+    tokenize, token_counts = staticmethod(text.tokenize), staticmethod(text.token_counts)
+    denoise = staticmethod(unet.denoise)
+    sizes = staticmethod(told_nothing)
 
     def load(self, config: ModelConfig, dtype: torch.dtype) -> Components:
         """Read the base from disk (or hub): UNet and text encoder in `dtype`, the VAE in fp32.
@@ -57,28 +61,10 @@ class Sd2:
         """Components in the true shapes of Stable Diffusion 2.1, with random weights."""
         return loading.untrained(self.spec, self.source, dtype)
 
-    def encode_image(self, vae: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        return unet.encode_image(vae, pixels)
-
-    def tokenize(self, components: Components, captions: list[str]) -> tuple[Tensor, ...]:
-        return text.tokenize(components, captions)
-
-    def token_counts(self, components: Components, captions: list[str]) -> tuple[list[int], int]:
-        return text.token_counts(components, captions)
-
     def encode_text(
         self, text_encoders: tuple[nn.Module, ...], tokens: tuple[Tensor, ...], clip_skip: int
     ) -> Conditioning:
         return Conditioning(text.encode(text_encoders[0], tokens[0], clip_skip))
-
-    def sizes(self, original: Size, top_left: Size, target: Size) -> tuple[int, ...]:
-        return ()
-
-    def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        return unet.denoise(denoiser, noisy, timesteps, conditioning)
-
-    def decode_image(self, vae: nn.Module, latents: Tensor) -> Tensor:
-        return unet.decode_image(vae, latents)
 
 
 SD2 = Sd2()

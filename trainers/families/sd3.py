@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from trainers.config import ModelConfig
 from trainers.families import loading, mmdit, t5, text, unet
-from trainers.families.base import Components, Conditioning, FamilySpec, Size
+from trainers.families.base import Components, Conditioning, FamilySpec, told_nothing
 from trainers.families.detect import Identity
 from trainers.families.loading import END_OF_TEXT, EXCLAMATION, Source
 from trainers.families.parts import TRANSFORMER, VAE, Layout, clip
@@ -79,6 +79,9 @@ class Sd3:
         usual="sd3-medium",
         predictions=("flow",),
     )
+    encode_image, decode_image = staticmethod(unet.encode_image), staticmethod(unet.decode_image)
+    tokenize, token_counts = staticmethod(text.tokenize), staticmethod(text.token_counts)
+    sizes = staticmethod(told_nothing)
 
     def load(self, config: ModelConfig, dtype: torch.dtype) -> Components:
         """Read the base from disk (or hub): transformer and CLIPs in `dtype`, the VAE in fp32.
@@ -102,15 +105,6 @@ class Sd3:
         components.variant = variant_of(components.denoiser.config)
         return components
 
-    def encode_image(self, vae: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        return unet.encode_image(vae, pixels)
-
-    def tokenize(self, components: Components, captions: list[str]) -> tuple[Tensor, ...]:
-        return text.tokenize(components, captions)
-
-    def token_counts(self, components: Components, captions: list[str]) -> tuple[list[int], int]:
-        return text.token_counts(components, captions)
-
     def encode_text(
         self, text_encoders: tuple[nn.Module, ...], tokens: tuple[Tensor, ...], clip_skip: int
     ) -> Conditioning:
@@ -128,9 +122,6 @@ class Sd3:
             embeds = torch.cat([F.pad(embeds, (0, more.shape[-1] - embeds.shape[-1])), more.to(embeds.dtype)], dim=1)
         return Conditioning(embeds, torch.cat(pooled, dim=-1))
 
-    def sizes(self, original: Size, top_left: Size, target: Size) -> tuple[int, ...]:
-        return ()
-
     def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """noisy [B, C, h, w], timesteps [B] in 0..1000 -> the velocity noise - latents, [B, C, h, w].
 
@@ -147,9 +138,6 @@ class Sd3:
             timestep=timesteps,
             return_dict=False,
         )[0]
-
-    def decode_image(self, vae: nn.Module, latents: Tensor) -> Tensor:
-        return unet.decode_image(vae, latents)
 
 
 SD3 = Sd3()

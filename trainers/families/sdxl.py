@@ -31,6 +31,9 @@ class Sdxl:
         (END_OF_TEXT, EXCLAMATION),
         define=lambda weights: openclip.define(weights, OPENCLIP),
     )
+    encode_image, decode_image = staticmethod(unet.encode_image), staticmethod(unet.decode_image)
+    tokenize, token_counts = staticmethod(text.tokenize), staticmethod(text.token_counts)
+    denoise = staticmethod(unet.denoise)
 
     def load(self, config: ModelConfig, dtype: torch.dtype) -> Components:
         """Read the base from disk (or hub): UNet and text encoders in `dtype`, the VAE in fp32.
@@ -44,15 +47,6 @@ class Sdxl:
         """Components in the true shapes of SDXL 1.0, with random weights."""
         return loading.untrained(self.spec, self.source, dtype)
 
-    def encode_image(self, vae: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        return unet.encode_image(vae, pixels)
-
-    def tokenize(self, components: Components, captions: list[str]) -> tuple[Tensor, ...]:
-        return text.tokenize(components, captions)
-
-    def token_counts(self, components: Components, captions: list[str]) -> tuple[list[int], int]:
-        return text.token_counts(components, captions)
-
     def encode_text(
         self, text_encoders: tuple[nn.Module, ...], tokens: tuple[Tensor, ...], clip_skip: int
     ) -> Conditioning:
@@ -65,12 +59,6 @@ class Sdxl:
     def sizes(self, original: Size, top_left: Size, target: Size) -> tuple[int, ...]:
         """[Podell et al. 2023, section 2.2]."""
         return (*original, *top_left, *target)
-
-    def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        return unet.denoise(denoiser, noisy, timesteps, conditioning)
-
-    def decode_image(self, vae: nn.Module, latents: Tensor) -> Tensor:
-        return unet.decode_image(vae, latents)
 
 
 SDXL = Sdxl()
