@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         say("\nThe setup was interrupted. Start Darkroom again to go on.")
         return 130
-    command = ["-m", "pytest", *arguments[1:]] if testing else ["-m", "app.cli", *arguments]
+    command = ["-m", "pytest", *workers(os.cpu_count()), *arguments[1:]] if testing else ["-m", "app.cli", *arguments]
     environment = app_environment(os.environ, ROOT, testing)
     return hand_over([str(venv_python(venv, os.name)), *command], environment, ROOT if testing else None)
 
@@ -418,6 +418,11 @@ def check_disk(venv: Path, needed_gb: int) -> None:
             f"The libraries need about {needed_gb} GB of disk space, and {venv.parent} has {free_gb:.1f} GB left.\n"
             "Make room there, or name a folder on another disk in the environment variable DARKROOM_VENV."
         )
+
+
+def workers(cores: int | None) -> list[str]:
+    """pytest's arguments for tests side by side: each test takes one core, and each worker a few GB of memory."""
+    return ["-n", str(min(cores or 1, 4)), "--dist", "worksteal"]
 
 
 def install_system_packages() -> None:

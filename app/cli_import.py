@@ -1,10 +1,10 @@
 """What `darkroom import` does: settings of other trainers become a project and a run, or a settings file."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app import cli_output as output
-from app import projects, runs
+from app import engine, projects, runs
 from app.paths import Home, absolute
 from app.runs import Run
 from app.settings import load_settings
@@ -13,18 +13,20 @@ from trainers.config import TrainConfig
 from trainers.errors import UserError
 from trainers.families.locate import require_base
 from trainers.importing import report
-from trainers.importing.imported import Imported, import_files
+
+if TYPE_CHECKING:
+    from trainers.importing.imported import Imported
 
 
-def read(home: Home, files: list[Path], pictures: Path | None, base: str | None) -> Imported:
+def read(home: Home, files: list[Path], pictures: Path | None, base: str | None) -> "Imported":
     """Files that belong to one run; `pictures` and `base` replace those that they name."""
-    found = import_files([absolute(file) for file in files], absolute(pictures) if pictures else None)
+    found = engine.import_settings([absolute(file) for file in files], absolute(pictures) if pictures else None)
     if base is None and "model.base" not in found.settings:
         base = load_settings(home).base
     return found.with_base(base) if base else found
 
 
-def show(found: Imported, made: dict[str, str], as_json: bool) -> None:
+def show(found: "Imported", made: dict[str, str], as_json: bool) -> None:
     """The report, and what was made of it."""
     if as_json:
         values: dict[str, Any] = {**report.as_values(found), **made}
@@ -44,7 +46,7 @@ def write(config: TrainConfig, out: Path) -> Path:
     return path
 
 
-def make_run(home: Home, found: Imported, config: TrainConfig, name: str) -> Run:
+def make_run(home: Home, found: "Imported", config: TrainConfig, name: str) -> Run:
     """A project named `name` and a run in it. UserError where pictures or base are not on this machine."""
     folders = [str(absolute(folder)) for folder in config.data.folders]
     if not folders:

@@ -3,15 +3,19 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from trainers.config import TrainConfig
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from trainers.importing.imported import Imported
 
 
 def check(config: TrainConfig, report: Callable[[str], None]) -> dict[str, Any]:
     """Data and settings problems, crops, buckets, fit and time; `report` hears what is being looked at."""
+    report("Loading the libraries ...")
     from trainers.check import check
 
     return check(config, report)
@@ -19,7 +23,7 @@ def check(config: TrainConfig, report: Callable[[str], None]) -> dict[str, Any]:
 
 def sample(
     config: TrainConfig, adapter: Path | None, prompts: Sequence[str], seed: int, strength: float = 1.0, count: int = 1
-) -> list[list[Image.Image]]:
+) -> "list[list[Image]]":
     """`count` pictures per prompt, with seeds seed, seed + 1, ...; without an adapter, the base's own."""
     from trainers.sample import sample
 
@@ -99,3 +103,10 @@ def bench(arguments: list[str]) -> int | None:
     from trainers.bench.main import main
 
     return main(arguments)
+
+
+def import_settings(files: Sequence[Path], pictures: Path | None) -> "Imported":
+    """Settings files of other trainers that belong to one run; `pictures` replaces the folders that they name."""
+    from trainers.importing.imported import import_files
+
+    return import_files(files, pictures)

@@ -11,7 +11,7 @@ import psutil
 from app.paths import Home, absolute
 from app.projects import Project, new_folder, slug
 from trainers import config_io, events
-from trainers.config import TrainConfig
+from trainers.config import MODEL_FILES, TrainConfig
 from trainers.errors import UserError
 from trainers.events import RunState
 from trainers.families.detect import identify
@@ -146,14 +146,14 @@ def is_alive(run: Run) -> bool:
 
 
 def with_absolute_paths(config: TrainConfig, start: Path | None = None) -> TrainConfig:
-    """`config` with the folders, base, VAE and start file it names as absolute paths; hub ids stay as they are."""
+    """`config` with the folders, model files and start file it names as absolute paths; hub ids stay as they are."""
 
     def place(text: str) -> str:
         path = absolute(text, start)
         written_as_path = text.startswith(("~", ".", "/", "\\")) or text.lower().endswith(WEIGHT_FILES)
         return str(path) if text and (written_as_path or path.exists()) else text
 
-    model = {"vae": place(config.model.vae)}
+    model = {name: place(getattr(config.model, name)) for name in MODEL_FILES}
     if config.model.base != "embedded":
         model["base"] = place(config.model.base)
     folders = [str(absolute(folder, start)) for folder in config.data.folders]

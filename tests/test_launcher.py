@@ -361,3 +361,8 @@ def test_stamp_survives_a_reader_at_any_time(tmp_path):
     assert json.loads((tmp_path / darkroom.STAMP).read_text()) == {"dev": True}
     (tmp_path / darkroom.STAMP).write_text("{half")
     assert darkroom.read_stamp(tmp_path) == {}
+
+
+@pytest.mark.parametrize(("cores", "count"), [(None, "1"), (1, "1"), (2, "2"), (64, "4")])
+def test_tests_run_side_by_side_on_a_few_cores(cores, count):
+    assert darkroom.workers(cores)[:2] == ["-n", count]

@@ -29,6 +29,9 @@ def setting(default: object, title: str, description: str, *, unit: str = "", **
     return Field(default, title=title, description=description, json_schema_extra={"unit": unit}, **bounds)
 
 
+MODEL_FILES = ("vae", "clip_l", "clip_g", "t5")  # what, beside the base, names a model in ModelConfig
+
+
 class ModelConfig(Section):
     base: str = setting(
         "embedded", "Base model", "`embedded`, a diffusers folder, a .safetensors or .ckpt file, or a hub id."
@@ -40,6 +43,12 @@ class ModelConfig(Section):
         "auto", "Prediction type", "What the denoiser predicts; read from the model where it says so."
     )
     vae: str = setting("", "VAE", "A VAE file or folder to use in place of the base's own.")
+    clip_l: str = setting(
+        "", "CLIP-L text encoder", "For a file of SD 3 that brings no text encoders: clip_l.safetensors. Else empty."
+    )
+    clip_g: str = setting(
+        "", "CLIP-G text encoder", "For a file of SD 3 that brings no text encoders: clip_g.safetensors. Else empty."
+    )
     t5: str = setting(
         "", "T5 text encoder", "For SD 3: a folder with T5 and its tokenizer, or a hub id. Empty leaves T5 out."
     )

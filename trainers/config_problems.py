@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from trainers import patterns
 from trainers.choices import CHOICES
 from trainers.config import DataConfig, TrainConfig
 from trainers.errors import UserError
@@ -192,7 +193,7 @@ def _adapter_contradictions(config: TrainConfig) -> list[Problem]:
     tables = {"adapter.block_ranks": config.adapter.block_ranks, "optimizer.block_rates": config.optimizer.block_rates}
     for name, pattern in ((name, pattern) for name, table in tables.items() for pattern in table):
         try:
-            re.compile(pattern)
+            patterns.compiled(pattern)
         except re.error as error:
             problems.append(Problem(f"{name} has {shown(pattern)}, which is no regular expression: {error}."))
     return problems

@@ -11,16 +11,15 @@ from trainers.export.facts import unpack
 from trainers.export.metadata import RunFacts
 from trainers.export.writer import FORMS, ExportReport, export_report
 from trainers.families.headers import read_header
-from trainers.finish import cover
-
-ENDINGS = {"kohya": ".safetensors", "diffusers": "-diffusers.safetensors", "peft": "-peft"}  # the last is a folder
+from trainers.finish import cover, ending, forms_of
 
 
 def export_run(run: Path, step: str | None, form: str, to: Path | None) -> dict[str, Any]:
     """Write and verify the adapter of a checkpoint (the newest without `step`), with its picture and name.json.
 
     It goes to `to`, else to the run's output folder. Every file has a name of its own: `<name>` for the end of the
-    run, `<name>-step00000500` before it, with `-diffusers` or `-peft` behind it in those layouts.
+    run, `<name>-step00000500` before it, with `-diffusers` or `-peft` (on SD 3 also `-kohya`) behind it in
+    those layouts.
 
     Raises:
         UserError: no such checkpoint or layout, a damaged checkpoint, numbers that the precision cannot hold, a full
@@ -31,7 +30,7 @@ def export_run(run: Path, step: str | None, form: str, to: Path | None) -> dict[
     config = config_io.load(run / "config.toml")
     state, packed = checkpoint.load_exported(_chosen(run, step))
     facts, spec = unpack(packed)
-    path, again = _target(to or run / "output", config.saving.name, form, facts)
+    path, again = _target(to or run / "output", config.saving.name, ending(form, forms_of(config, spec)), facts)
     modules = modules_of_state(state, config.adapter)
     beside = {"keep": not again, "vectors": tokens_of_state(state)}
     report = export_report(modules, config, facts, spec, path, cover(run, facts.steps), form, **beside)
@@ -49,15 +48,14 @@ def _chosen(run: Path, step: str | None) -> Path:
     return saved[int(wanted)]
 
 
-def _target(folder: Path, name: str, form: str, facts: RunFacts) -> tuple[Path, bool]:
+def _target(folder: Path, name: str, ending: str, facts: RunFacts) -> tuple[Path, bool]:
     """Where the file goes, and whether this checkpoint's own lies there; a file of another one is never replaced."""
-    ending = ENDINGS[form]
     plain, numbered = (folder / f"{stem}{ending}" for stem in (name, f"{name}-step{facts.steps:08d}"))
     at_end = facts.steps == facts.total_steps
     for path in (plain, numbered):
         own = path.exists() and _is_of(path, facts)
         if own or (not path.exists() and (at_end or path == numbered)):
-            return path.with_name(f"{path.name}.safetensors") if form == "peft" else path, own
+            return path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors"), own
     message = f"{numbered} is there already, and is not the adapter of this checkpoint."
     raise UserError(message, "Move it away, or name another folder with --to.")
 

@@ -88,11 +88,10 @@ def write_adapter(
     Where no one file serves every program, there is one per layout, <name>-diffusers.safetensors and so on; the first
     is returned.
     """
-    forms = spec.layouts if config.adapter.type in ("lora", "locon") else ("kohya",)
-    several = len(forms) > 1
+    forms, folder = forms_of(config, spec), run / "output"
     reports = []
     for form in forms:
-        path = run / "output" / f"{config.saving.name}{f'-{form}' if several else ''}.safetensors"
+        path = folder / f"{config.saving.name}{ending(form, forms)}"
         reports.append(export_report(adapter, config, facts, spec, path, cover(run, facts.steps), form))
     for warning in dict.fromkeys(warning for report in reports for warning in report.warnings):
         emit(Warned(warning))
@@ -100,9 +99,20 @@ def write_adapter(
         name = file_name(config, reports[0].path.stem)
         what = f"The trigger word {adapter.tokens.word} has a file of its own, {name}"
         emit(Adjusted(what, f"The adapter needs it: {usage(name)}"))
-    if several:
+    if len(forms) > 1:
         emit(Adjusted("The adapter is written in two files", SERVES.format(*(report.path.name for report in reports))))
     return reports[0].path
+
+
+def forms_of(config: TrainConfig, spec: FamilySpec) -> tuple[str, ...]:
+    """The layouts that a run writes: those of the family, which plain LoRAs have alone."""
+    return spec.layouts if config.adapter.type in ("lora", "locon") else ("kohya",)
+
+
+def ending(form: str, forms: tuple[str, ...]) -> str:
+    """What follows the adapter's name in a layout: the layout itself, but for kohya's where that is the only one."""
+    named = form != "kohya" or len(forms) > 1
+    return (f"-{form}" if named else "") + ("" if form == "peft" else ".safetensors")  # peft's is a folder
 
 
 def cover(run: Path, step: int) -> Path | None:

@@ -112,7 +112,7 @@ class FlowNoise:
     def __init__(self, scheduler: dict, config: NoiseConfig, device: torch.device):
         self.shift = config.shift or scheduler.get("shift", 1.0)
         self.density, self.mean, self.std = config.density, config.logit_mean, config.logit_std
-        self.low, self.high, self.offset, self.device = config.timestep_min, config.timestep_max, config.offset, device
+        self.low, self.high, self.offset = config.timestep_min, config.timestep_max, config.offset
 
     def timesteps(self, count: int, generator: torch.Generator) -> Tensor:
         """[count] fp32: levels drawn from the density, then shifted."""

@@ -73,6 +73,11 @@ def build_optimizer(
     groups: list[dict], config: OptimizerConfig, device: torch.device
 ) -> tuple[torch.optim.Optimizer, Adjusted | None]:
     """The optimizer, and what had to be changed: 8-bit AdamW becomes plain AdamW where it cannot run."""
+    rates = {group["lr"] for group in groups}
+    if config.type == "prodigy" and len(rates) > 1:  # it finds one step size, and its code moves all groups by it
+        for group in groups:
+            group["lr"] = config.rate
+        return prodigy(groups, config), Adjusted("All weights train at one rate", "Prodigy finds one for all of them.")
     try:
         if config.type == "adamw8bit" and device.type != "cuda":
             raise UserError(f"AdamW8bit needs a CUDA device, and this run is on {device.type}.")
@@ -96,13 +101,17 @@ def parameter_groups(weights: Iterable[Weight], config: OptimizerConfig) -> list
     The second matrices of LoRA have `lora_plus` times the rate of the first [LoRA+, Hayou et al. 2024].
 
     Raises:
-        UserError: `block_rates` has a pattern that fits no weight.
+        UserError: `block_rates` has a pattern that fits no weight, or `text_rates` more numbers than encoders train.
     """
     weights = list(weights)
     wrong = patterns.idle(config.block_rates, dict.fromkeys(path for _, path, _, _ in weights))
     if wrong:
         message = f"optimizer.block_rates has {wrong[0]!r}, which fits no layer that is trained."
         raise UserError(message, f"For example {weights[0][1]!r} is one.")
+    encoders = {part for part, _, _, _ in weights if part.startswith("text_")}
+    if encoders and len(config.text_rates) > len(encoders):
+        message = f"optimizer.text_rates has {len(config.text_rates)} numbers, and {len(encoders)} text encoders train."
+        raise UserError(message, "Give one for each in turn.")
     groups: dict[tuple[str, float], list[nn.Parameter]] = {}
     for part, path, name, parameter in weights:
         index = part.removeprefix("text_")

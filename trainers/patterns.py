@@ -6,7 +6,12 @@ from collections.abc import Iterable, Mapping
 
 def fits(pattern: str, path: str) -> bool:
     """Whether a regular expression stands for whole names between dots: `up_blocks.1` fits no `up_blocks.10`."""
-    return re.search(rf"(^|\.)(?:{pattern})(\.|$)", path) is not None
+    return compiled(pattern).search(path) is not None
+
+
+def compiled(pattern: str) -> re.Pattern[str]:
+    """The pattern as `fits` uses it. Raises re.error."""
+    return re.compile(rf"(?:^|\.)(?:{pattern})(?:\.|$)")
 
 
 def look_up(table: Mapping[str, float], path: str) -> float | None:

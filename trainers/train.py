@@ -122,6 +122,8 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     ends = _text_ends(config.adapter, adapter, steps)
+    if not ends and text.cached is None:  # the settings leave nothing of the text encoders to train
+        text.cached = text.encode_all(None, progress)
     since, clock = position.step, time.perf_counter()
     stopped = False
     while position.step < steps and not stopped:
@@ -129,6 +131,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
             outputs.settle(ends.pop(0)[1])
             if not ends:  # from here on the text encoder is frozen and need not run
                 text.cached = text.encode_all(None, progress)
+                emit(Phase("Training"))
         step(position.step)
         position.step += 1
 

@@ -219,7 +219,7 @@ def test_a_rounded_file_passes_its_check_and_a_changed_one_does_not(kind, dtype,
     tensors = load_file(report.path)
     key = next(key for key in tensors if key.endswith(("lora_up.weight", "hada_w1_a", "lokr_w1")))
     save_file(tensors | {key: tensors[key] * 1.25}, report.path)
-    with pytest.raises(UserError, match="is not what was trained"):
+    with pytest.raises(UserError, match="is not what was to be written"):
         check_file.compare(read_adapter(report.path).modules, modules, "a", dtype)
 
 

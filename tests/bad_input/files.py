@@ -10,6 +10,7 @@ SDXL = {
     "first_stage_model.decoder.conv_in.weight": (512, 4, 3, 3),
     "conditioner.embedders.0.transformer.text_model.final_layer_norm.weight": (768,),
 }
+FLUX = {"double_blocks.0.img_attn.qkv.weight": (96, 32)}
 
 
 def safetensors(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:

@@ -28,7 +28,7 @@ def test_a_folder_without_pictures_is_refused_and_nothing_is_made(darkroom, plac
 
 def test_pictures_that_went_away_are_named(darkroom, run, pictures):
     pictures.rename(pictures.with_name("elsewhere"))
-    assert_refused(darkroom("check", run), f"There is no folder {pictures}")
+    assert_refused(darkroom("check", run), f"There is no folder {pictures}", lines=2)  # the first one says the family
 
 
 @pytest.mark.parametrize("verb", ["check", "train", "resume", "stop", "status", "sample", "export"])

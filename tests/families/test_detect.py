@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tests.bad_input.files import safetensors
 from tests.tiny import tiny_pipeline_folder, write_json, write_ldm_file
 from trainers.errors import UserError
-from trainers.families.detect import classify, identify, read_header, require_family
+from trainers.families.detect import classify, identify, read_header, refuse
 from trainers.families.folders import choose_weights, weight_files
 
 UNET = "model.diffusion_model."
@@ -34,7 +34,15 @@ KINDS = [
     ),
     ("base", "sd2", {**CHECKPOINT, "cond_stage_model.model.ln_final.weight": (1024,), CONTEXT: (320, 1024)}),
     ("base", "sdxl", {**CHECKPOINT, "conditioner.embedders.0.transformer.text_model.final_layer_norm.weight": (768,)}),
-    ("base", "sd3", {f"{UNET}joint_blocks.0.x_block.attn.qkv.weight": (4608, 1536)}),
+    (
+        "base",
+        "sd3",
+        {
+            f"{UNET}joint_blocks.0.x_block.attn.qkv.weight": (4608, 1536),
+            "text_encoders.clip_l.transformer.text_model.final_layer_norm.weight": (768,),
+        },
+    ),
+    ("transformer", "sd3", {f"{UNET}joint_blocks.0.x_block.attn.qkv.weight": (4608, 1536)}),
     ("base", "flux", {"double_blocks.0.img_attn.qkv.weight": (9216, 3072)}),
     (
         "inpainting base",
@@ -78,7 +86,7 @@ def test_a_wrong_file_is_named_in_one_sentence(tmp_path, kind, family, shapes):
     path = tmp_path / "thing.safetensors"
     safetensors(path, shapes)
     with pytest.raises(UserError) as caught:
-        require_family(path, "sd15")
+        refuse(identify(path), path.name, "sd15")
     assert caught.value.message.startswith("thing.safetensors ") and caught.value.hint
     expected = {"base": "is wanted", "unknown": "not those of an image model", "inpainting base": "inpainting model"}
     assert expected.get(kind, f"{classify(shapes).label}, not a base model.") in caught.value.message
@@ -88,7 +96,7 @@ def test_a_lora_is_no_base_model(tmp_path):
     path = tmp_path / "X.safetensors"
     save_file({"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight": torch.zeros(4, 8)}, path)
     with pytest.raises(UserError, match=r"^X.safetensors is a LoRA adapter, not a base model\."):
-        require_family(path, "sd15")
+        refuse(identify(path), path.name, "sd15")
 
 
 @pytest.mark.parametrize(
@@ -194,7 +202,7 @@ def test_a_diffusers_folder_is_recognised(tmp_path):
 
 def test_a_single_file_is_recognised(tmp_path):
     path = write_ldm_file(tiny_pipeline_folder(tmp_path / "model"), tmp_path / "model.safetensors")
-    assert require_family(path, "sd15").layout == "ldm"
+    assert identify(path).layout == "ldm"
 
 
 @pytest.fixture(scope="module")
@@ -237,12 +245,12 @@ def test_missing_folders_are_named_together(whole_folder, tmp_path):
 def test_folders_of_other_pipelines_are_named(tmp_path, pipeline, words):
     write_json(tmp_path / "m" / "model_index.json", {"_class_name": pipeline})
     with pytest.raises(UserError, match=words):
-        require_family(tmp_path / "m", "sd15")
+        refuse(identify(tmp_path / "m"), "m", "sd15")
 
 
 def test_a_part_or_a_plain_folder_is_no_base_model(whole_folder, tmp_path):
     with pytest.raises(UserError, match="unet is a UNet, not a base model"):
-        require_family(whole_folder / "unet", "sd15")
+        refuse(identify(whole_folder / "unet"), "unet", "sd15")
     with pytest.raises(UserError, match="is not a model folder"):
         identify(tmp_path)
     (tmp_path / "anime.safetensors").write_bytes(b"x")

@@ -1,24 +1,31 @@
 """Every family against diffusers' own pipeline: tokens, text, prediction, latents, picture; folder and single file."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, T5EncoderModel
 
 from tests.tiny_families import FAMILIES as FAMILY_NAMES
 from tests.tiny_families import read_pipeline, tiny_folder, tiny_t5, write_checkpoint
 from trainers.config import ModelConfig, NoiseConfig
+from trainers.data.buckets import crop_for
+from trainers.data.types import Bucket, Example
 from trainers.errors import UserError
 from trainers.families import read_sd
-from trainers.families.base import plain_sizes
+from trainers.families.base import Conditioning, plain_sizes
 from trainers.families.loading import CONFIGS
 from trainers.families.locate import Glance, require_base
 from trainers.families.registry import FAMILIES, find_family
+from trainers.families.sd3 import choose_variant
+from trainers.families.weights import Weights
 from trainers.noise import build_noise
 from trainers.preview import build_sampler
+from trainers.stores import told_sizes
 
 CAPTIONS = ["a photo of a cat", "", "a red ball " * 9]
 
@@ -182,3 +189,73 @@ def test_an_sdxl_file_says_by_marks_that_it_predicts_v_down_to_pure_noise(tmp_pa
     sampler = build_sampler(scheduler)
     sampler.set_timesteps(10)
     assert sampler.timesteps[0] == 999 and sampler.alphas_cumprod[-1] < 1e-6
+
+
+def test_sdxl_is_told_the_size_the_corner_and_the_crop_of_the_picture_itself():
+    crop = crop_for((3021, 1500), Bucket(1280, 832))  # scaled to 1676 x 832, cut at the sides
+    example = Example(Path("wide.png"), "", (3021, 1500), "")
+    assert crop.scaled == (1676, 832)
+    assert told_sizes(FAMILIES["sdxl"], example, crop, mirrored=False) == (1500, 3021, 0, 198, 832, 1280)
+    shifted = replace(crop, left=100, top=7)
+    assert told_sizes(FAMILIES["sdxl"], example, shifted, mirrored=False) == (1500, 3021, 7, 100, 832, 1280)
+    assert told_sizes(FAMILIES["sdxl"], example, shifted, mirrored=True) == (1500, 3021, 7, 296, 832, 1280)
+
+
+def test_sizes_are_told_exactly_whatever_the_denoiser_computes_in():
+    embeds = torch.zeros(1, 2, 4, dtype=torch.bfloat16)
+    sizes = torch.tensor([[1500.0, 3021, 0, 198, 832, 1280]])
+    assert torch.equal(Conditioning(embeds).sized(sizes).time_ids, sizes)  # bf16 would make 3024 of 3021
+
+
+def test_a_stable_diffusion_3_file_that_claims_epsilon_predicts_a_flow(tmp_path, monkeypatch):
+    folder = tiny_folder("sd3", tmp_path / "sd3.5-medium")
+    monkeypatch.setattr("trainers.families.loading.CONFIGS", tmp_path)
+    monkeypatch.setattr("trainers.families.read_sd.TOKENIZER", folder / "tokenizer")
+    file = write_checkpoint("sd3", folder, tmp_path / "tuned.safetensors")
+    save_file(load_file(file), file, {"modelspec.prediction_type": "epsilon"})  # as sd-scripts writes it
+    scheduler = FAMILIES["sd3"].load(ModelConfig(base=str(file)), torch.float32).scheduler
+    assert scheduler["prediction_type"] == "flow"
+
+
+def test_a_transformer_without_its_text_encoders_is_no_base_but_with_them_beside_it(tmp_path, monkeypatch):
+    folder = tiny_folder("sd3", tmp_path / "sd3.5-medium")
+    monkeypatch.setattr("trainers.families.loading.CONFIGS", tmp_path)
+    monkeypatch.setattr("trainers.families.read_sd.TOKENIZER", folder / "tokenizer")
+    file = write_checkpoint("sd3", folder, tmp_path / "whole.safetensors")
+    alone = {name: tensor for name, tensor in load_file(file).items() if not name.startswith("text_encoders.")}
+    save_file(alone, tmp_path / "alone.safetensors")
+    for place in ("clip_l", "clip_g"):
+        start = f"text_encoders.{place}.transformer."
+        clip = {name.removeprefix(start): t for name, t in load_file(file).items() if name.startswith(start)}
+        save_file(clip, tmp_path / f"{place}.safetensors")
+    base, clips = (
+        str(tmp_path / "alone.safetensors"),
+        {n: str(tmp_path / f"{n}.safetensors") for n in ("clip_l", "clip_g")},
+    )
+    with pytest.raises(UserError, match="is a transformer for Stable Diffusion 3, not a base model.*model.clip_l"):
+        find_family(ModelConfig(base=base))
+    with pytest.raises(UserError, match="is no file of a CLIP text encoder"):
+        FAMILIES["sd3"].load(ModelConfig(base=base, clip_l=base, clip_g=base), torch.float32)
+    config = ModelConfig(base=base, **clips)
+    assert require_base(config).family == "sd3"
+    whole = FAMILIES["sd3"].load(ModelConfig(base=str(file)), torch.float32)
+    joined = find_family(config).load(config, torch.float32)
+    for one, other in zip(whole.text_encoders, joined.text_encoders, strict=True):
+        for name, tensor in one.state_dict().items():
+            assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("variant", ["sd3-medium", "sd3.5-medium", "sd3.5-large"])
+def test_the_size_of_a_stable_diffusion_3_file_is_told_by_its_blocks(tmp_path, variant):
+    blocks = 38 if variant == "sd3.5-large" else 24
+    names = [f"model.diffusion_model.joint_blocks.{i}.x_block.attn.qkv.weight" for i in range(blocks)]
+    names += ["model.diffusion_model.joint_blocks.0.x_block.attn2.qkv.weight"] * (variant == "sd3.5-medium")
+    save_file({name: torch.zeros(1) for name in names}, tmp_path / "x.safetensors")
+    assert choose_variant(Weights([tmp_path / "x.safetensors"]), None, None) == variant
+
+
+def test_a_pickled_checkpoint_is_looked_into_for_its_family(tmp_path):
+    folder = tiny_folder("sdxl", tmp_path / "sdxl")
+    file = write_checkpoint("sdxl", folder, tmp_path / "model.safetensors")
+    torch.save({"state_dict": load_file(file)}, tmp_path / "model.ckpt")
+    assert find_family(ModelConfig(base=str(tmp_path / "model.ckpt"))).spec.name == "sdxl"

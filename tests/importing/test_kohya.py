@@ -226,3 +226,44 @@ def test_unknown_settings_have_no_counterpart(imported):
 def test_what_the_tables_point_to_is_ours():
     targets = {row.ours for row in (KOHYA | ONETRAINER).values() if isinstance(row, Row)}
     assert targets <= set(SETTINGS)
+
+
+def test_what_networks_have_here_too_is_taken_over(tmp_path):
+    arguments = '["rank_dropout=0.1", "module_dropout=0.2", "loraplus_lr_ratio=16"]'
+    found = run(tmp_path, f'network_args = {arguments}\nnetwork_weights = "start.safetensors"')
+    adapter = found.config.adapter
+    assert (adapter.rank_dropout, adapter.module_dropout, adapter.init_from) == (0.1, 0.2, "start.safetensors")
+    assert found.config.optimizer.lora_plus == 16
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "targets", "conv_alpha"),
+    [
+        ("networks.lora", '["conv_dim=8"]', "transformer", 1.0),  # a LoCon, which has its convolutions by its type
+        ("networks.lora", '["conv_dim=8", "conv_alpha=4"]', "transformer", 4.0),
+        ("lycoris.kohya", '["algo=lokr"]', "full", None),
+        ("lycoris.kohya", '["algo=loha", "conv_dim=8"]', "full", 2.0),  # LyCORIS: network_alpha
+        ("networks.lora", "[]", "transformer", None),
+    ],
+)
+def test_convolutions_are_trained_as_kohya_and_lycoris_train_them(tmp_path, module, arguments, targets, conv_alpha):
+    text = f'network_module = "{module}"\nnetwork_dim = 4\nnetwork_alpha = 2\nnetwork_args = {arguments}'
+    (tmp_path / "run.toml").write_text(text, "utf-8")
+    adapter = import_files([tmp_path / "run.toml"]).config.adapter
+    assert (adapter.targets, adapter.conv_alpha) == (targets, conv_alpha)
+
+
+def test_stable_diffusion_3_draws_its_noise_levels_as_sd_scripts_does(tmp_path):
+    (tmp_path / "run.toml").write_text('network_module = "networks.lora_sd3"\nnetwork_dim = 4', "utf-8")
+    noise = import_files([tmp_path / "run.toml"]).config.noise
+    assert (noise.density, noise.shift) == ("uniform", 1.0)
+    more = '\nweighting_scheme = "logit_normal"\nlogit_mean = 0.5\ntraining_shift = 3.0'
+    (tmp_path / "run.toml").write_text(f'network_module = "networks.lora_sd3"\nnetwork_dim = 4{more}', "utf-8")
+    noise = import_files([tmp_path / "run.toml"]).config.noise
+    assert (noise.density, noise.logit_mean, noise.shift) == ("logit_normal", 0.5, 3.0)
+
+
+def test_sdxl_passes_clip_skip_over_as_sd_scripts_does(gui):
+    assert gui().config.model.clip_skip == 2
+    found = gui(sdxl=True)
+    assert found.config.model.clip_skip == 1 and line(found, "clip_skip").status == "not needed"

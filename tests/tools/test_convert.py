@@ -12,8 +12,10 @@ from tests.export.files import AB, denoiser, dotted, flat, joint, lora, places, 
 from trainers.adapters.adapter_file import read_adapter
 from trainers.errors import UserError
 from trainers.export.distance import apart, distance, norm
+from trainers.export.embedding import ALONE, belonging
 from trainers.export.inspect import inspect
 from trainers.families.headers import read_header
+from trainers.families.registry import FAMILIES
 from trainers.tools.convert import Wish, convert
 from trainers.tools.opened import open_adapter
 
@@ -164,15 +166,34 @@ def test_what_a_wished_layout_implies_is_no_problem_of_the_result(tmp_path):
 def test_an_embedding_gets_a_file_of_its_own(mended):
     said, _, out = mended(*NAMES["embedding-inside"])
     (file,) = said["embeddings"]
-    assert file == str(out.with_name("b-zib.safetensors")) and load_file(file).keys() == {"clip_l", "clip_g"}
+    assert file == str(out.with_name("zib.safetensors"))  # programs know the word by the file's name
+    assert belonging(read_adapter(out), FAMILIES["sdxl"].spec)[0] == "zib"
+    assert load_file(file).keys() == {"clip_l", "clip_g"}
 
 
 def test_an_embeddings_name_leads_out_of_no_folder(tmp_path):
     inside = tmp_path / "inside"
     inside.mkdir()
-    save_file(lora(attention(), flat()) | {"bundle_emb./../zib.clip_l": torch.zeros(2, 8)}, inside / "a.safetensors")
+    save_file(lora(attention(), flat()) | {f"bundle_emb./../zib.{ALONE}": torch.zeros(2, 8)}, inside / "a.safetensors")
     (file,) = convert(inside / "a.safetensors", inside / "b", Wish())["embeddings"]
-    assert file == str(inside / "b-_.safetensors")
+    assert file == str(inside / "_zib.safetensors")
+
+
+def test_a_scale_that_half_precision_cannot_hold_is_reckoned_in_full(tmp_path):
+    save_file(lora(attention(), flat(), 3, 1.0), tmp_path / "a.safetensors")  # alpha / rank = 1/3
+    convert(tmp_path / "a.safetensors", tmp_path / "b", Wish("diffusers", "fp32"))
+    one, other = (open_adapter(tmp_path / name).modules for name in ("a.safetensors", "b.safetensors"))
+    for place, update in one.items():
+        assert (other[place].delta() - update.delta()).norm() <= 1e-6 * update.delta().norm()
+
+
+def test_magnitudes_of_inputs_are_not_written_as_those_of_outputs(tmp_path):
+    tensors = lora(attention(), flat())
+    down = {key: t for key, t in tensors.items() if key.endswith("lora_down.weight")}
+    scales = {key.replace("lora_down.weight", "dora_scale"): torch.ones(1, t.shape[1]) for key, t in down.items()}
+    save_file(tensors | scales, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="a magnitude for each input"):
+        convert(tmp_path / "a.safetensors", tmp_path / "b", Wish("diffusers"))
 
 
 def test_what_cannot_be_mended_is_listed(mended, tmp_path):

@@ -162,7 +162,7 @@ def warm_start(adapter: Adapter, components: Components, path: Path) -> list[str
     """
     file = read_adapter(path)
     found, unknown = _usable(components, file)
-    taken = {place: update for place, update in found.items() if place in adapter.layers}
+    taken = {place: update for place, update in found.items() if place in adapter.layers and not update.idle}
     if not taken:
         message = f"{path.name} holds none of the layers that are to be trained."
         raise UserError(message, "Set adapter.targets to those of the file, or leave adapter.init_from empty.")
@@ -182,10 +182,10 @@ def _check_alike(path: Path, place: Place, own: Weights, update: Weights) -> Non
     if own.rank != update.rank:
         message = f"{path.name} has rank {update.rank} at {place[1]}, and rank {own.rank} is to be trained there."
         raise UserError(message, "Set adapter.rank (adapter.conv_rank, adapter.text_rank) to that of the file.")
-    mine, theirs = ({name: tensor.numel() for name, tensor in w.tensors().items()} for w in (own, update))
+    mine, theirs = ({name: tuple(tensor.shape) for name, tensor in w.tensors().items()} for w in (own, update))
     if mine != theirs:
         what = f"{path.name} divides {place[1]} into matrices of other sizes than are to be trained"
-        raise UserError(f"{what}.", "Set adapter.factor and adapter.decompose_both to those of the file.")
+        raise UserError(f"{what}.", "For a LoKr, set adapter.factor and adapter.decompose_both to those of the file.")
 
 
 def _usable(components: Components, file: AdapterFile) -> tuple[dict[Place, Weights], list[str]]:

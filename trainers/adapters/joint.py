@@ -18,8 +18,8 @@ Group = tuple[Place | None, ...]  # what one original layer stands for, in the o
 
 def groups(places: Iterable[Place]) -> dict[str, Group]:
     """kohya's name of every original layer that covers some of `places`."""
-    paths = {path for part, path in places if part == DENOISER and path.startswith("transformer_blocks.")}
-    originals = dict.fromkeys(names_sd3.to_original(path) for path in paths)
+    paths = {path for part, path in places if part == DENOISER and names_sd3.is_known(path)}
+    originals = dict.fromkeys(names_sd3.to_original(path) for path in sorted(paths))
     return {
         _name(original): tuple((DENOISER, p) if p in paths else None for p in names_sd3.from_original(original))
         for original in originals
@@ -57,8 +57,8 @@ def _joined(parts: list[tuple[int, int, str, LoraWeights]]) -> LoraWeights:
         return replace(first, up=torch.cat([update.up for *_, update in parts]))
     downs, ups = [], []
     for index, count, _, update in parts:
-        column = update.up.new_zeros(count * rows, update.rank)
-        column[index * rows : (index + 1) * rows] = update.up * (update.scale / scale)
+        column = torch.zeros(count * rows, update.rank, device=update.up.device)
+        column[index * rows : (index + 1) * rows] = update.up.float() * (update.scale / scale)
         downs.append(update.down)
         ups.append(column)
     down = torch.cat(downs)

@@ -7,7 +7,7 @@ list of the base's own modules.
 from collections.abc import Iterable
 
 from trainers.adapters.adapter import DENOISER, Place
-from trainers.adapters.names_sdxl import to_sgm
+from trainers.adapters.names_sdxl import ENDS, to_sgm
 from trainers.families.base import FamilySpec
 
 LEVEL = "text_model."  # in every exported name; transformers 5 has no such level in CLIPTextModel's paths
@@ -66,7 +66,7 @@ def spellings(place: Place) -> dict[str, str]:
     if part == DENOISER:
         names |= {f"lora_unet_{flat}": "kohya", f"base_model.model.{path}": "peft"}
         names |= {f"lora_transformer_{flat}": "OneTrainer", f"lycoris_{flat}": "LyCORIS"}
-        if path.startswith(UNET_BLOCKS):
+        if path.startswith(UNET_BLOCKS) or path in ENDS:
             names[f"lora_unet_{to_sgm(path)}".replace(".", "_")] = "kohya"  # SDXL's
         ending = next((e for e in OLD_PROCESSOR if path.endswith(e)), None)
         if ending:

@@ -37,6 +37,11 @@ _ENDS_BACK = {own: original for original, own in ENDS.items()}
 _HEAD, _ORIGINAL_HEAD = "transformer_blocks", "joint_blocks"
 
 
+def is_known(path: str) -> bool:
+    """Whether a diffusers path is one of Stable Diffusion 3's layers."""
+    return path in _ENDS_BACK or path.startswith(f"{_HEAD}.")
+
+
 def to_original(path: str) -> str:
     """transformer_blocks.0.attn.to_k -> joint_blocks.0.x_block.attn.qkv. KeyError for a path that is not SD3's."""
     if path in _ENDS_BACK:

@@ -77,8 +77,8 @@ class LoraWeights(Update):
         return replace(self, down=self.down.reshape(down), up=self.up.reshape(up))
 
     def rescaled(self, alpha: float) -> Self:
-        """The same delta W under another alpha."""
-        return replace(self, up=self.up * (self.alpha / alpha), alpha=alpha)
+        """The same delta W under another alpha; reckoned in fp32, whatever a file held."""
+        return replace(self, up=self.up.float() * (self.alpha / alpha), alpha=alpha)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class LohaWeights(Update):
         return self if self.shape in (tuple(shape), _flat(shape)) else None
 
     def rescaled(self, alpha: float) -> Self:
-        return replace(self, hada_w1_a=self.hada_w1_a * (self.alpha / alpha), alpha=alpha)
+        return replace(self, hada_w1_a=self.hada_w1_a.float() * (self.alpha / alpha), alpha=alpha)
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ class LokrWeights(Update):
 
     def rescaled(self, alpha: float) -> Self:
         first = "lokr_w1" if self.lokr_w1 is not None else "lokr_w1_a"
-        return replace(self, alpha=alpha, **{first: getattr(self, first) * (self.alpha / alpha)})
+        return replace(self, alpha=alpha, **{first: getattr(self, first).float() * (self.alpha / alpha)})
 
 
 Weights = LoraWeights | DoraWeights | LohaWeights | LokrWeights

@@ -13,7 +13,7 @@ from trainers.adapters.tokens import start_tokens
 from trainers.config import TrainConfig
 from trainers.data.batches import Batches
 from trainers.data.types import Bucket, Crop
-from trainers.families.base import Components, Family, LatentSpec
+from trainers.families.base import Components, Conditioning, Family, LatentSpec, plain_sizes
 from trainers.memory import Plan
 from trainers.step import TrainingStep, build_step
 from trainers.stores import Feed, LatentStore, TextStore
@@ -45,6 +45,8 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
     base_text = text.encode_all(None, lambda *_: None)
     if not config.adapter.trains_text:
         text.cached = base_text
+        for encoder in components.text_encoders:
+            encoder.to("cpu")
     components.denoiser.to(device)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     adapter.train_tokens(tokens)
@@ -61,7 +63,9 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
 class BareLoop:
     """peft and autocast, no features: what one writes in an afternoon. The same rank, layers, sizes and data."""
 
-    def __init__(self, components: Components, config: TrainConfig, plan: Plan, embeds: torch.Tensor):
+    def __init__(self, family: Family, components: Components, config: TrainConfig, plan: Plan, told: Conditioning):
+        """`told`: the conditioning of one batch."""
+        self.family, self.flow = family, components.scheduler.get("prediction_type") == "flow"
         self.denoiser = copy.deepcopy(components.denoiser).requires_grad_(False).to(plan.device)
         rank = config.adapter.rank
         lora = LoraConfig(r=rank, lora_alpha=config.adapter.alpha or rank, target_modules=BARE_TARGETS)
@@ -70,11 +74,12 @@ class BareLoop:
         for parameter in self.parameters:
             parameter.data = parameter.data.float()
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.optimizer.rate, fused=True)
-        self.scheduler = DDPMScheduler.from_config(components.scheduler)
+        self.scheduler = None if self.flow else DDPMScheduler.from_config(components.scheduler)
         side = (config.data.resolution or components.resolution) // components.latent.factor
         shape = (config.data.batch_size, components.latent.channels, side, side)
         self.latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(plan.device)
-        self.embeds = embeds[: config.data.batch_size].to(plan.device)
+        sizes = plain_sizes(family, side, side, config.data.batch_size, plan.device)
+        self.told = told.rows(torch.arange(config.data.batch_size)).on(plan.device).sized(sizes)
         self.plan = plan
         if config.memory.checkpointing:
             self.denoiser.enable_gradient_checkpointing()
@@ -86,12 +91,15 @@ class BareLoop:
         half = self.plan.precision != "fp32"
         noise = torch.randn_like(self.latents)
         timesteps = torch.randint(0, 1000, (len(self.latents),), device=self.latents.device)
-        noisy = self.scheduler.add_noise(self.latents, noise, timesteps)
-        target = noise
-        if self.scheduler.config.prediction_type == "v_prediction":
-            target = self.scheduler.get_velocity(self.latents, noise, timesteps)
+        if self.flow:
+            noisy = torch.lerp(self.latents, noise, timesteps.view(-1, 1, 1, 1) / 1000)
+            target = noise - self.latents
+        else:
+            noisy = self.scheduler.add_noise(self.latents, noise, timesteps)
+            v = self.scheduler.config.prediction_type == "v_prediction"
+            target = self.scheduler.get_velocity(self.latents, noise, timesteps) if v else noise
         with torch.autocast(self.plan.device.type, dtype=self.plan.dtype if half else torch.bfloat16, enabled=half):
-            prediction = self.denoiser(noisy, timesteps, self.embeds).sample
+            prediction = self.family.denoise(self.denoiser, noisy, timesteps, self.told)
         loss = F.mse_loss(prediction.float(), target)
         self.mark("backward")
         loss.backward()

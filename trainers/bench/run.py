@@ -50,8 +50,8 @@ def bench(
     components = family.random(plan.dtype) if size == "sd15" else family.load(config.model, plan.dtype)
     empty = family.tokenize(components, [""] * config.data.batch_size)
     with torch.no_grad():
-        embeds = family.encode_text(components.text_encoders, empty, config.model.clip_skip).embeds
-    bare = BareLoop(components, config, plan, embeds)
+        told = family.encode_text(components.text_encoders, empty, config.model.clip_skip)
+    bare = BareLoop(family, components, config, plan, told)
     engine = engine_step(family, components, config, plan, steps)
     loops = {"darkroom": engine, "bare": bare}
     measured = {name: Measured() for name in loops}

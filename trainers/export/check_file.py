@@ -64,12 +64,12 @@ def compare(
     worst = 0.0
     for place, trained in modules.items():
         other = found[place]
-        if other.label != trained.label:
+        if other.label != trained.label or getattr(other, "by_output", None) != getattr(trained, "by_output", None):
             raise UserError(f"{place[1]} in {name} is a {other.label}, and not the {trained.label} it was.", AGAIN)
         for one, read in zip(apart(trained), apart(other), strict=True):
             difference, size = distance(one, read), norm(one)
             if not difference <= allowed(one, DTYPES[dtype]):
-                raise UserError(f"{place[1]} in {name} is not what was trained.", "Export with saving.dtype = fp32.")
+                raise UserError(f"{place[1]} in {name} is not what was to be written.", "Write it in fp32.")
             worst = max(worst, difference / size if size else 0.0)
     return worst
 

@@ -50,6 +50,9 @@ def peft_tensors(modules: Mapping[Place, Weights], part: str, dtype: torch.dtype
 
 def _named(name: str, module: Weights, dtype: torch.dtype) -> dict[str, Tensor]:
     own = module.tensors()
+    if isinstance(module, DoraWeights) and not module.by_output:
+        hint = "Use the kohya layout, which keeps them."
+        raise UserError("This DoRA has a magnitude for each input, and this layout has them for outputs.", hint)
     if isinstance(module, DoraWeights):  # as peft has it: [out] or [1, out, 1, 1]
         own["magnitude"] = module.magnitude.transpose(0, 1) if module.up.ndim > 2 else module.magnitude.flatten()
     return {f"{name}.{PEFT_NAMES.get(key, key)}": stored(tensor, dtype) for key, tensor in own.items()}

@@ -81,11 +81,11 @@ def belonging(file: AdapterFile, spec: FamilySpec) -> tuple[str, dict[str, Tenso
     path = file.path.with_name(name) if name else file.path
     if name and path.is_file():
         return read_embedding(path, spec)
-    found = _inside(file, spec)
+    found = bundles(file, spec)
     if name and not found:
         message = f"{file.path.name} needs {name}, which is not beside it: the trigger word's own vectors are in there."
         raise UserError(message, "Put both files into one folder.")
-    return found
+    return next(iter(found.items())) if len(found) == 1 else None
 
 
 def read_embedding(path: Path, spec: FamilySpec) -> tuple[str, dict[str, Tensor]]:
@@ -98,15 +98,16 @@ def read_embedding(path: Path, spec: FamilySpec) -> tuple[str, dict[str, Tensor]
     return metadata.get(TITLE, path.stem), {f"text_{i}": tensors[key] for i, key in enumerate(spec.embedding_keys)}
 
 
-def _inside(file: AdapterFile, spec: FamilySpec) -> tuple[str, dict[str, Tensor]] | None:
-    """What `bundled` put there, where it is for one word."""
+def bundles(file: AdapterFile, spec: FamilySpec) -> dict[str, dict[str, Tensor]]:
+    """Word -> its vectors, of all that an adapter file brings along."""
     keys = spec.embedding_keys if len(spec.embedding_keys) > 1 else (ALONE,)
-    words = {k.removeprefix(BUNDLE).removesuffix(f".{keys[0]}") for k in file.tensors if k.endswith(f".{keys[0]}")}
-    word = words.pop() if len(words) == 1 else ""
-    names = [f"{BUNDLE}{word}.{key}" for key in keys]
-    if not word or not all(name in file.tensors for name in names):
-        return None
-    return word, {f"text_{i}": file.tensors[name] for i, name in enumerate(names)}
+    words = [k.removeprefix(BUNDLE).removesuffix(f".{keys[0]}") for k in file.tensors if k.endswith(f".{keys[0]}")]
+    found = {}
+    for word in words:
+        names = [f"{BUNDLE}{word}.{key}" for key in keys]
+        if word and all(name in file.tensors for name in names):
+            found[word] = {f"text_{i}": file.tensors[name] for i, name in enumerate(names)}
+    return found
 
 
 def _named(vectors: Vectors, keys: tuple[str, ...]) -> dict[str, Tensor]:

@@ -8,11 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from trainers.config import DataConfig, TrainConfig
+from trainers.config import MODEL_FILES, DataConfig, TrainConfig
 from trainers.export.embedding import NEEDS, TITLE, file_name, usage
 from trainers.export.hashes import base_hashes
 from trainers.export.network import network
-from trainers.families.base import FamilySpec
+from trainers.families.base import FamilySpec, of_kind
 
 # What "no_captions" leaves out: words from captions, names of folders, remarks.
 WORDS = ("ss_tag_frequency", "ss_dataset_dirs", "ss_reg_dataset_dirs", "ss_training_comment", "modelspec.description")
@@ -56,8 +56,13 @@ def metadata(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) 
     """
     beside = {NEEDS: file_name(config, name)} if config.adapter.new_tokens else {}
     if config.saving.privacy == "minimal":
-        return {key: _text(value) for key, value in (_needed(facts, spec, name) | beside).items()}
-    kohya = _run(config, facts, spec, name) | _dataset(config.data, facts) | _optimisation(config, facts)
+        return {key: _text(value) for key, value in (_needed(config, facts, spec, name) | beside).items()}
+    kohya = (
+        _needed(config, facts, spec, name)
+        | _run(config, facts, spec, name)
+        | _dataset(config.data, facts)
+        | _optimisation(config, facts)
+    )
     entries = kohya | _modelspec(config, facts, spec, name) | beside
     entries["lora_darkroom.version"] = _version()
     entries["lora_darkroom.config"] = public_config(config, facts).model_dump_json()
@@ -68,8 +73,10 @@ def metadata(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) 
 def embedding_metadata(config: TrainConfig, facts: RunFacts, spec: FamilySpec, stem: str) -> dict[str, str]:
     """The same of the embedding file beside the adapter file `stem`: whose word, of which base, run and step."""
     word = config.data.trigger.strip()
-    entries = _needed(facts, spec, word)
-    entries |= {TITLE: word, "modelspec.architecture": f"{architecture(spec, facts)}/textual-inversion"}
+    needed = _needed(config, facts, spec, word)
+    entries = {key: value for key, value in needed.items() if not key.startswith("ss_network_")}  # it is no adapter
+    base = of_kind(spec.architectures, facts.variant, facts.prediction)
+    entries |= {TITLE: word, "modelspec.architecture": f"{base}/textual-inversion"}
     if config.saving.privacy != "minimal":
         entries |= {
             "ss_sd_model_name": facts.base_name,
@@ -83,14 +90,14 @@ def embedding_metadata(config: TrainConfig, facts: RunFacts, spec: FamilySpec, s
     return {key: _text(value) for key, value in entries.items()}
 
 
-def _needed(facts: RunFacts, spec: FamilySpec, name: str) -> dict[str, object]:
+def _needed(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) -> dict[str, object]:
     """What programs need to file and load the adapter: ModelSpec's required entries, and the family for A1111."""
-    v = "_v" if facts.prediction == "v" and spec.name != "sdxl" else ""
     return {
-        "ss_base_model_version": spec.base_version + v,
+        "ss_base_model_version": of_kind(spec.base_versions, facts.variant, facts.prediction),
         "ss_v2": spec.name == "sd2",
+        **network(config.adapter, config.optimizer, spec.joint),
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{architecture(spec, facts)}/lora",
+        "modelspec.architecture": f"{of_kind(spec.architectures, facts.variant, facts.prediction)}/lora",
         "modelspec.implementation": spec.implementation,
         "modelspec.title": name,
         "modelspec.resolution": f"{facts.resolution[0]}x{facts.resolution[1]}",
@@ -99,11 +106,11 @@ def _needed(facts: RunFacts, spec: FamilySpec, name: str) -> dict[str, object]:
 
 def public_config(config: TrainConfig, facts: RunFacts) -> TrainConfig:
     """The settings without paths: names of base and VAE, no folders."""
-    model = {"base": facts.base_name, "vae": Path(config.model.vae).name, "t5": Path(config.model.t5).name}
+    files = {name: Path(getattr(config.model, name)).name for name in MODEL_FILES}
     changed: dict[str, Any] = {
         "adapter": config.adapter.model_copy(update={"init_from": Path(config.adapter.init_from).name}),
         "data": config.data.model_copy(update={"folders": (), "folder_names": ()}),
-        "model": config.model.model_copy(update=model),
+        "model": config.model.model_copy(update={"base": facts.base_name, **files}),
     }
     if config.saving.privacy != "full":
         changed["data"] = changed["data"].model_copy(update={"class_words": ()})
@@ -114,12 +121,8 @@ def public_config(config: TrainConfig, facts: RunFacts) -> TrainConfig:
 
 def _run(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) -> dict[str, object]:
     """kohya's entries on the network, the base and the run."""
-    v = facts.prediction == "v"
     base, vae = (base_hashes(path, facts.hash_cache) for path in (facts.base_path, facts.vae_path))
     return {
-        "ss_base_model_version": spec.base_version + ("_v" if v and spec.name != "sdxl" else ""),  # as kohya
-        "ss_v2": spec.name == "sd2",
-        **network(config.adapter, config.optimizer),
         "ss_output_name": name,
         "ss_session_id": facts.session,
         "ss_training_comment": config.saving.comment or None,
@@ -223,11 +226,6 @@ def _optimisation(config: TrainConfig, facts: RunFacts) -> dict[str, object]:
 
 def _modelspec(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) -> dict[str, object]:
     return {
-        "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{architecture(spec, facts)}/lora",
-        "modelspec.implementation": spec.implementation,
-        "modelspec.title": name,
-        "modelspec.resolution": f"{facts.resolution[0]}x{facts.resolution[1]}",
         "modelspec.trigger_phrase": config.data.trigger or None,
         "modelspec.usage_hint": _usage_hint(config, name),
         "modelspec.tags": config.data.kind,
@@ -249,12 +247,6 @@ def _usage_hint(config: TrainConfig, stem: str) -> str | None:
 
 def _date(facts: RunFacts) -> str:
     return datetime.fromtimestamp(facts.finished, UTC).isoformat(timespec="seconds")
-
-
-def architecture(spec: FamilySpec, facts: RunFacts) -> str:
-    """ModelSpec's id of the base's kind."""
-    known = spec.architectures
-    return known.get(facts.variant) or known.get(facts.prediction) or next(iter(known.values()))
 
 
 def description(config: TrainConfig) -> str:

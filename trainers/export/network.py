@@ -8,12 +8,12 @@ from trainers.config import AdapterConfig, OptimizerConfig
 ALGORITHMS = {"dora": "lora", "loha": "loha", "lokr": "lokr"}  # LyCORIS' names; the other types are kohya's own
 
 
-def network(adapter: AdapterConfig, optimizer: OptimizerConfig) -> dict[str, object]:
-    """The ss_network_... entries."""
+def network(adapter: AdapterConfig, optimizer: OptimizerConfig, joint: bool = False) -> dict[str, object]:
+    """The ss_network_... entries; `joint` for Stable Diffusion 3, which has a module of its own in sd-scripts."""
     rank, alpha = adapter.shape
     lycoris = adapter.type in ALGORITHMS
     return {
-        "ss_network_module": "lycoris.kohya" if lycoris else "networks.lora",
+        "ss_network_module": "lycoris.kohya" if lycoris else "networks.lora_sd3" if joint else "networks.lora",
         "ss_network_dim": rank,
         "ss_network_alpha": alpha,
         "ss_network_args": {key: str(value) for key, value in _arguments(adapter, optimizer).items()},

@@ -22,12 +22,14 @@ def write_sidecars(
     Returns the files written, and a sentence for each that was not: the disk or the picture refused, or, with `keep`,
     it was there already and may be a person's own.
     """
+    if config.saving.privacy != "full":
+        config = config.model_copy(update={"saving": config.saving.model_copy(update={"comment": ""})})
     facts = {
         "description": description(config),
         "sd version": SD_VERSION.get(family, "Other"),
         "activation text": config.data.trigger,
         "preferred weight": 1.0,
-        "negative text": config.preview.negative,
+        "negative text": config.preview.negative if config.saving.privacy == "full" else "",
         "notes": "",
     }
     contents = {file.with_suffix(".json"): lambda: json.dumps(facts, ensure_ascii=False, indent=2).encode()}

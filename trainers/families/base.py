@@ -13,6 +13,11 @@ from trainers.config import ModelConfig
 Size = tuple[int, int]
 
 
+def of_kind(known: Mapping[str, str], variant: str, prediction: str) -> str:
+    """What a table of FamilySpec holds for a base's variant, or for what it predicts; "" where neither tells."""
+    return known.get(variant) or known.get(prediction) or known.get("", "")
+
+
 @dataclass(frozen=True)
 class LatentSpec:
     """How pictures become latents: [B, 3, H, W] in -1..1 -> ([B, channels, H/factor, W/factor] - shift) * scaling."""
@@ -52,6 +57,9 @@ class Conditioning:
     def to(self, dtype: torch.dtype) -> "Conditioning":
         return self._each(lambda part: part.to(dtype))
 
+    def on(self, device: torch.device) -> "Conditioning":
+        return self._each(lambda part: part.to(device))
+
     def detach(self) -> "Conditioning":
         return self._each(lambda part: part.detach())
 
@@ -60,8 +68,11 @@ class Conditioning:
         return self._each(lambda part: part[numbers])
 
     def sized(self, time_ids: Tensor | None) -> "Conditioning":
-        """With the sizes that each row's picture has, where the family is told them: [B, 6]."""
-        return self if time_ids is None else Conditioning(self.embeds, self.pooled, time_ids.to(self.embeds.dtype))
+        """With the sizes that each row's picture has, where the family is told them: [B, 6], fp32.
+
+        They stay fp32: in bf16 a side of 3021 would read 3024.
+        """
+        return self if time_ids is None else Conditioning(self.embeds, self.pooled, time_ids)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
         parts = (self.embeds, self.pooled, self.time_ids)
@@ -76,7 +87,7 @@ class FamilySpec:
     text_prefixes: tuple[str, ...]  # kohya prefix per text encoder: ("lora_te",)
     denoiser_prefix: str  # "lora_unet"
     architectures: Mapping[str, str]  # variant, prediction or "" -> modelspec id: "stable-diffusion-v1"
-    base_version: str  # ss_base_model_version: "sd_v1"
+    base_versions: Mapping[str, str]  # the same -> ss_base_model_version: "sd_v1"
     implementation: str = "diffusers"  # modelspec: whose names the file's keys follow
     denoiser_name: str = "unet"  # its component in a diffusers pipeline
     layouts: tuple[str, ...] = ("kohya",)  # of the files a run writes, each named after its own where there are several

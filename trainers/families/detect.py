@@ -1,9 +1,10 @@
 """What a model file is, told from its tensor names and shapes. Loads no tensor and imports no torch."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from trainers.config import ModelConfig
 from trainers.errors import UserError
 from trainers.families import folders, keys
 from trainers.families.headers import check_pickle, look_at, read_header, read_shapes, refuse_lookalikes
@@ -15,9 +16,9 @@ __all__ = [
     "choose_family",
     "classify",
     "identify",
+    "identify_base",
     "read_header",
     "refuse",
-    "require_family",
 ]
 
 FAMILY_LABELS = {
@@ -29,6 +30,10 @@ FAMILY_LABELS = {
 }
 USUAL_PREDICTION = {"sd15": "epsilon", "sd2": "", "sdxl": "epsilon", "sd3": "flow"}  # of files that do not say
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+BRING_CLIPS = (
+    "Name its text encoders, clip_l.safetensors and clip_g.safetensors, in model.clip_l and model.clip_g, or choose a "
+    "file that brings them (incl_clips), or a diffusers folder."
+)
 CHOOSE_BASE = "Choose the base model it belongs to: a checkpoint file of 2 GB or more, or a diffusers folder."
 
 
@@ -79,17 +84,25 @@ def classify(shapes: keys.Shapes, metadata: dict[str, str] | None = None) -> Ide
         said = "v" if "768-v" in architecture else "epsilon" if "512" in architecture else ""
     # NoobAI and its kin mark v-prediction by an empty tensor of that name; ComfyUI reads the same marks.
     prediction = "v" if "v_pred" in shapes or said.startswith("v") else "epsilon" if said.startswith("eps") else ""
+    if family == "sd3":
+        prediction = ""  # sd-scripts writes epsilon into these files too; they predict a flow
     return Identity(kind, family, layout, prediction, "ztsnr" in shapes, metadata)
 
 
-def choose_family(path: Path, trained: Collection[str], name: str = "") -> str:
-    """Which of the `trained` families the base model at `path` (`name` in errors) belongs to. UserError when none."""
+def identify_base(path: Path, config: ModelConfig) -> Identity:
+    """`identify`, but a transformer of Stable Diffusion 3 is a base where the settings name its text encoders."""
     found = identify(path)
+    alone = found.kind == "transformer" and found.family == "sd3" and found.layout == "ldm"
+    return replace(found, kind="base") if alone and config.clip_l and config.clip_g else found
+
+
+def choose_family(found: Identity, trained: Collection[str], name: str) -> str:
+    """Which of the `trained` families a base model (`name` in errors) belongs to. UserError when none."""
     if found.kind == "pickle":  # what is in it shows when it is loaded
         return "sd15"
     wanted = found.family if found.family in trained else "sd15"
     try:
-        refuse(found, name or path.name, wanted)
+        refuse(found, name, wanted)
     except UserError as error:
         known = ", ".join(FAMILY_LABELS[family] for family in trained)
         hint = error.hint if found.family in trained or found.kind != "base" else f"Trained here: {known}."
@@ -97,16 +110,10 @@ def choose_family(path: Path, trained: Collection[str], name: str = "") -> str:
     return wanted
 
 
-def require_family(path: Path, wanted: str, name: str = "") -> Identity:
-    """The identity of a base model (called `name`) of family `wanted`, or a UserError saying what it is instead."""
-    found = identify(path)
-    if found.kind != "pickle":
-        refuse(found, name or path.name, wanted)
-    return found
-
-
 def refuse(found: Identity, name: str, wanted: str) -> None:
-    """UserError unless `found` is a base model of family `wanted`."""
+    """UserError unless `found` is a base model of family `wanted`, or a pickle, whose tensors show it when loaded."""
+    if found.kind == "pickle":
+        return
     label = FAMILY_LABELS[wanted]
     if found.kind == "unknown":
         raise UserError(
@@ -125,4 +132,6 @@ def refuse(found: Identity, name: str, wanted: str) -> None:
             f"Choose a {label} base model.",
         )
     article = "an" if found.kind[0] in "AEIOaeio" else "a"
-    raise UserError(f"{name} is {article} {found.label}, not a base model.", CHOOSE_BASE)
+    alone = found.kind == "transformer" and found.family == wanted
+    hint = BRING_CLIPS if alone else CHOOSE_BASE
+    raise UserError(f"{name} is {article} {found.label}, not a base model.", hint)

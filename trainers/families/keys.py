@@ -91,7 +91,8 @@ def _checkpoint(shapes: Shapes) -> tuple[str, str, str] | None:
 def _transformer_checkpoint(shapes: Shapes) -> tuple[str, str, str] | None:
     for prefix in (LDM_UNET, "diffusion_model.", ""):
         if any(n.startswith(f"{prefix}joint_blocks.0.") for n in shapes):
-            return "base", "sd3", "ldm"
+            whole = any(n.startswith("text_encoders.clip_l.") for n in shapes)
+            return ("base" if whole else "transformer"), "sd3", "ldm"
         if any(n.startswith(f"{prefix}double_blocks.0.") for n in shapes):
             return "base", "flux", "ldm"
     return None

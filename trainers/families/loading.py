@@ -1,6 +1,6 @@
 """What the families' `load` and `random` do alike: find the base, read it, settle what it predicts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from trainers.config import ModelConfig
 from trainers.errors import UserError
 from trainers.families import read_sd
 from trainers.families.base import Components, FamilySpec
-from trainers.families.detect import Identity, require_family
+from trainers.families.detect import Identity, identify_base, refuse
 from trainers.families.locate import expand, locate, name_of
 from trainers.families.parts import VAE, Layout
 from trainers.families.weights import Weights
@@ -26,9 +26,9 @@ class Source:
     layout: Layout
     padding: tuple[str, ...]  # the pad token of each tokenizer
     define: Callable[[Weights], None] = lambda _: None  # gives a checkpoint's tensors the names that the parts know
-    variant: Callable[[Weights, Identity, ModelConfig], str] = lambda *_: (
-        ""
-    )  # -> the folder in configs/; "": the family's
+    # -> the folder in configs/; "": the family's
+    variant: Callable[[Weights, Identity, ModelConfig], str] = lambda *_: ""
+    text_files: Callable[[ModelConfig], Mapping[str, str]] = lambda _: {}  # -> text encoders' files, the names' prefix
     usual: str = ""  # the folder in configs/ of the variant that `random` builds
     predictions: tuple[str, ...] = ("epsilon", "v")
 
@@ -41,7 +41,8 @@ def load(spec: FamilySpec, source: Source, config: ModelConfig, dtype: torch.dty
     """
     path = locate(config.base)
     name = name_of(config.base, path)
-    found = require_family(path, spec.name, name)
+    found = identify_base(path, config)
+    refuse(found, name, spec.name)
     if path.is_dir():
         components = read_sd.from_folder(source.layout, path, dtype)
     else:
@@ -70,7 +71,10 @@ def _from_file(
         return read_sd.bundled(source.layout, folder, source.padding)
 
     without = (VAE,) if config.vae else ()
-    return read_sd.from_file(source.layout, path, settings, spec.name, dtype, source.define, without)
+    weights = Weights([path])
+    for file, prefix in source.text_files(config).items():
+        weights.add(expand(file), prefix)
+    return read_sd.from_file(source.layout, weights, settings, spec.name, dtype, source.define, without)
 
 
 def _with_prediction(scheduler: dict, source: Source, found: Identity, config: ModelConfig, name: str) -> dict:

@@ -9,7 +9,7 @@ from typing import get_args
 
 from trainers.config import ModelConfig
 from trainers.errors import UserError, disk_error
-from trainers.families.detect import FAMILY_LABELS, USUAL_PREDICTION, choose_family, require_family
+from trainers.families.detect import FAMILY_LABELS, USUAL_PREDICTION, choose_family, identify_base, refuse
 from trainers.families.folders import SHARD, WEIGHT_PARTS, choose_weights, describe
 
 EMBEDDED = "embedded"
@@ -38,8 +38,9 @@ def require_base(config: ModelConfig) -> Glance:
         return Glance()
     name = name_of(config.base, path)
     families = [f for f in get_args(ModelConfig.model_fields["family"].annotation) if f != "auto"]
-    family = choose_family(path, families, name) if config.family == "auto" else config.family
-    found = require_family(path, family, name)
+    found = identify_base(path, config)
+    family = choose_family(found, families, name) if config.family == "auto" else config.family
+    refuse(found, name, family)
     prediction = found.prediction or config.prediction.replace("auto", "") or USUAL_PREDICTION[family]
     zero = " with zero terminal SNR" if found.zero_terminal_snr else ""
     told = f"predicts {prediction}{zero}" if prediction else "does not say what it predicts: set model.prediction"
@@ -91,14 +92,15 @@ def embedded_base() -> Path:
 
 def download(repository: str) -> Path:
     """The local folder of a hub model, fetched if need be: settings, tokenizer, and one weight file per part."""
-    return _with_sentences(repository, lambda: _fetch(repository))
+    return snapshot(repository, _wanted, describe)
 
 
-def snapshot(repository: str, patterns: tuple[str, ...]) -> Path:
-    """The local folder of those files of a hub model, fetched if need be."""
-    import huggingface_hub as hub  # noqa: PLC0415 - only for hub ids
+def snapshot(repository: str, wanted: Callable[[list[str]], list[str]], check: Callable[[Path], object]) -> Path:
+    """The local folder of the files of a hub model that `wanted` picks from all their names, fetched if need be.
 
-    return _with_sentences(repository, lambda: Path(hub.snapshot_download(repository, allow_patterns=list(patterns))))
+    `check` raises UserError on a folder that is not whole.
+    """
+    return _with_sentences(repository, lambda: _fetch(repository, wanted, check))
 
 
 def _with_sentences(repository: str, fetch: Callable[[], Path]) -> Path:
@@ -132,18 +134,18 @@ def _with_sentences(repository: str, fetch: Callable[[], Path]) -> Path:
         ) from error
 
 
-def _fetch(repository: str) -> Path:
+def _fetch(repository: str, wanted: Callable[[list[str]], list[str]], check: Callable[[Path], object]) -> Path:
     import huggingface_hub as hub  # noqa: PLC0415 - only for hub ids
     from huggingface_hub import errors  # noqa: PLC0415 - only for hub ids
 
     try:
         folder = Path(hub.snapshot_download(repository, local_files_only=True))
-        describe(folder)
+        check(folder)
         return folder  # the same bytes in every run
     except (errors.LocalEntryNotFoundError, errors.IncompleteSnapshotError, UserError):
         pass  # not there yet, or not whole
     names = [file.rfilename for file in hub.model_info(repository, timeout=20).siblings or []]
-    return Path(hub.snapshot_download(repository, allow_patterns=_wanted(names)))
+    return Path(hub.snapshot_download(repository, allow_patterns=wanted(names)))
 
 
 def _is_network(error: Exception) -> bool:
@@ -162,16 +164,18 @@ def _wanted(names: list[str]) -> list[str]:
     around = ("tokenizer/", "tokenizer_2/", "scheduler/")
     kept = ["model_index.json", *(n for n in names if n.startswith(around))]
     for part in parts:
-        inside = [n.removeprefix(f"{part}/") for n in names if n.startswith(f"{part}/")]
-        if not inside:
-            continue  # what must be there is asked for once it is downloaded
-        chosen = choose_weights(inside, smaller=True)
-        kept.append(f"{part}/config.json")
-        if chosen.endswith(".json"):
-            kept += [f"{part}/{n}" for n in inside if n == chosen or _is_shard(n, chosen)]
-        elif chosen:
-            kept.append(f"{part}/{chosen}")
+        kept += part_files(names, f"{part}/")  # what must be there is asked for once it is downloaded
     return kept
+
+
+def part_files(names: list[str], folder: str) -> list[str]:
+    """The settings and one copy of the weights among the files of a part, whose names begin with `folder`."""
+    inside = [name.removeprefix(folder) for name in names if name.startswith(folder)]
+    if not inside:
+        return []
+    chosen = choose_weights(inside, smaller=True)
+    shards = [name for name in inside if _is_shard(name, chosen)] if chosen.endswith(".json") else []
+    return [f"{folder}{name}" for name in ("config.json", chosen, *shards) if name]
 
 
 def _is_shard(name: str, index: str) -> bool:

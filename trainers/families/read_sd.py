@@ -50,21 +50,21 @@ def from_folder(layout: Layout, folder: Path, dtype: torch.dtype) -> Components:
 
 def from_file(
     layout: Layout,
-    path: Path,
+    weights: Weights,
     choose: Callable[[Weights, Identity], Settings],
     family: str,
     dtype: torch.dtype,
     define: Callable[[Weights], None] = lambda _: None,
     without: tuple[Part, ...] = (),
 ) -> tuple[Components, Identity]:
-    """Components of one checkpoint file in the original layout, and what its tensors say it is.
+    """Components of one checkpoint in the original layout, and what its tensors say it is.
 
     Args:
         choose: the settings for a checkpoint with these tensors.
         define: gives tensors that the file holds in another shape the names that the parts know.
         without: parts that the caller puts in place; the file's own are passed over.
     """
-    weights = Weights([path])
+    path = weights.files[0]
     found = classify(weights.shapes, weights.metadata)
     refuse(found, path.name, family)
     settings = choose(weights, found)

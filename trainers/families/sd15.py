@@ -19,7 +19,7 @@ class Sd15:
         text_prefixes=("lora_te",),
         denoiser_prefix="lora_unet",
         architectures={"": "stable-diffusion-v1"},
-        base_version="sd_v1",
+        base_versions={"epsilon": "sd_v1", "v": "sd_v1_v"},
     )
     source = Source(Layout(UNET, VAE, (clip("text_encoder", TEXT_PREFIX),)), (END_OF_TEXT,))
     encode_image, decode_image = staticmethod(unet.encode_image), staticmethod(unet.decode_image)

@@ -34,7 +34,7 @@ class Sd2:
         text_prefixes=("lora_te",),
         denoiser_prefix="lora_unet",
         architectures={"epsilon": "stable-diffusion-v2-512", "v": "stable-diffusion-v2-768-v"},
-        base_version="sd_v2",
+        base_versions={"epsilon": "sd_v2", "v": "sd_v2_v"},
     )
     source = Source(
         Layout(UNET, VAE, (clip("text_encoder", TEXT_PREFIX),)),

@@ -8,14 +8,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from trainers.config import ModelConfig
+from trainers.errors import UserError
 from trainers.families import loading, mmdit, t5, text, unet
 from trainers.families.base import Components, Conditioning, FamilySpec, told_nothing
 from trainers.families.detect import Identity
+from trainers.families.headers import read_shapes
 from trainers.families.loading import END_OF_TEXT, EXCLAMATION, Source
+from trainers.families.locate import find_here
 from trainers.families.parts import TRANSFORMER, VAE, Layout, clip
 from trainers.families.weights import Weights
 
 CLIP_L, CLIP_G = "text_encoders.clip_l.transformer.", "text_encoders.clip_g.transformer."
+NORM = "text_model.final_layer_norm.weight"
 LARGE = 38  # blocks
 WITHOUT_T5 = (
     "Stable Diffusion 3 is used without T5",
@@ -41,10 +45,25 @@ def variant_of(config: Mapping[str, Any]) -> str:
 def define(weights: Weights) -> None:
     """Names for the transformer's views, and CLIP-L's projection, which is the identity where a file leaves it out."""
     mmdit.define(weights)
-    projection, norm = f"{CLIP_L}text_projection.weight", f"{CLIP_L}text_model.final_layer_norm.weight"
+    projection, norm = f"{CLIP_L}text_projection.weight", f"{CLIP_L}{NORM}"
     if projection not in weights and norm in weights:
         width = weights.shapes[norm][0]
         weights.define(projection, norm, (width, width), lambda t: torch.eye(len(t), dtype=t.dtype))
+
+
+def text_files(config: ModelConfig) -> dict[str, str]:
+    """The CLIPs' own files, as they are published beside the files that bring none, and where a base has them.
+
+    Raises:
+        UserError: one is missing, or is none.
+    """
+    files = {config.clip_l: CLIP_L, config.clip_g: CLIP_G}
+    found = {file: prefix for file, prefix in files.items() if file}
+    for file in found:
+        path = find_here(file, "model.clip_l and model.clip_g take .safetensors files.", "text encoder")
+        if path is None or path.is_dir() or NORM not in read_shapes(path)[0]:
+            raise UserError(f"{file} is no file of a CLIP text encoder.", "Choose clip_l.safetensors (clip_g).")
+    return found
 
 
 class Sd3:
@@ -59,7 +78,7 @@ class Sd3:
             "3.5-medium": "stable-diffusion-3-5-medium",
             "3.5-large": "stable-diffusion-3-5-large",
         },
-        base_version="sd3_m",
+        base_versions={"3-medium": "medium", "3.5-medium": "5-medium", "3.5-large": "5-large"},
         denoiser_name="transformer",
         layouts=("diffusers", "kohya"),
         joint=True,
@@ -76,6 +95,7 @@ class Sd3:
         (END_OF_TEXT, EXCLAMATION),
         define=define,
         variant=choose_variant,
+        text_files=text_files,
         usual="sd3-medium",
         predictions=("flow",),
     )

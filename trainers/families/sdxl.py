@@ -20,7 +20,7 @@ class Sdxl:
         text_prefixes=("lora_te1", "lora_te2"),
         denoiser_prefix="lora_unet",
         architectures={"": "stable-diffusion-xl-v1-base"},
-        base_version="sdxl_base_v1-0",
+        base_versions={"": "sdxl_base_v1-0"},
         implementation="https://github.com/Stability-AI/generative-models",
         pooled=True,
         embedding_keys=("clip_l", "clip_g"),

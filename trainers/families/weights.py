@@ -73,6 +73,12 @@ class Weights:
         tensor = change(tensor) if change else tensor
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
+    def add(self, file: Path, prefix: str) -> None:
+        """The tensors of one more file, under its own names behind `prefix`. The file keeps its metadata."""
+        more = Weights([file])
+        self._read |= {f"{prefix}{name}": reader for name, reader in more._read.items()}
+        self.shapes |= {f"{prefix}{name}": shape for name, shape in more.shapes.items()}
+
     def _open(self, file: Path) -> None:
         if file.suffix.lower() == ".safetensors":
             header, metadata = read_header(file)

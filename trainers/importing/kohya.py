@@ -11,7 +11,7 @@ from trainers.importing.rows import Lacks, Row, Rule, Table, Unneeded
 from trainers.importing.values import number, switch, text, whole
 
 OTHER_FAMILIES = Unneeded("Only for Flux, Lumina, HunyuanImage, Anima or Chroma.")
-SD3 = Lacks("Settings of SD3 are not supported yet.")
+SD3 = Lacks("This setting of SD3 has no counterpart: model.t5 takes a folder.")
 LOGGING = Unneeded("A run's log, losses and pictures lie in its folder.")
 UPLOAD = Unneeded("Nothing is uploaded.")
 MACHINE = Unneeded("How the machine is used is decided by itself.")
@@ -32,11 +32,10 @@ MODEL: Table = {
     "tokenizer_cache_dir": Unneeded("Tokenizers come with the base model, or with this program."),
     "no_half_vae": Unneeded("The VAE always computes in fp32."),
     "sdxl_no_half_vae": Unneeded("The VAE always computes in fp32."),
-    "network_weights": Lacks("A run begins with a fresh adapter."),
-    "lora_network_weights": Lacks("A run begins with a fresh adapter."),
+    **dict.fromkeys(("network_weights", "lora_network_weights"), Rule(rules.start)),
     "base_weights": Lacks("Other adapters are not merged into the base beforehand."),
     "base_weights_multiplier": Lacks("Other adapters are not merged into the base beforehand."),
-    "dim_from_weights": Lacks("A run begins with a fresh adapter."),
+    "dim_from_weights": Lacks("Set adapter.rank to that of the file that a run begins with."),
     "scale_weight_norms": Lacks("The norm of the adapter's weights is not limited."),
     "weighted_captions": Lacks("Brackets in captions are read as text, not as weights."),
     "train_inpainting": Lacks("Inpainting models are not trained."),
@@ -220,23 +219,25 @@ PROGRAM: Table = {
     "no_token_padding": Lacks("Captions are padded, as the base model was trained."),
 }
 FOR_SD3: Table = {
-    **dict.fromkeys(("clip_g", "sd3_clip_l", "sd3_t5xxl", "save_clip", "save_t5xxl"), SD3),
+    **dict.fromkeys(("clip_l", "sd3_clip_l"), rules.only_sd3(lambda value: {"model.clip_l": text(value)})),
+    "clip_g": rules.only_sd3(lambda value: {"model.clip_g": text(value)}),
+    **dict.fromkeys(("sd3_t5xxl", "save_clip", "save_t5xxl"), SD3),
     **dict.fromkeys(("clip_l_dropout_rate", "clip_g_dropout_rate", "t5_dropout_rate", "sd3_clip_l_dropout_rate"), SD3),
     **dict.fromkeys(("sd3_t5_dropout_rate", "pos_emb_random_crop_rate", "sd3_enable_scaled_pos_embed"), SD3),
     **dict.fromkeys(("enable_scaled_pos_embed", "apply_lg_attn_mask", "sd3_fused_backward_pass"), SD3),
     "sd3_disable_mmap_load_safetensors": MACHINE,
-    "weighting_scheme": Lacks(SD3.reason, ("uniform", "logit_normal")),
-    "logit_mean": Lacks(SD3.reason),
-    "logit_std": Lacks(SD3.reason, (1,)),
-    "mode_scale": Lacks(SD3.reason, (1.29,)),
-    "training_shift": Lacks(SD3.reason, (1,)),
+    "weighting_scheme": rules.only_sd3(rules.density),
+    "logit_mean": rules.only_sd3(lambda value: {"noise.logit_mean": number(value)}),
+    "logit_std": rules.only_sd3(lambda value: {"noise.logit_std": number(value)}),
+    "mode_scale": Unneeded("It belongs to the weighting scheme mode."),
+    "training_shift": rules.only_sd3(lambda value: {"noise.shift": number(value)}),
     "t5xxl_dtype": Unneeded("It belongs to SD3's third text encoder."),
     "t5xxl_device": Unneeded("It belongs to SD3's third text encoder."),
     "sd3_text_encoder_batch_size": MACHINE,
     "text_encoder_batch_size": MACHINE,
 }
 FOR_OTHERS: Table = {
-    **dict.fromkeys(("ae", "clip_l", "t5xxl", "t5xxl_lr", "t5xxl_max_token_length", "model_type"), OTHER_FAMILIES),
+    **dict.fromkeys(("ae", "t5xxl", "t5xxl_lr", "t5xxl_max_token_length", "model_type"), OTHER_FAMILIES),
     **dict.fromkeys(
         ("discrete_flow_shift", "model_prediction_type", "timestep_sampling", "split_mode"), OTHER_FAMILIES
     ),

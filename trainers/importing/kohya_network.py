@@ -79,6 +79,21 @@ def kind_of(theirs: Theirs) -> str:
     return _with_dora(kind, theirs)
 
 
+def is_lycoris(theirs: Theirs) -> bool:
+    return "lycoris" in text(theirs.get("LoRA_type", "network_module") or "").lower()
+
+
+def convolutions(theirs: Theirs) -> dict[str, Any]:
+    """What holds of convolutions where the file is silent: LyCORIS trains them as wide as the rest."""
+    kind, given = kind_of(theirs), theirs.argument("conv_dim") is not None
+    if kind not in RANKED_CONVOLUTIONS or not (is_lycoris(theirs) or given):
+        return {}
+    found: dict[str, Any] = {} if kind == "locon" else {"adapter.targets": "full"}
+    if given and theirs.argument("conv_alpha") is None:
+        found["adapter.conv_alpha"] = (theirs.count("network_alpha") if is_lycoris(theirs) else 0) or 1.0
+    return found
+
+
 def only_convolutions(ours: str, read: Any) -> Rule:
     """A setting of convolutions: kohya passes it over where the network has none."""
 
@@ -118,21 +133,21 @@ def sd3(value: Any, theirs: Theirs) -> dict[str, Any]:
     return family("sd3") if switch(value) else {}
 
 
-BLOCKS = Lacks("All layers share one rank and one rate.")
+BLOCKS = Lacks("Blocks are named, not numbered, here: set adapter.block_ranks or optimizer.block_rates.")
 NETWORK: Table = {
     "conv_dim": only_convolutions("adapter.conv_rank", whole),
     "conv_alpha": only_convolutions("adapter.conv_alpha", number),
     "dora_wd": Rule(dora),
     "factor": only_lokr("adapter.factor", whole),
-    "rank_dropout": Lacks("Only whole adapter inputs are dropped (network_dropout)."),
-    "module_dropout": Lacks("Only whole adapter inputs are dropped (network_dropout)."),
-    "rank_dropout_scale": Lacks("Only whole adapter inputs are dropped (network_dropout)."),
+    "rank_dropout": Row("adapter.rank_dropout", number),
+    "module_dropout": Row("adapter.module_dropout", number),
+    "rank_dropout_scale": Lacks("What rank dropout leaves is not scaled up."),
     **dict.fromkeys(("down_lr_weight", "mid_lr_weight", "up_lr_weight", "block_lr_zero_threshold"), BLOCKS),
     **dict.fromkeys(("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas"), BLOCKS),
     **dict.fromkeys(("block_lr", "conv_dims", "conv_alphas", "network_reg_dims", "network_reg_lrs"), BLOCKS),
     **dict.fromkeys(("use_tucker", "use_cp"), Lacks("Convolutions are not split by a Tucker decomposition.")),
     "use_scalar": Lacks("Adapters have no trained scalar."),
-    "decompose_both": Lacks("Both factors of LoKr are not decomposed."),
+    "decompose_both": only_lokr("adapter.decompose_both", switch),
     "full_matrix": Lacks("LoKr is always of the given rank."),
     "bypass_mode": Lacks("Adapters change weights, not outputs."),
     "train_norm": Lacks("Normalisation layers are not trained."),
@@ -143,9 +158,9 @@ NETWORK: Table = {
     "train_on_input": Unneeded("Only for iA3."),
     "LyCORIS_preset": Lacks("Choose layers with adapter.targets.", ("full",)),
     "preset": Lacks("Choose layers with adapter.targets.", ("full",)),
-    "loraplus_lr_ratio": Lacks("LoRA+ is not supported: both halves of a layer share one rate."),
-    "loraplus_unet_lr_ratio": Lacks("LoRA+ is not supported: both halves of a layer share one rate."),
-    "loraplus_text_encoder_lr_ratio": Lacks("LoRA+ is not supported: both halves of a layer share one rate."),
+    "loraplus_lr_ratio": Row("optimizer.lora_plus", number),
+    "loraplus_unet_lr_ratio": Row("optimizer.lora_plus", number),
+    "loraplus_text_encoder_lr_ratio": Lacks("LoRA+ has one ratio for all parts: optimizer.lora_plus."),
     **dict.fromkeys(("train_lora_ggpo", "ggpo_sigma", "ggpo_beta"), Unneeded("Only for Flux.")),
 }
 ARGUMENTS: Table = {

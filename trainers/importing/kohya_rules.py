@@ -3,9 +3,14 @@
 Facts from kohya_ss (kohya_gui/lora_gui.py) and sd-scripts (train_network.py, library/train_util.py), read in 2026.
 """
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from trainers.errors import UserError
+from trainers.families.detect import identify
 from trainers.importing import prompts
+from trainers.importing.rows import Rule
 from trainers.importing.theirs import Theirs, resolve
 from trainers.importing.values import (
     Noted,
@@ -75,6 +80,8 @@ def prediction(value: Any, theirs: Theirs) -> dict[str, Any]:
 
 
 def clip_skip(value: Any, theirs: Theirs) -> dict[str, Any]:
+    if base_family(theirs) in ("sdxl", "sd3"):
+        raise NotNeeded("It is passed over for this family.")
     return {"model.clip_skip": max(whole(value), 1)}  # 0 is kohya_ss's "as the model says"
 
 
@@ -259,3 +266,42 @@ def sample_prompts(value: Any, theirs: Theirs) -> dict[str, Any]:
     if found is None:
         raise NotSupported("There is no such file on this machine.")
     return prompts.settings(found)
+
+
+def start(value: Any, theirs: Theirs) -> dict[str, Any]:
+    return {"adapter.init_from": resolve(text(value), theirs.place)}
+
+
+def is_sd3(theirs: Theirs) -> bool:
+    return theirs.on("sd3_checkbox") or text(theirs.get("network_module") or "") == "networks.lora_sd3"
+
+
+def only_sd3(read: Callable[[Any], dict[str, Any]]) -> Rule:
+    """A setting that counts for Stable Diffusion 3 alone; kohya_ss writes it into every file."""
+
+    def decide(value: Any, theirs: Theirs) -> dict[str, Any]:
+        if not is_sd3(theirs):
+            raise NotNeeded("Only for SD3.")
+        return read(value)
+
+    return Rule(decide)
+
+
+def density(value: Any) -> dict[str, Any]:
+    scheme = text(value).lower()
+    if scheme not in ("logit_normal", "uniform", "none"):
+        raise NotSupported("Noise levels are drawn logit-normal or uniform (noise.density).")
+    return {"noise.density": "logit_normal" if scheme == "logit_normal" else "uniform"}
+
+
+def base_family(theirs: Theirs) -> str:
+    """The family as the file says it, or as the base on this machine shows it; "" where neither tells."""
+    if theirs.on("sdxl"):
+        return "sdxl"
+    if is_sd3(theirs):
+        return "sd3"
+    try:
+        path = Path(resolve(text(theirs.get("pretrained_model_name_or_path") or ""), theirs.place))
+        return identify(path).family if path.is_absolute() and path.exists() else ""
+    except (UserError, OSError):
+        return ""

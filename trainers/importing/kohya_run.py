@@ -7,6 +7,7 @@ from typing import Any
 
 from trainers.importing import kohya
 from trainers.importing import kohya_rules as rules
+from trainers.importing.kohya_network import convolutions
 from trainers.importing.rows import Line, convert
 from trainers.importing.theirs import Length, Theirs
 from trainers.importing.values import is_empty, pairs
@@ -77,6 +78,9 @@ def defaults(theirs: Theirs) -> dict[str, Any]:
         "schedule.warmup": 0.0,
         "saving.dtype": "fp32",
     }
+    found |= convolutions(theirs)
+    if rules.is_sd3(theirs):
+        found |= {"noise.density": "uniform", "noise.shift": 1.0}
     if not any(theirs.count(name) > 0 for name in ("max_train_steps", "max_train_epochs")):
         if not theirs.gui or theirs.has_data_set:
             found["schedule.steps"] = 1600

@@ -4,7 +4,7 @@ Facts from OneTrainer (modules/util/create.py, modules/modelSetup), read in 2026
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from trainers.importing.kohya_network import adapter
@@ -146,8 +146,32 @@ def rate(value: Any, theirs: Theirs) -> dict[str, Any]:
 
 
 def train_unet(value: Any, theirs: Theirs) -> dict[str, Any]:
+    return always_trained(value)
+
+
+def always_trained(value: Any) -> dict[str, Any]:
     if not switch(value):
         raise NotSupported("The denoiser is always trained.")
+    return {}
+
+
+def only_flow(read: Callable[[Any], dict[str, Any]]) -> Rule:
+    """A setting that counts for flow models alone; OneTrainer writes it into every file."""
+
+    def decide(value: Any, theirs: Theirs) -> dict[str, Any]:
+        if FAMILIES.get(text(theirs.get("model_type") or "")) != "sd3":
+            raise NotNeeded("Only for flow models.")
+        return read(value)
+
+    return Rule(decide)
+
+
+def distribution(value: Any, theirs: Theirs) -> dict[str, Any]:
+    name = text(value)
+    if FAMILIES.get(text(theirs.get("model_type") or "")) == "sd3" and name in ("UNIFORM", "LOGIT_NORMAL"):
+        return {"noise.density": name.lower()}
+    if name != "UNIFORM":
+        raise NotSupported("All noise levels are trained equally often, or on flow models logit-normal.")
     return {}
 
 

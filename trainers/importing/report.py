@@ -2,12 +2,14 @@
 
 import textwrap
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainers.config_problems import shown
 from trainers.data.types import printable
-from trainers.importing.imported import Imported
-from trainers.importing.rows import Line
+
+if TYPE_CHECKING:  # it brings the picture libraries along, which the command line does without
+    from trainers.importing.imported import Imported
+    from trainers.importing.rows import Line
 
 WIDTH = 108  # columns
 LONGEST = 40  # letters of one value
@@ -15,7 +17,7 @@ LEFT = 54  # columns of the left side, where a name is not longer
 TAKEN = ("taken over", "renamed")
 
 
-def as_values(found: Imported) -> dict[str, Any]:
+def as_values(found: "Imported") -> dict[str, Any]:
     """The whole report: one entry for every setting of the files."""
     return {
         "files": found.sources,
@@ -28,10 +30,10 @@ def as_values(found: Imported) -> dict[str, Any]:
     }
 
 
-def as_text(found: Imported) -> str:
+def as_text(found: "Imported") -> str:
     """Every setting of the files once, under what became of it."""
 
-    def those(*statuses: str) -> list[Line]:
+    def those(*statuses: str) -> "list[Line]":
         return [line for line in found.lines if line.status in statuses]
 
     taken = those(*TAKEN)
@@ -55,7 +57,7 @@ def _part(title: str, lines: list[str]) -> list[str]:
     return [title, *(f"  {line}" for line in lines)] if lines else []
 
 
-def _pairs(lines: list[Line]) -> list[str]:
+def _pairs(lines: "list[Line]") -> list[str]:
     """`network_dim = 32        adapter.rank = 32` in two columns; a note stands below its line."""
     left = [f"{line.key} = {_value(line.value)}" for line in lines]
     width = max((len(text) for text in left if len(text) <= LEFT), default=LEFT)
@@ -70,7 +72,7 @@ def _pairs(lines: list[Line]) -> list[str]:
     return result
 
 
-def _reasons(lines: list[Line]) -> list[str]:
+def _reasons(lines: "list[Line]") -> list[str]:
     """One entry for each reason, after the settings it is given for."""
     reasons: dict[str, list[str]] = {}
     for line in lines:

@@ -5,21 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
-from torch import Tensor
-
 from trainers.adapters.adapter import Place
 from trainers.adapters.adapter_file import read_adapter
 from trainers.adapters.weights import Weights
 from trainers.errors import UserError
 from trainers.export import told
 from trainers.export.contents import WEIGHTS, read_contents
+from trainers.export.embedding import NEEDS, TITLE, bundles, write_embedding
 from trainers.export.hashes import hash_of_file
 from trainers.export.modules import BUNDLE
 from trainers.export.problems import Finding, Problem, findings
 from trainers.export.weigh import weigh
 from trainers.export.which_base import base_of
-from trainers.files import write_whole
 from trainers.tools import results
 from trainers.tools.opened import Opened, adapter_files, open_adapter, placed
 
@@ -57,10 +54,10 @@ def convert(path: Path, out: Path | None, wish: Wish) -> dict[str, Any]:
     _refuse_broken(adapter, before)
     modules, notes = _with_alphas(adapter, before, wish)
     entries, said = _mended(adapter, modules, before, wish.fix)
-    embeddings = _embeddings(adapter, file)
+    embeddings = _write_embeddings(adapter, file)
+    if len(embeddings) == 1:
+        entries[NEEDS] = embeddings[0].name
     report = results.save(modules, entries, adapter.base, file, wish.dtype or adapter.dtype, form)
-    for beside, tensors in embeddings.items():
-        write_whole(beside, save(tensors, {"format": "pt"}))
     implied = IMPLIED.get(form, ())
     after = [finding for finding in problems(report.path) if finding.problem not in implied]
     left = {finding.problem for finding in after} | {*implied}
@@ -110,6 +107,7 @@ def _with_alphas(adapter: Opened, before: list[Finding], wish: Wish) -> tuple[di
         return adapter.modules, []
     if alpha <= 0:
         raise UserError(f"--alpha is {alpha:g}, and must be above 0.", "Give the alpha it was trained with.")
+    names = {name for name in names if not getattr(adapter.named.get(name), "whole", False)}  # readers ignore it there
     named = {name: _rescaled(update, alpha) if name in names else update for name, update in adapter.named.items()}
     changed = [name for name in names if name in adapter.meant and named[name].scale != adapter.named[name].scale]
     return placed(adapter, named), _said_of_alpha(adapter, changed, alpha, wish)
@@ -154,18 +152,18 @@ def _mended(
     return entries, notes
 
 
-def _embeddings(adapter: Opened, path: Path) -> dict[Path, dict[str, Tensor]]:
-    """The textual inversions that the adapter brings along, by the file beside it that each is to get."""
-    found: dict[Path, dict[str, Tensor]] = {}
+def _write_embeddings(adapter: Opened, path: Path) -> list[Path]:
+    """The textual inversions that the adapter brings along, each in a file of its word's name beside the result."""
     if not any(key.startswith(BUNDLE) for key in adapter.unread):
-        return found
-    for key, tensor in read_adapter(adapter.path).tensors.items():
-        if key.startswith(BUNDLE):
-            word, _, name = key.removeprefix(BUNDLE).partition(".")
-            plain = re.sub(r"[^\w-]+", "_", word)  # it comes out of the file: no path may be in it
-            file = path.with_name(f"{path.stem}-{plain}{results.ENDING}")
-            found.setdefault(file, {})[name or "emb_params"] = tensor
-    return {results.target(file, [adapter.path]): tensors for file, tensors in found.items()}
+        return []
+    found = {}
+    for word, vectors in bundles(read_adapter(adapter.path), adapter.spec).items():
+        plain = re.sub(r"[^\w-]+", "_", word)  # it comes out of the file: no path may be in it
+        found[results.target(path.with_name(f"{plain}{results.ENDING}"), [adapter.path, path])] = (word, vectors)
+    return [
+        write_embedding(vectors, {TITLE: word}, adapter.spec, file, keep=True)
+        for file, (word, vectors) in found.items()
+    ]
 
 
 def _sentences(found: list[Finding]) -> list[dict[str, str]]:

@@ -37,7 +37,7 @@ class Wanted:
         """None: the layer is not looked at."""
         part, path = place
         if part != DENOISER:
-            return self.limit if ".layers." in path or ".block." in path else None
+            return self.limit if ".layers." in path else None  # CLIP's; T5 is not extracted
         if any(word in path for word in CONVOLUTIONS):
             wide = len(shape) == 4 and max(shape[2:]) > 1
             return None if self.conv_rank is None else Limit(self.conv_rank, self.limit.keep) if wide else self.limit

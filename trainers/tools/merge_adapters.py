@@ -13,7 +13,6 @@ from trainers.tools.factors import Limit, plain, stacked, summed
 from trainers.tools.opened import Opened, as_matrix, open_adapter, refuse_dora, require_one_family
 
 HOW = ("concat", "svd")
-WIDEST = ("fp32", "bf16", "fp16")
 
 
 def merge_adapters(
@@ -56,7 +55,8 @@ def merge_adapters(
     base = adapters[0].base
     entries = results.fresh(base, path.stem, [adapter.metadata for adapter in adapters])
     entries["modelspec.merged_from"] = ", ".join(one.path.stem for one in adapters)
-    dtype = dtype or min((one.dtype for one in adapters), key=WIDEST.index)
+    formats = {one.dtype for one in adapters}
+    dtype = dtype or (formats.pop() if len(formats) == 1 else "fp32")  # no half precision holds the other's numbers
     form = form or adapters[0].spec.layouts[0]
     report = results.save(modules, results.sized(modules, entries), base, path, dtype, form)
     return {

@@ -191,12 +191,15 @@ def _widened(update: Weights) -> Weights:
 
 
 def _is_readable(update: Weights, layer: Known) -> bool:
-    """Whether its matrices go together; of a fused layer, only a plain LoRA can be cut apart. T5 has no names here."""
+    """Whether its matrices go together; only a plain LoRA can be cut apart or turned as SD 3 needs it."""
     if layer.places[0][0] == T5:
         return False
     if isinstance(update, LoraWeights) and update.up.shape[1] != update.down.shape[0]:
         return False
-    return len(layer.places) == 1 or type(update) is LoraWeights
+    if type(update) is LoraWeights:
+        return True
+    turned = layer.style in (KOHYA, ORIGINAL) and layer.places[0][1].endswith("norm1_context.linear")
+    return len(layer.places) == 1 and not (turned and layer.shape[0] == 2 * layer.shape[1])
 
 
 def _parts(layer: Known, update: Weights, base: Base) -> dict[Place, Weights]:

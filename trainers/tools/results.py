@@ -1,5 +1,6 @@
 """What the adapter tools have in common: where results go, what their metadata says, and what is told of them."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from trainers.export import told
 from trainers.export.blocks import label
 from trainers.export.which_base import Base
 from trainers.export.writer import FORMS, ExportReport, write
+from trainers.families.base import of_kind
 from trainers.families.registry import FAMILIES
 from trainers.memory import DTYPES
 from trainers.tools.factors import relative
@@ -140,7 +142,19 @@ def sized(modules: Mapping[Place, Weights], metadata: Mapping[str, str] | None =
     rest = {place: module for place, module in modules.items() if place not in wide} or wide
     entries = {"ss_network_dim": _one({m.rank for m in rest.values()})}
     entries["ss_network_alpha"] = _one({float(m.alpha) for m in rest.values()})
+    if wide:
+        convolutions = {"conv_dim": _one({m.rank for m in wide.values()})}
+        convolutions["conv_alpha"] = _one({float(m.alpha) for m in wide.values()})
+        entries["ss_network_args"] = json.dumps({**_arguments(metadata or {}), **convolutions})
     return {**(metadata or {}), **entries}
+
+
+def _arguments(metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        found = json.loads(metadata.get("ss_network_args", "{}"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def fresh(base: Base, name: str, said: Iterable[Mapping[str, str]]) -> dict[str, str]:
@@ -152,7 +166,7 @@ def fresh(base: Base, name: str, said: Iterable[Mapping[str, str]]) -> dict[str,
     entries = {
         "ss_base_model_version": version(base, prediction),
         "ss_v2": str(base.family == "sd2"),
-        "ss_network_module": "networks.lora",
+        "ss_network_module": module_of(base),
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": architecture(base, prediction),
         "modelspec.implementation": spec.implementation,
@@ -170,16 +184,19 @@ def filed(entries: Mapping[str, str], base: Base, name: str, anew: bool = False)
     return {**entries, **{key: value for key, value in true.items() if not told.value(entries, key)}}
 
 
+def module_of(base: Base) -> str:
+    """ss_network_module of a plain LoRA."""
+    return "networks.lora_sd3" if FAMILIES[base.family].spec.joint else "networks.lora"
+
+
 def version(base: Base, prediction: str) -> str:
     """ss_base_model_version."""
-    spec = FAMILIES[base.family].spec
-    return spec.base_version + ("_v" if prediction == "v" and base.family in ("sd15", "sd2") else "")
+    return of_kind(FAMILIES[base.family].spec.base_versions, base.name, prediction or "epsilon")
 
 
 def architecture(base: Base, prediction: str) -> str:
     """ModelSpec's id of an adapter for the base; "" where nothing tells which of two it is."""
-    known = FAMILIES[base.family].spec.architectures
-    found = known.get(base.name) or known.get(prediction) or known.get("", "")
+    found = of_kind(FAMILIES[base.family].spec.architectures, base.name, prediction)
     return f"{found}/lora" if found else ""
 
 
