@@ -17,11 +17,14 @@ from app.cli_inspect import adapter_facts
 from app.paths import absolute, find_home
 from app.settings import load_settings
 from trainers import config_io
-from trainers.config import ModelConfig
 from trainers.errors import UserError, disk_error
 from trainers.families.locate import require_base
 
 KINDS = ("person", "style", "object", "character")
+UNKNOWN_FAMILY = (
+    "{0} is read from the hub later, so its family is not known yet: these are settings for Stable Diffusion 1.x. "
+    "For another, add --set model.family=sdxl (sd2, sd3)."
+)
 app = typer.Typer(
     help="LoRA Darkroom turns a folder of pictures into a LoRA adapter for Stable Diffusion, on your own machine.",
     add_completion=False,
@@ -96,13 +99,15 @@ def new(
     home = find_home(context.obj)
     pictures = absolute(pictures)
     count = projects.require_pictures(pictures)
-    base = base or load_settings(home).base
-    family = require_base(ModelConfig(base=base)).family
-    config = presets.apply(presets.find_preset(preset or kind), count, base, family)
+    model = {"model": {"base": base or load_settings(home).base}}
+    wished = config_io.override(config_io.parse(model), [one for one in changes if one.lstrip().startswith("model.")])
+    family = require_base(wished.model).family or wished.model.family.replace("auto", "")
+    config = presets.apply(presets.find_preset(preset or kind), count, wished.model.base, family)
     data = {"folders": [str(pictures)], "kind": kind, "trigger": trigger}
     config = config_io.merge(config, {"data": data, "saving": {"name": projects.slug(name)}})
     config = config_io.override(config, changes)  # before anything is made, so that a typo leaves nothing behind
-    require_base(config.model)
+    if not family:
+        output.note(UNKNOWN_FAMILY.format(wished.model.base))
     project = projects.create(home, name, pictures, kind, trigger)
     output.say(str(runs.create(project, config).folder))
 

@@ -28,7 +28,7 @@ from trainers.noise import build_noise
 from trainers.sample import sample
 from trainers.train import Folders, train
 
-STEPS, STOP = 20, 8
+STEPS, STOP = 20, 10
 DIFFUSERS_READS = {  # in kohya's layout, or in its own: it drops dora_scale
     "sd15": ("lora", "locon", "dora"),
     "sd2": ("lora", "locon", "dora"),

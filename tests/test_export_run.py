@@ -118,6 +118,17 @@ def test_the_newest_checkpoint_is_the_finished_file(done):
     assert before.metadata.keys() == after.metadata.keys() and changed <= {"ss_training_finished_at", "modelspec.date"}
 
 
+def test_a_file_that_says_nothing_of_its_run_is_known_by_its_numbers(done):
+    config = config_io.load(done / "config.toml")
+    config_io.save(config_io.merge(config, {"saving": {"privacy": "minimal"}}), done / "config.toml")
+    assert export_run(done, "4", "kohya", None)["adapter"] == str(done / "output" / "zib.v1.safetensors")
+    first = export_run(done, "2", "kohya", None)["adapter"]
+    assert export_run(done, "2", "kohya", None)["adapter"] == first
+    shutil.copy(done / "output" / "zib.v1.safetensors", first)
+    with pytest.raises(UserError, match="is not the adapter of this checkpoint"):
+        export_run(done, "2", "kohya", None)
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("step", [2, 4])
 def test_any_checkpoint_goes_into_any_layout_without_the_finished_file_base_and_pictures(done, pictures, form, step):

@@ -1,12 +1,15 @@
 """Write the adapter file of a run's checkpoint; the checkpoint and the settings are all that it takes."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from trainers import checkpoint, config_io
-from trainers.adapters.adapter import DENOISER, modules_of_state
+from trainers.adapters.adapter import DENOISER, Place, Weights, modules_of_state
+from trainers.adapters.adapter_file import read_adapter
 from trainers.adapters.tokens import tokens_of_state
 from trainers.errors import UserError
+from trainers.export.check_file import compare
 from trainers.export.facts import unpack
 from trainers.export.metadata import RunFacts
 from trainers.export.writer import FORMS, ExportReport, export_report
@@ -30,8 +33,13 @@ def export_run(run: Path, step: str | None, form: str, to: Path | None) -> dict[
     config = config_io.load(run / "config.toml")
     state, packed = checkpoint.load_exported(_chosen(run, step))
     facts, spec = unpack(packed)
-    path, again = _target(to or run / "output", config.saving.name, ending(form, forms_of(config, spec)), facts)
     modules = modules_of_state(state, config.adapter)
+
+    def is_own(path: Path) -> bool:
+        return _is_of(path, facts) if config.saving.privacy != "minimal" else _holds(path, modules, config.saving.dtype)
+
+    end = ending(form, forms_of(config, spec))
+    path, again = _target(to or run / "output", config.saving.name, end, facts, is_own)
     beside = {"keep": not again, "vectors": tokens_of_state(state)}
     report = export_report(modules, config, facts, spec, path, cover(run, facts.steps), form, **beside)
     return _said(report, facts)
@@ -48,12 +56,12 @@ def _chosen(run: Path, step: str | None) -> Path:
     return saved[int(wanted)]
 
 
-def _target(folder: Path, name: str, ending: str, facts: RunFacts) -> tuple[Path, bool]:
+def _target(folder: Path, name: str, ending: str, facts: RunFacts, is_own: Callable[[Path], bool]) -> tuple[Path, bool]:
     """Where the file goes, and whether this checkpoint's own lies there; a file of another one is never replaced."""
     plain, numbered = (folder / f"{stem}{ending}" for stem in (name, f"{name}-step{facts.steps:08d}"))
     at_end = facts.steps == facts.total_steps
     for path in (plain, numbered):
-        own = path.exists() and _is_of(path, facts)
+        own = path.exists() and is_own(path)
         if own or (not path.exists() and (at_end or path == numbered)):
             return path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors"), own
     message = f"{numbered} is there already, and is not the adapter of this checkpoint."
@@ -69,6 +77,14 @@ def _is_of(path: Path, facts: RunFacts) -> bool:
             return False
         return (found.get("ss_session_id"), found.get("ss_steps")) == (facts.session, str(facts.steps))
     return False
+
+
+def _holds(path: Path, modules: Mapping[Place, Weights], dtype: str) -> bool:
+    """The same where the file says nothing of its run: whether it holds these very numbers."""
+    try:
+        return path.is_file() and compare(read_adapter(path).modules, modules, path.name, dtype) >= 0
+    except UserError:
+        return False
 
 
 def _said(report: ExportReport, facts: RunFacts) -> dict[str, Any]:

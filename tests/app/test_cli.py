@@ -52,6 +52,18 @@ def test_new_makes_a_run_of_the_preset_for_any_name(new_run, pictures, home):
     assert config.optimizer.rate == 1e-3  # the preset's rate for the built-in base
 
 
+def test_new_says_that_a_hub_model_does_not_tell_its_family_yet(darkroom, pictures):
+    arguments = ("new", "cat", "--pictures", pictures, "--kind", "object", "--base", "somebody/some-model")
+    said = darkroom(*arguments)
+    assert "its family is not known yet" in said.err
+    views = config_io.load(Path(said.out.strip()) / "config.toml").schedule.views
+    said = darkroom(*arguments, "--set", "model.family=sd3")
+    assert said.err == ""
+    assert (
+        config_io.load(Path(said.out.strip()) / "config.toml").schedule.views > views
+    )  # as the preset has it for SD 3
+
+
 def test_new_reports_all_misspelt_settings_and_leaves_nothing_behind(darkroom, pictures, home):
     wrong = ["--set", "adapter.rnak=4", "--set", "adapter.alpha=-1"]
     said = darkroom("new", "cat", "--pictures", pictures, "--kind", "style", *wrong)

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 
 import pytest
 
 from tests.export.runs import CONFIG, FACTS
+from trainers import config_io
 from trainers.config import TrainConfig
 from trainers.export import hashes
 from trainers.export.hashes import base_hashes
@@ -92,6 +94,39 @@ def test_v_prediction_is_said():
 
 def test_no_path_is_in_it(entries):
     assert "/home/" not in json.dumps(entries) and "someone" not in json.dumps(entries)
+
+
+SECRETS = {
+    "data": {
+        "folders": ("/home/someone/secretfolder",),
+        "folder_names": ("3_secretname",),
+        "class_words": ("secretword",),
+    },
+    "preview": {"prompts": ("secretprompt",), "negative": "secretnegative"},
+    "saving": {"name": "a", "comment": "secretcomment"},
+}
+
+
+@pytest.mark.parametrize("privacy", ["full", "no_captions", "minimal"])
+def test_privacy_leaves_out_what_it_says(privacy):
+    secret = {**SECRETS, "saving": {**SECRETS["saving"], "privacy": privacy}}
+    config = config_io.merge(config_io.parse({"model": {"base": "/home/someone/secretbase.safetensors"}}), secret)
+    config = config_io.merge(config, {"data": {"trigger": "zib"}})
+    facts = replace(FACTS, captions={"secretfolder": ["secretcaption, zib"]}, folder_repeats={"secretfolder": 1})
+    told = metadata(config, facts, SD15.spec, "a")
+    words = set(re.findall("secret[a-z]+", json.dumps(told)))
+    assert words == (
+        {"secretfolder", "secretword", "secretprompt", "secretnegative", "secretcomment", "secretcaption"}
+        if privacy == "full"
+        else set()
+    )
+    assert ("zib" in json.dumps(told)) == (privacy != "minimal")
+    if privacy == "minimal":  # what A1111, kohya and LyCORIS need to load it, and ModelSpec's required entries
+        network = {"ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args", "ss_network_dropout"}
+        spec = {
+            f"modelspec.{key}" for key in ("sai_model_spec", "architecture", "implementation", "title", "resolution")
+        }
+        assert told.keys() == {"ss_base_model_version", "ss_v2", *network, *spec}
 
 
 def test_the_settings_in_it_make_the_run_again(entries):
