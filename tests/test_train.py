@@ -208,7 +208,7 @@ def test_a_caption_that_the_base_does_not_read_to_its_end_is_told(tmp_path, base
     assert cut_captions([fits], family, components) == []
     (problem,) = cut_captions([fits, long, longer], family, components)
     said = f"it has {2 * limit} tokens, and this base reads {limit - 2}."
-    assert problem.message == f"the caption is cut (like those of 1 more pictures): {said}"
+    assert problem.message == f"its caption and 1 more are cut: {said}"
     assert problem.path == longer.path and not problem.fatal
 
 

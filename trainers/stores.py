@@ -129,8 +129,8 @@ def cut_captions(examples: list[Example], family: Family, components: Components
     if not over:
         return []
     longest = max(over, key=counts.__getitem__)
-    others = f" (like those of {len(over) - 1} more pictures)" if len(over) > 1 else ""
-    message = f"the caption is cut{others}: it has {counts[longest] - 2} tokens, and this base reads {limit - 2}."
+    whose = f"its caption and {len(over) - 1} more are cut" if len(over) > 1 else "its caption is cut"
+    message = f"{whose}: it has {counts[longest] - 2} tokens, and this base reads {limit - 2}."
     return [Problem(examples[longest].path, message, "Put what matters first, or shorten it.", fatal=False)]
 
 

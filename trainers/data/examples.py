@@ -47,8 +47,9 @@ def scan(config: DataConfig, progress: Callable[[int, int], None] | None = None)
         if progress:
             progress(done, len(pictures))
     if lacking:
-        others = f" and of {len(lacking) - 1} more pictures" if len(lacking) > 1 else ""
-        message = f'the caption{others} lacks the trigger word "{config.trigger}".'
+        more = len(lacking) - 1
+        whose = f"its caption and {more} more lack" if more else "its caption lacks"
+        message = f'{whose} the trigger word "{config.trigger}".'
         hint = "Captions are used as written: add the word to those that show what it stands for."
         problems.append(Problem(lacking[0], message, hint, fatal=False))
     if not examples:
