@@ -1,7 +1,8 @@
 """Low-rank products and their best approximations: singular values of `up @ down` without building it.
 
 A product of thin matrices is turned by QR into a small core whose SVD is the whole's [Golub & Van Loan, 5.4 and 8.6];
-a matrix that is not a product is taken apart through the eigenvectors of its smaller Gram matrix. All in fp64.
+a matrix that is not a product is taken apart through the eigenvectors of its smaller Gram matrix, or, where only a
+few of its singular values are wanted, by subspace iteration. All in fp64.
 """
 
 import math
@@ -13,6 +14,9 @@ from torch import Tensor
 
 from trainers.adapters.weights import LoraWeights
 
+SKETCH = 16  # vectors beside those that are wanted: they let the subspace turn faster
+FEW = 4  # the sketch pays where it is at most this part of the smaller side
+SETTLED, MOST_TURNS = 1e-9, 40  # of the energy that a further turn may add, and turns
 NOISE = 1e-7  # of the largest singular value: below it a Gram matrix in fp64 holds nothing but rounding
 
 
@@ -35,11 +39,12 @@ class Limit:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """left [out, k] @ diag(sizes [k]) @ right [k, in], sizes descending."""
+    """left [out, k] @ diag(sizes [k]) @ right [k, in], sizes descending, and the squared norm of what is not in it."""
 
     left: Tensor
     sizes: Tensor
     right: Tensor
+    rest: float = 0.0
 
     def cut(self, rank: int) -> tuple[Tensor, Tensor]:
         """(up [out, rank], down [rank, in]) of the best approximation, the sizes shared evenly."""
@@ -48,11 +53,11 @@ class Spectrum:
 
     def lost(self, rank: int) -> float:
         """The squared norm of what an approximation of that rank leaves out."""
-        return float(self.sizes[rank:].square().sum())
+        return float(self.sizes[rank:].square().sum()) + self.rest
 
     @property
     def energy(self) -> float:
-        return float(self.sizes.square().sum())
+        return float(self.sizes.square().sum()) + self.rest
 
 
 def of_product(up: Tensor, down: Tensor) -> Spectrum:
@@ -80,6 +85,30 @@ def of_matrix(matrix: Tensor) -> Spectrum:
     return Spectrum(left[:, :used], sizes[:used], rows[:used] / sizes[:used, None].clamp_min(1e-300))
 
 
+def leading_of_matrix(matrix: Tensor, rank: int) -> Spectrum:
+    """The largest singular values of a matrix [out, in], at least `rank` of them where it has so many.
+
+    Subspace iteration from random vectors [Halko, Martinsson & Tropp 2011, algorithm 4.4] until a further turn finds
+    nothing more.
+    """
+    matrix = matrix.double()
+    if FEW * (rank + SKETCH) > min(matrix.shape):
+        return of_matrix(matrix)
+    start = torch.randn(matrix.shape[1], rank + SKETCH, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    basis, before = torch.linalg.qr(matrix @ start)[0], 0.0
+    for _ in range(MOST_TURNS):
+        right = torch.linalg.qr(matrix.T @ basis)[0]
+        basis, core = torch.linalg.qr(matrix @ right)
+        inner, sizes, turn = torch.linalg.svd(core)
+        found = float(sizes[:rank].square().sum())
+        if found - before <= SETTLED * found:
+            break
+        before = found
+    left, used = basis @ inner, max(1, int((sizes > NOISE * sizes.max()).sum()))
+    rest = float(matrix.square().sum()) - float(sizes[:used].square().sum())
+    return Spectrum(left[:, :used], sizes[:used], turn[:used] @ right.T, max(0.0, rest))
+
+
 def shortened(update: LoraWeights, limit: Limit) -> tuple[LoraWeights, float, float]:
     """(the update at a lower rank and the same scale, squared norms of the error and of the whole).
 
@@ -98,7 +127,9 @@ def shortened(update: LoraWeights, limit: Limit) -> tuple[LoraWeights, float, fl
 
 def plain(delta: Tensor, limit: Limit) -> tuple[LoraWeights, float, float]:
     """(delta-W [out, in] or [out, in, kh, kw] as a LoRA of scale 1, squared norms of the error and of the whole)."""
-    spectrum = of_matrix(delta.flatten(1))
+    matrix = delta.flatten(1)
+    all_of_it = limit.rank is None or limit.keep is not None
+    spectrum = of_matrix(matrix) if all_of_it else leading_of_matrix(matrix, limit.rank)
     rank = limit.rank_of(spectrum.sizes)
     up, down = spectrum.cut(rank)
     down, up = down.reshape(rank, *delta.shape[1:]), up.reshape(len(up), rank, *(1 for _ in delta.shape[2:]))
