@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from tests.tiny import tiny_pipeline_folder, write_json
 from tests.tiny_families import read_pipeline, tiny_folder
 from trainers import config_io, events
+from trainers.adapters import names_sd3
 from trainers.adapters.adapter import DENOISER, Place, modules_of_state
 from trainers.adapters.adapter_file import apply_file
 from trainers.adapters.registry import ADAPTERS
@@ -138,7 +139,11 @@ def loss_on_the_picture(trained: Trained, strength: float) -> float:
         return (family.denoise(components.denoiser, noisy, timesteps, told) - target).square().mean().item()
 
 
-def test_every_trained_part_changes(trained):
+def test_every_trained_layer_changes(trained):
+    unheard = (DENOISER, names_sd3.unheard(path for _, path in trained.modules))
+    assert {place for place, module in trained.modules.items() if module.idle} <= {unheard}
+    warnings = [event.message for event in trained.seen if isinstance(event, events.Warned)]
+    assert not any("change nothing" in message for message in warnings)
     parts = {part for (part, _), module in trained.modules.items() if not module.idle}
     assert parts == {DENOISER, *(f"text_{i}" for i in range(len(FAMILIES[trained.family].spec.read_layers)))}
 

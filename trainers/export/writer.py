@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from trainers.adapters import names_sd3
 from trainers.adapters.adapter import DENOISER, Adapter, Place, Weights
 from trainers.adapters.names import pipeline_part
 from trainers.adapters.tokens import tokens_of_state
@@ -188,7 +189,8 @@ def _refuse_broken(tensors: Mapping[str, Tensor], dtype: str) -> None:
 
 def _warnings(modules: Mapping[Place, Weights], report: ExportReport) -> list[str]:
     found = []
-    idle = [place for place, module in modules.items() if module.idle]
+    unheard = (DENOISER, names_sd3.unheard(path for part, path in modules if part == DENOISER))
+    idle = [place for place, module in modules.items() if module.idle and place != unheard]
     if len(idle) == len(modules):
         found.append("The adapter changes nothing yet: all the weights it adds are zero.")
     elif idle:
