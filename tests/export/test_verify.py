@@ -61,9 +61,9 @@ def test_swapped_matrices_load_nowhere(tensors):
     assert all("shapes" in verdict.why for verdict in verdicts(swapped, {}))
 
 
-def test_peft_names_load_in_diffusers_and_sdnext_only(sd15_modules):
+def test_peft_names_load_whole_in_diffusers_and_sdnext_only(sd15_modules):
     found = loads(diffusers.tensors(sd15_modules, SPEC, torch.float16))
-    expected = {"SD.Next": "whole", "diffusers": "whole"}
+    expected = {"SD.Next": "whole", "diffusers": "whole", "ComfyUI": "partly"}
     assert found == {ui: expected.get(ui, "no") for ui in ALL}
 
 

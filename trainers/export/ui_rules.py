@@ -94,7 +94,7 @@ UIS = (
         types=LYCORIS_TYPES | {"OFT", "BOFT"},
         ways=COMFY_WAYS,
         refuses_types=False,
-        refusal="it knows the attention layers by other names than these",
+        refusal="it knows none of the file's keys",
     ),
     UiRules(
         "InvokeAI",

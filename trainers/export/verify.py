@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from trainers.adapters.adapter import Place
+from trainers.adapters.names import OLD_PROCESSOR
 from trainers.export import remarks
 from trainers.export.contents import Contents, contents_of_tensors
 from trainers.export.known_names import DIFFUSERS, KOHYA, OLD_DIFFUSERS, SGM, Known, names_for
@@ -44,8 +45,13 @@ class _Case:
 
     def known_as(self, module: Module) -> Known | None:
         """What the UI takes the module's name for."""
-        layer = self.known.get(module.name)
-        return layer if layer and layer.style in self.rules.reads.get(self.base.family, ()) else None
+        layer, reads = self.known.get(module.name), self.rules.reads.get(self.base.family, ())
+        if layer is None or layer.style in reads:
+            return layer
+        alike = layer.style == DIFFUSERS and not layer.places[0][1].endswith(tuple(OLD_PROCESSOR))
+        return (
+            layer if alike and OLD_DIFFUSERS in reads else None
+        )  # diffusers' old style named only attention otherwise
 
     @cached_property
     def mixed(self) -> bool:
@@ -148,6 +154,12 @@ def _dropped(case: _Case, key: str) -> bool:
     return layer is not None and (layer.style in dropped or (layer.style == SGM and case.mixed))
 
 
+def _is_attention(case: _Case, key: str) -> bool:
+    """Whether the key is of a layer that diffusers named otherwise once."""
+    layer = next((case.known[name] for name in _heads(key) if name in case.known), None)
+    return layer is not None and layer.style == DIFFUSERS and layer.places[0][1].endswith(tuple(OLD_PROCESSOR))
+
+
 def _cause_of_refusal(case: _Case, refused: list[str]) -> str:
     """What a strict UI says of the keys that it does not know."""
     rules, layers = case.rules, case.contents.modules
@@ -176,6 +188,9 @@ def _cause(case: _Case, unmatched: tuple[str, ...]) -> str:
         return "it drops dora_scale, so that the adapter acts as a plain LoRA"
     if unmatched and all(key.endswith(MAGNITUDES) for key in unmatched):
         return "it looks for DoRA's magnitudes under dora_scale, and applies the adapter without them"
+    reads = rules.reads[case.base.family]
+    if OLD_DIFFUSERS in reads and DIFFUSERS not in reads and all(_is_attention(case, key) for key in unmatched):
+        return "it knows the attention layers by other names than these"
     if len(unmatched) < len(contents.shapes):
         return ""
     known = any(case.known_as(module) for module in contents.modules.values())
