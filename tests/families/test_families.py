@@ -20,6 +20,7 @@ from trainers.families import read_sd
 from trainers.families.base import Conditioning, plain_sizes
 from trainers.families.loading import CONFIGS
 from trainers.families.locate import Glance, require_base
+from trainers.families.parts import random_module
 from trainers.families.registry import FAMILIES, find_family
 from trainers.families.sd3 import choose_variant
 from trainers.families.weights import Weights
@@ -259,3 +260,13 @@ def test_a_pickled_checkpoint_is_looked_into_for_its_family(tmp_path):
     file = write_checkpoint("sdxl", folder, tmp_path / "model.safetensors")
     torch.save({"state_dict": load_file(file)}, tmp_path / "model.ckpt")
     assert find_family(ModelConfig(base=str(tmp_path / "model.ckpt"))).spec.name == "sdxl"
+
+
+def test_random_weights_fill_a_buffer_of_any_size():
+    class Positions(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("pos_embed", torch.empty(1, 1_500, 1_000))
+
+    filled = random_module(Positions, torch.float32).pos_embed  # Stable Diffusion 3 has one of 56 million numbers
+    assert filled.isfinite().all() and filled.std() == pytest.approx(0.02, rel=0.01)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from trainers.families import ldm, mmdit
@@ -77,12 +77,16 @@ def random_module(make: Callable[[], nn.Module], dtype: torch.dtype, seed: int =
         module = make()
     made = {name: buffer for name, buffer in module.named_buffers() if not buffer.is_meta}
     nn.Module.to(module.to_empty(device="cpu"), dtype)  # diffusers' own `to` warns about each change of dtype
+
+    def fill(tensor: Tensor) -> None:
+        flat = tensor.view(-1)
+        for start in range(0, len(flat), len(block)):
+            piece = flat[start : start + len(block)]
+            piece.copy_(block[: len(piece)])
+
     for name, parameter in module.named_parameters():
         if parameter.ndim > 1:
-            flat = parameter.data.view(-1)
-            for start in range(0, len(flat), len(block)):
-                piece = flat[start : start + len(block)]
-                piece.copy_(block[: len(piece)])
+            fill(parameter.data)
         else:
             parameter.data.fill_(1.0 if name.endswith("weight") else 0.0)
     for name, buffer in module.named_buffers():
@@ -91,5 +95,5 @@ def random_module(make: Callable[[], nn.Module], dtype: torch.dtype, seed: int =
         elif name.endswith("position_ids"):
             buffer.copy_(torch.arange(buffer.shape[-1]).expand(buffer.shape))  # CLIP's position numbers
         else:
-            buffer.copy_(block[: buffer.numel()].view(buffer.shape))
+            fill(buffer)
     return module.requires_grad_(False).eval()
