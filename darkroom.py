@@ -60,7 +60,8 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         say("\nThe setup was interrupted. Start Darkroom again to go on.")
         return 130
-    command = ["-m", "pytest", *workers(os.cpu_count()), *arguments[1:]] if testing else ["-m", "app.cli", *arguments]
+    tests = [*([] if "--pdb" in arguments else workers(os.cpu_count())), *arguments[1:]]
+    command = ["-m", "pytest", *tests] if testing else ["-m", "app.cli", *arguments]
     environment = app_environment(os.environ, ROOT, testing)
     return hand_over([str(venv_python(venv, os.name)), *command], environment, ROOT if testing else None)
 

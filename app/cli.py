@@ -22,7 +22,7 @@ from trainers.families.locate import require_base
 
 KINDS = ("person", "style", "object", "character")
 UNKNOWN_FAMILY = (
-    "{0} is read from the hub later, so its family is not known yet: these are settings for Stable Diffusion 1.x. "
+    "{0} shows its family only when it is loaded: these are settings for Stable Diffusion 1.x. "
     "For another, add --set model.family=sdxl (sd2, sd3)."
 )
 app = typer.Typer(

@@ -125,7 +125,7 @@ def test_a_file_that_says_nothing_of_its_run_is_known_by_its_numbers(done):
     first = export_run(done, "2", "kohya", None)["adapter"]
     assert export_run(done, "2", "kohya", None)["adapter"] == first
     shutil.copy(done / "output" / "zib.v1.safetensors", first)
-    with pytest.raises(UserError, match="is not the adapter of this checkpoint"):
+    with pytest.raises(UserError, match="is not known as the adapter of this checkpoint"):
         export_run(done, "2", "kohya", None)
 
 

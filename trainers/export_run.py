@@ -64,7 +64,7 @@ def _target(folder: Path, name: str, ending: str, facts: RunFacts, is_own: Calla
         own = path.exists() and is_own(path)
         if own or (not path.exists() and (at_end or path == numbered)):
             return path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors"), own
-    message = f"{numbered} is there already, and is not the adapter of this checkpoint."
+    message = f"{numbered} is there already, and is not known as the adapter of this checkpoint."
     raise UserError(message, "Move it away, or name another folder with --to.")
 
 
@@ -83,7 +83,7 @@ def _holds(path: Path, modules: Mapping[Place, Weights], dtype: str) -> bool:
     """The same where the file says nothing of its run: whether it holds these very numbers."""
     try:
         return path.is_file() and compare(read_adapter(path).modules, modules, path.name, dtype) >= 0
-    except UserError:
+    except (UserError, RuntimeError):  # layers of these names, but of another size
         return False
 
 

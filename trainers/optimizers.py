@@ -108,9 +108,11 @@ def parameter_groups(weights: Iterable[Weight], config: OptimizerConfig) -> list
     if wrong:
         message = f"optimizer.block_rates has {wrong[0]!r}, which fits no layer that is trained."
         raise UserError(message, f"For example {weights[0][1]!r} is one.")
-    encoders = {part for part, _, _, _ in weights if part.startswith("text_")}
-    if encoders and len(config.text_rates) > len(encoders):
-        message = f"optimizer.text_rates has {len(config.text_rates)} numbers, and {len(encoders)} text encoders train."
+    encoders = [1 + int(part.removeprefix("text_")) for part, _, _, _ in weights if part.startswith("text_")]
+    if encoders and len(config.text_rates) > max(encoders):
+        message = (
+            f"optimizer.text_rates has {len(config.text_rates)} rates, and text encoder {max(encoders)} is the last."
+        )
         raise UserError(message, "Give one for each in turn.")
     groups: dict[tuple[str, float], list[nn.Parameter]] = {}
     for part, path, name, parameter in weights:

@@ -55,7 +55,7 @@ def test_new_makes_a_run_of_the_preset_for_any_name(new_run, pictures, home):
 def test_new_says_that_a_hub_model_does_not_tell_its_family_yet(darkroom, pictures):
     arguments = ("new", "cat", "--pictures", pictures, "--kind", "object", "--base", "somebody/some-model")
     said = darkroom(*arguments)
-    assert "its family is not known yet" in said.err
+    assert "shows its family only when it is loaded" in said.err
     views = config_io.load(Path(said.out.strip()) / "config.toml").schedule.views
     said = darkroom(*arguments, "--set", "model.family=sd3")
     assert said.err == ""

@@ -259,7 +259,9 @@ def test_a_pickled_checkpoint_is_looked_into_for_its_family(tmp_path):
     folder = tiny_folder("sdxl", tmp_path / "sdxl")
     file = write_checkpoint("sdxl", folder, tmp_path / "model.safetensors")
     torch.save({"state_dict": load_file(file)}, tmp_path / "model.ckpt")
-    assert find_family(ModelConfig(base=str(tmp_path / "model.ckpt"))).spec.name == "sdxl"
+    config = ModelConfig(base=str(tmp_path / "model.ckpt"))
+    assert find_family(config).spec.name == "sdxl"
+    assert require_base(config).family == ""  # a glance opens no pickle
 
 
 def test_random_weights_fill_a_buffer_of_any_size():

@@ -267,3 +267,27 @@ def test_sdxl_passes_clip_skip_over_as_sd_scripts_does(gui):
     assert gui().config.model.clip_skip == 2
     found = gui(sdxl=True)
     assert found.config.model.clip_skip == 1 and line(found, "clip_skip").status == "not needed"
+
+
+def test_a_lora_plus_of_nothing_is_off(gui):
+    found = gui(loraplus_lr_ratio=0, loraplus_unet_lr_ratio=0, loraplus_text_encoder_lr_ratio=0)
+    assert found.config.optimizer.lora_plus == 1
+    assert all(line(found, f"loraplus_{name}lr_ratio").status != "not supported" for name in ("", "unet_"))
+
+
+@pytest.mark.parametrize(
+    ("preset", "targets"), [("full", "full"), ("attn-mlp", "transformer"), ("attn-only", "attention")]
+)
+def test_a_preset_of_lycoris_chooses_the_layers(tmp_path, preset, targets):
+    text = f'network_module = "lycoris.kohya"\nnetwork_dim = 8\nnetwork_args = ["algo=loha", "preset={preset}"]\n'
+    (tmp_path / "run.toml").write_text(text, "utf-8")
+    assert import_files([tmp_path / "run.toml"]).config.adapter.targets == targets
+
+
+def test_the_text_encoders_beside_a_stable_diffusion_3_file_are_found_from_the_settings_folder(tmp_path):
+    (tmp_path / "clip_l.safetensors").touch()
+    text = 'network_module = "networks.lora_sd3"\nnetwork_dim = 8\nclip_l = "clip_l.safetensors"\nclip_g = "gone/g"\n'
+    (tmp_path / "run.toml").write_text(text, "utf-8")
+    found = import_files([tmp_path / "run.toml"])
+    assert found.config.model.clip_l == str(tmp_path / "clip_l.safetensors")
+    assert list(found.missing) == ["model.clip_g"]

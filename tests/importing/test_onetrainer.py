@@ -93,3 +93,20 @@ def test_every_setting_of_the_file_is_reported_once(config):
     assert [one.key for one in found.lines] == list(expected)
     assert line(found, "secrets.huggingface_token").value == ""
     assert line(found, "some_new_option").status == "no counterpart"
+
+
+def test_logit_normal_noise_of_flow_models_keeps_its_bias_and_width(changed):
+    found = changed(
+        model_type="STABLE_DIFFUSION_35",
+        timestep_distribution="LOGIT_NORMAL",
+        noising_bias=0.8,
+        noising_weight=0.5,
+        timestep_shift=2.0,
+    )
+    noise = found.config.noise
+    assert (noise.density, noise.logit_mean, noise.logit_std, noise.shift) == ("logit_normal", 0.8, 1.5, 2.0)
+
+
+def test_a_shift_of_other_models_is_not_supported(changed):
+    assert line(changed(timestep_shift=3.0), "timestep_shift").status == "not supported"
+    assert line(changed(timestep_shift=1.0), "timestep_shift").status != "not supported"

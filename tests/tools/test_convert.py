@@ -179,6 +179,18 @@ def test_an_embeddings_name_leads_out_of_no_folder(tmp_path):
     assert file == str(inside / "_zib.safetensors")
 
 
+def test_an_embedding_whose_word_is_the_adapters_name_goes_beside_it(tmp_path):
+    save_file(lora(attention(), flat()) | {f"bundle_emb.zib.{ALONE}": torch.zeros(2, 8)}, tmp_path / "zib.safetensors")
+    said = convert(tmp_path / "zib.safetensors", tmp_path / "b", Wish())
+    assert said["embeddings"] == [str(tmp_path / "b-zib.safetensors")] and said["left out"] == []
+
+
+def test_an_embedding_of_another_family_is_told_to_be_left_out(tmp_path):
+    save_file(lora(attention(), flat()) | {"bundle_emb.zib.clip_l": torch.zeros(2, 8)}, tmp_path / "a.safetensors")
+    said = convert(tmp_path / "a.safetensors", tmp_path / "b", Wish())
+    assert said["embeddings"] == [] and said["left out"] == ["bundle_emb.zib.clip_l"]
+
+
 def test_a_scale_that_half_precision_cannot_hold_is_reckoned_in_full(tmp_path):
     save_file(lora(attention(), flat(), 3, 1.0), tmp_path / "a.safetensors")  # alpha / rank = 1/3
     convert(tmp_path / "a.safetensors", tmp_path / "b", Wish("diffusers", "fp32"))

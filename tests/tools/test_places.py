@@ -4,9 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from tests.tiny_families import original_tensors
+from tests.tiny_families import original_tensors, tiny_folder, write_checkpoint
 from tests.tools import bases
+from trainers.adapters.adapter import DENOISER
 from trainers.export.layers.families import family_shapes
 from trainers.families.folders import read_json
 from trainers.families.loading import CONFIGS
@@ -49,3 +51,11 @@ def test_file_and_folder_have_the_same_layers(model):
         torch.testing.assert_close(one.reshape(other.shape), other, rtol=0, atol=0)
         weight = bases.weight_of(components, place)
         torch.testing.assert_close(other, weight, rtol=0, atol=0)
+
+
+def test_a_file_of_stable_diffusion_3_without_text_encoders_is_a_base_for_the_tools(tmp_path):
+    tensors = load_file(write_checkpoint("sd3", tiny_folder("sd3", tmp_path / "sd3"), tmp_path / "whole.safetensors"))
+    alone = {name: tensor for name, tensor in tensors.items() if not name.startswith("text_encoders.")}
+    save_file(alone, tmp_path / "alone.safetensors")
+    found = open_base(tmp_path / "alone.safetensors")
+    assert found.family == "sd3" and all(part == DENOISER for part, _ in found.spots)

@@ -78,7 +78,8 @@ class BareLoop:
         side = (config.data.resolution or components.resolution) // components.latent.factor
         shape = (config.data.batch_size, components.latent.channels, side, side)
         self.latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(plan.device)
-        sizes = plain_sizes(family, side, side, config.data.batch_size, plan.device)
+        pixels = side * components.latent.factor
+        sizes = plain_sizes(family, pixels, pixels, config.data.batch_size, plan.device)
         self.told = told.rows(torch.arange(config.data.batch_size)).on(plan.device).sized(sizes)
         self.plan = plan
         if config.memory.checkpointing:

@@ -48,10 +48,9 @@ class _Case:
         layer, reads = self.known.get(module.name), self.rules.reads.get(self.base.family, ())
         if layer is None or layer.style in reads:
             return layer
+        # diffusers' old style had other names for attention layers alone.
         alike = layer.style == DIFFUSERS and not layer.places[0][1].endswith(tuple(OLD_PROCESSOR))
-        return (
-            layer if alike and OLD_DIFFUSERS in reads else None
-        )  # diffusers' old style named only attention otherwise
+        return layer if alike and OLD_DIFFUSERS in reads else None
 
     @cached_property
     def mixed(self) -> bool:

@@ -49,6 +49,11 @@ class Identity:
     metadata: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
+    def lacks_text(self) -> bool:
+        """Whether it is a whole Stable Diffusion 3 file but for its text encoders, as Stability AI publishes them."""
+        return (self.kind, self.family, self.layout) == ("transformer", "sd3", "ldm")
+
+    @property
     def label(self) -> str:
         """For people: `Stable Diffusion XL base model`, `LoRA adapter for Stable Diffusion 1.x`."""
         family = FAMILY_LABELS.get(self.family, "")
@@ -90,10 +95,13 @@ def classify(shapes: keys.Shapes, metadata: dict[str, str] | None = None) -> Ide
 
 
 def identify_base(path: Path, config: ModelConfig) -> Identity:
-    """`identify`, but a transformer of Stable Diffusion 3 is a base where the settings name its text encoders."""
-    found = identify(path)
-    alone = found.kind == "transformer" and found.family == "sd3" and found.layout == "ldm"
-    return replace(found, kind="base") if alone and config.clip_l and config.clip_g else found
+    """`identify`, as a base where the settings name the text encoders that it lacks."""
+    return with_text(identify(path), config)
+
+
+def with_text(found: Identity, config: ModelConfig) -> Identity:
+    """`found` as it is together with the text encoders that the settings name."""
+    return replace(found, kind="base") if found.lacks_text and config.clip_l and config.clip_g else found
 
 
 def choose_family(found: Identity, trained: Collection[str], name: str) -> str:
@@ -132,6 +140,5 @@ def refuse(found: Identity, name: str, wanted: str) -> None:
             f"Choose a {label} base model.",
         )
     article = "an" if found.kind[0] in "AEIOaeio" else "a"
-    alone = found.kind == "transformer" and found.family == wanted
-    hint = BRING_CLIPS if alone else CHOOSE_BASE
+    hint = BRING_CLIPS if found.lacks_text and wanted == "sd3" else CHOOSE_BASE
     raise UserError(f"{name} is {article} {found.label}, not a base model.", hint)

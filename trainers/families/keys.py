@@ -92,7 +92,7 @@ def _transformer_checkpoint(shapes: Shapes) -> tuple[str, str, str] | None:
     for prefix in (LDM_UNET, "diffusion_model.", ""):
         if any(n.startswith(f"{prefix}joint_blocks.0.") for n in shapes):
             whole = any(n.startswith("text_encoders.clip_l.") for n in shapes)
-            return ("base" if whole else "transformer"), "sd3", "ldm"
+            return ("base" if whole else "transformer"), "sd3", "ldm" if prefix == LDM_UNET else "bare"
         if any(n.startswith(f"{prefix}double_blocks.0.") for n in shapes):
             return "base", "flux", "ldm"
     return None

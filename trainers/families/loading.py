@@ -28,7 +28,7 @@ class Source:
     define: Callable[[Weights], None] = lambda _: None  # gives a checkpoint's tensors the names that the parts know
     # -> the folder in configs/; "": the family's
     variant: Callable[[Weights, Identity, ModelConfig], str] = lambda *_: ""
-    text_files: Callable[[ModelConfig], Mapping[str, str]] = lambda _: {}  # -> text encoders' files, the names' prefix
+    text_files: Callable[[ModelConfig], Mapping[str, str]] = lambda _: {}  # -> prefix of their names: file
     usual: str = ""  # the folder in configs/ of the variant that `random` builds
     predictions: tuple[str, ...] = ("epsilon", "v")
 
@@ -43,6 +43,9 @@ def load(spec: FamilySpec, source: Source, config: ModelConfig, dtype: torch.dty
     name = name_of(config.base, path)
     found = identify_base(path, config)
     refuse(found, name, spec.name)
+    if (config.clip_l or config.clip_g) and (path.is_dir() or spec.name != "sd3"):
+        message = f"{name} brings its own text encoders, and model.clip_l or model.clip_g names others."
+        raise UserError(message, "Empty both: they are for single files of Stable Diffusion 3.")
     if path.is_dir():
         components = read_sd.from_folder(source.layout, path, dtype)
     else:
@@ -72,7 +75,7 @@ def _from_file(
 
     without = (VAE,) if config.vae else ()
     weights = Weights([path])
-    for file, prefix in source.text_files(config).items():
+    for prefix, file in source.text_files(config).items():
         weights.add(expand(file), prefix)
     return read_sd.from_file(source.layout, weights, settings, spec.name, dtype, source.define, without)
 

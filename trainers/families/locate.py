@@ -25,7 +25,10 @@ def locate(base: str) -> Path:
 
 @dataclass(frozen=True)
 class Glance:
-    """What a look at a base without loading it shows; all empty for a hub id, which waits for later."""
+    """What a look at a base without loading it shows; all empty for a hub id, which waits for later.
+
+    A pickle does not show its family.
+    """
 
     family: str = ""
     text: str = ""  # "x.safetensors: Stable Diffusion XL, predicts epsilon"
@@ -34,6 +37,8 @@ class Glance:
 def require_base(config: ModelConfig) -> Glance:
     """UserError where a glance shows that the base is missing, cut off or of another kind. Needs no torch."""
     path = find_here(config.base)
+    for file in filter(None, (config.clip_l, config.clip_g)):
+        find_here(file, TAKES_CLIP, "text encoder")
     if path is None:
         return Glance()
     name = name_of(config.base, path)
@@ -41,12 +46,15 @@ def require_base(config: ModelConfig) -> Glance:
     found = identify_base(path, config)
     family = choose_family(found, families, name) if config.family == "auto" else config.family
     refuse(found, name, family)
+    if found.kind == "pickle" and config.family == "auto":
+        return Glance("", f"{name}: a pickled checkpoint, which shows what it is when it is loaded")
     prediction = found.prediction or config.prediction.replace("auto", "") or USUAL_PREDICTION[family]
     zero = " with zero terminal SNR" if found.zero_terminal_snr else ""
     told = f"predicts {prediction}{zero}" if prediction else "does not say what it predicts: set model.prediction"
     return Glance(family, f"{name}: {FAMILY_LABELS[family]}, {told}")
 
 
+TAKES_CLIP = "model.clip_l and model.clip_g take .safetensors files."
 TAKES = "model.base takes `embedded`, a diffusers folder, a .safetensors file, or a hub id such as owner/name."
 
 

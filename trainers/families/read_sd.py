@@ -135,7 +135,7 @@ def _vae_file(path: Path) -> Weights:
     identity = identify(path)
     weights = Weights([path])
     identity = classify(weights.shapes) if identity.kind == "pickle" else identity
-    if identity.kind not in ("VAE", "base"):
+    if identity.kind not in ("VAE", "base") and not identity.lacks_text:
         raise UserError(f"{path.name} is a {identity.label}, not a VAE.", "Choose a VAE file, or empty model.vae.")
     return weights
 

@@ -2,7 +2,7 @@
 
 from trainers.config import ModelConfig
 from trainers.families.base import Family
-from trainers.families.detect import choose_family, classify, identify_base
+from trainers.families.detect import choose_family, classify, identify_base, with_text
 from trainers.families.locate import locate, name_of
 from trainers.families.sd2 import SD2
 from trainers.families.sd3 import SD3
@@ -20,5 +20,5 @@ def find_family(config: ModelConfig) -> Family:
     path = locate(config.base)
     found = identify_base(path, config)
     if found.kind == "pickle":
-        found = classify(Weights([path]).shapes)
+        found = with_text(classify(Weights([path]).shapes), config)
     return FAMILIES[choose_family(found, FAMILIES, name_of(config.base, path))]

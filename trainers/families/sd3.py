@@ -14,7 +14,7 @@ from trainers.families.base import Components, Conditioning, FamilySpec, told_no
 from trainers.families.detect import Identity
 from trainers.families.headers import read_shapes
 from trainers.families.loading import END_OF_TEXT, EXCLAMATION, Source
-from trainers.families.locate import find_here
+from trainers.families.locate import TAKES_CLIP, find_here
 from trainers.families.parts import TRANSFORMER, VAE, Layout, clip
 from trainers.families.weights import Weights
 
@@ -52,17 +52,18 @@ def define(weights: Weights) -> None:
 
 
 def text_files(config: ModelConfig) -> dict[str, str]:
-    """The CLIPs' own files, as they are published beside the files that bring none, and where a base has them.
+    """The CLIPs' own files, as they are published beside bases that bring none: the prefix of a base's names -> file.
 
     Raises:
         UserError: one is missing, or is none.
     """
-    files = {config.clip_l: CLIP_L, config.clip_g: CLIP_G}
-    found = {file: prefix for file, prefix in files.items() if file}
-    for file in found:
-        path = find_here(file, "model.clip_l and model.clip_g take .safetensors files.", "text encoder")
-        if path is None or path.is_dir() or NORM not in read_shapes(path)[0]:
-            raise UserError(f"{file} is no file of a CLIP text encoder.", "Choose clip_l.safetensors (clip_g).")
+    files = {CLIP_L: config.clip_l, CLIP_G: config.clip_g}
+    found = {prefix: file for prefix, file in files.items() if file}
+    for file in found.values():
+        path = find_here(file, TAKES_CLIP, "text encoder")
+        readable = path is not None and path.is_file() and path.suffix.lower() == ".safetensors"
+        if not readable or NORM not in read_shapes(path)[0]:
+            raise UserError(f"{file} is no .safetensors file of a CLIP text encoder.", "Choose clip_l (clip_g).")
     return found
 
 

@@ -64,7 +64,7 @@ class Imported:
     def missing(self) -> dict[str, list[str]]:
         """Setting -> what it names and this machine does not have."""
         found = {}
-        for name in ("model.base", "model.vae", "data.folders"):
+        for name in ("model.base", "model.vae", "model.clip_l", "model.clip_g", "adapter.init_from", "data.folders"):
             value = self.settings.get(name) or []
             paths = [value] if isinstance(value, str) else value
             if lost := [path for path in paths if not _is_here(name, path)]:

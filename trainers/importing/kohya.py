@@ -219,8 +219,8 @@ PROGRAM: Table = {
     "no_token_padding": Lacks("Captions are padded, as the base model was trained."),
 }
 FOR_SD3: Table = {
-    **dict.fromkeys(("clip_l", "sd3_clip_l"), rules.only_sd3(lambda value: {"model.clip_l": text(value)})),
-    "clip_g": rules.only_sd3(lambda value: {"model.clip_g": text(value)}),
+    **dict.fromkeys(("clip_l", "sd3_clip_l"), rules.clip("model.clip_l")),
+    "clip_g": rules.clip("model.clip_g"),
     **dict.fromkeys(("sd3_t5xxl", "save_clip", "save_t5xxl"), SD3),
     **dict.fromkeys(("clip_l_dropout_rate", "clip_g_dropout_rate", "t5_dropout_rate", "sd3_clip_l_dropout_rate"), SD3),
     **dict.fromkeys(("sd3_t5_dropout_rate", "pos_emb_random_crop_rate", "sd3_enable_scaled_pos_embed"), SD3),

@@ -26,6 +26,7 @@ MODULES = {  # sd-scripts
     "lycoris.kohya": "lycoris",
 }
 ALGORITHMS = {"lora": "locon", "locon": "locon", "loha": "loha", "lokr": "lokr"}  # LyCORIS
+PRESETS = {"attn-mlp": "transformer", "attn-only": "attention"}  # of LyCORIS -> adapter.targets
 RANKED_CONVOLUTIONS = ("locon", "dora", "loha", "lokr")
 
 
@@ -88,10 +89,30 @@ def convolutions(theirs: Theirs) -> dict[str, Any]:
     kind, given = kind_of(theirs), theirs.argument("conv_dim") is not None
     if kind not in RANKED_CONVOLUTIONS or not (is_lycoris(theirs) or given):
         return {}
-    found: dict[str, Any] = {} if kind == "locon" else {"adapter.targets": "full"}
+    whole_net = kind != "locon" and preset_of(theirs) == "full"
+    found: dict[str, Any] = {"adapter.targets": "full"} if whole_net else {}
     if given and theirs.argument("conv_alpha") is None:
         found["adapter.conv_alpha"] = (theirs.count("network_alpha") if is_lycoris(theirs) else 0) or 1.0
     return found
+
+
+def preset_of(theirs: Theirs) -> str:
+    """LyCORIS' choice of layers."""
+    return text(theirs.argument("preset") or theirs.get("LyCORIS_preset") or "full")
+
+
+def preset(value: Any, theirs: Theirs) -> dict[str, Any]:
+    if not is_lycoris(theirs):
+        raise NotNeeded("Only for LyCORIS.")
+    if text(value) == "full":
+        return {}
+    if text(value) not in PRESETS:
+        raise NotSupported("Choose layers with adapter.targets.")
+    return {"adapter.targets": PRESETS[text(value)]}
+
+
+def lora_plus(value: Any, theirs: Theirs) -> dict[str, Any]:
+    return {} if is_off(value) else {"optimizer.lora_plus": number(value)}
 
 
 def only_convolutions(ours: str, read: Any) -> Rule:
@@ -156,10 +177,8 @@ NETWORK: Table = {
     "constraint": Lacks("Only for BOFT and OFT."),
     "unit": Lacks("Only for DyLoRA.", (1,)),
     "train_on_input": Unneeded("Only for iA3."),
-    "LyCORIS_preset": Lacks("Choose layers with adapter.targets.", ("full",)),
-    "preset": Lacks("Choose layers with adapter.targets.", ("full",)),
-    "loraplus_lr_ratio": Row("optimizer.lora_plus", number),
-    "loraplus_unet_lr_ratio": Row("optimizer.lora_plus", number),
+    **dict.fromkeys(("LyCORIS_preset", "preset"), Rule(preset)),
+    **dict.fromkeys(("loraplus_lr_ratio", "loraplus_unet_lr_ratio"), Rule(lora_plus)),
     "loraplus_text_encoder_lr_ratio": Lacks("LoRA+ has one ratio for all parts: optimizer.lora_plus."),
     **dict.fromkeys(("train_lora_ggpo", "ggpo_sigma", "ggpo_beta"), Unneeded("Only for Flux.")),
 }

@@ -287,6 +287,17 @@ def only_sd3(read: Callable[[Any], dict[str, Any]]) -> Rule:
     return Rule(decide)
 
 
+def clip(ours: str) -> Rule:
+    """The file of a text encoder, which Stable Diffusion 3 alone has beside the base."""
+
+    def decide(value: Any, theirs: Theirs) -> dict[str, Any]:
+        if not is_sd3(theirs):
+            raise NotNeeded("Only for SD3.")
+        return {ours: resolve(text(value), theirs.place)}
+
+    return Rule(decide)
+
+
 def density(value: Any) -> dict[str, Any]:
     scheme = text(value).lower()
     if scheme not in ("logit_normal", "uniform", "none"):

@@ -159,16 +159,45 @@ def only_flow(read: Callable[[Any], dict[str, Any]]) -> Rule:
     """A setting that counts for flow models alone; OneTrainer writes it into every file."""
 
     def decide(value: Any, theirs: Theirs) -> dict[str, Any]:
-        if FAMILIES.get(text(theirs.get("model_type") or "")) != "sd3":
+        if not is_sd3(theirs):
             raise NotNeeded("Only for flow models.")
         return read(value)
 
     return Rule(decide)
 
 
+def is_sd3(theirs: Theirs) -> bool:
+    return FAMILIES.get(text(theirs.get("model_type") or "")) == "sd3"
+
+
+def shift(value: Any, theirs: Theirs) -> dict[str, Any]:
+    if is_sd3(theirs):
+        return {"noise.shift": number(value)}
+    if number(value) != 1:
+        raise NotSupported("Only flow models have a shift here.")
+    return {}
+
+
+def only_logit_normal(read: Callable[[Any], dict[str, Any]]) -> Rule:
+    """A setting of OneTrainer's logit-normal distribution, which draws normal(bias, weight + 1)."""
+
+    def decide(value: Any, theirs: Theirs) -> dict[str, Any]:
+        if not is_sd3(theirs) or text(theirs.get("timestep_distribution") or "") != "LOGIT_NORMAL":
+            raise NotNeeded("Only for logit-normal noise levels of flow models.")
+        return read(value)
+
+    return Rule(decide)
+
+
+def second_encoder(value: Any, theirs: Theirs) -> dict[str, Any]:
+    if FAMILIES.get(text(theirs.get("model_type") or "")) not in ("sdxl", "sd3"):
+        raise NotNeeded("This base has one text encoder.")
+    raise NotSupported("Both text encoders are trained alike, at optimizer.text_rate or optimizer.text_rates.")
+
+
 def distribution(value: Any, theirs: Theirs) -> dict[str, Any]:
     name = text(value)
-    if FAMILIES.get(text(theirs.get("model_type") or "")) == "sd3" and name in ("UNIFORM", "LOGIT_NORMAL"):
+    if is_sd3(theirs) and name in ("UNIFORM", "LOGIT_NORMAL"):
         return {"noise.density": name.lower()}
     if name != "UNIFORM":
         raise NotSupported("All noise levels are trained equally often, or on flow models logit-normal.")

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from trainers.adapters.adapter import Place
 from trainers.adapters.adapter_file import read_adapter
 from trainers.adapters.weights import Weights
@@ -54,10 +56,12 @@ def convert(path: Path, out: Path | None, wish: Wish) -> dict[str, Any]:
     _refuse_broken(adapter, before)
     modules, notes = _with_alphas(adapter, before, wish)
     entries, said = _mended(adapter, modules, before, wish.fix)
-    embeddings = _write_embeddings(adapter, file)
-    if len(embeddings) == 1:
-        entries[NEEDS] = embeddings[0].name
+    words = _words(adapter, file)
+    if len(words) == 1:
+        entries[NEEDS] = next(iter(words)).name
     report = results.save(modules, entries, adapter.base, file, wish.dtype or adapter.dtype, form)
+    embeddings = [write_embedding(vectors, {TITLE: w}, adapter.spec, f, keep=True) for f, (w, vectors) in words.items()]
+    written = tuple(f"{BUNDLE}{word}." for word, _ in words.values())
     implied = IMPLIED.get(form, ())
     after = [finding for finding in problems(report.path) if finding.problem not in implied]
     left = {finding.problem for finding in after} | {*implied}
@@ -67,7 +71,7 @@ def convert(path: Path, out: Path | None, wish: Wish) -> dict[str, Any]:
         "not mended": [_with_advice(finding, wish) for finding in after],
         "notes": notes + said,
         "embeddings": [str(file) for file in embeddings],
-        "left out": [key for key in adapter.left_out if not key.startswith(BUNDLE)],
+        "left out": [key for key in adapter.left_out if not key.startswith(written)],
     }
 
 
@@ -152,18 +156,21 @@ def _mended(
     return entries, notes
 
 
-def _write_embeddings(adapter: Opened, path: Path) -> list[Path]:
-    """The textual inversions that the adapter brings along, each in a file of its word's name beside the result."""
+def _words(adapter: Opened, path: Path) -> dict[Path, tuple[str, dict[str, Tensor]]]:
+    """The textual inversions that the adapter brings along, each by the file of its word's name beside the result.
+
+    Where another file has that name, the result's own goes in front.
+    """
     if not any(key.startswith(BUNDLE) for key in adapter.unread):
-        return []
-    found = {}
+        return {}
+    found: dict[Path, tuple[str, dict[str, Tensor]]] = {}
     for word, vectors in bundles(read_adapter(adapter.path), adapter.spec).items():
         plain = re.sub(r"[^\w-]+", "_", word)  # it comes out of the file: no path may be in it
-        found[results.target(path.with_name(f"{plain}{results.ENDING}"), [adapter.path, path])] = (word, vectors)
-    return [
-        write_embedding(vectors, {TITLE: word}, adapter.spec, file, keep=True)
-        for file, (word, vectors) in found.items()
-    ]
+        file = path.with_name(f"{plain}{results.ENDING}")
+        if file.exists() or file == path or file in found:
+            file = path.with_name(f"{path.stem}-{plain}{results.ENDING}")
+        found[results.target(file, [adapter.path, path])] = (word, vectors)
+    return found
 
 
 def _sentences(found: list[Finding]) -> list[dict[str, str]]:

@@ -55,5 +55,5 @@ def _is_base(path: Path) -> bool:
     """UserError where it is missing or no model file at all."""
     if is_adapter(path):
         return False
-    kind = identify(path).kind
-    return kind.endswith("base") or kind == "pickle"
+    found = identify(path)
+    return found.kind.endswith("base") or found.kind == "pickle" or found.lacks_text

@@ -28,9 +28,9 @@ def resize(path: Path, out: Path, limit: Limit, dtype: str | None = None, form: 
         named[name] = short
     modules = placed(adapter, named)
     entries = results.filed(results.kept(adapter.metadata), adapter.base, file.stem)
-    entries = results.sized(modules, entries) | {"ss_output_name": file.stem, "modelspec.title": file.stem}
     if any(not isinstance(adapter.named[name], LoraWeights) for name in named):
-        entries["ss_network_module"], entries["ss_network_args"] = results.module_of(adapter.base), "{}"
+        entries |= {"ss_network_module": results.module_of(adapter.base), "ss_network_args": "{}"}
+    entries = results.sized(modules, entries) | {"ss_output_name": file.stem, "modelspec.title": file.stem}
     report = results.save(modules, entries, adapter.base, file, dtype or adapter.dtype, form or adapter.form)
     before = [adapter.named[name] for name in named]
     return {

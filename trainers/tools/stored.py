@@ -78,7 +78,8 @@ def open_base(path: Path) -> Stored:
     if found.kind == "pickle":
         hint = "Use its .safetensors version: this tool reads and writes no other files."
         raise UserError(f"{path.name} is a pickled checkpoint.", hint)
-    _refuse_other(found.kind, found.label, path)
+    if not found.lacks_text:
+        _refuse_other(found.kind, found.label, path)
     if found.family not in WEIGHT_PARTS:
         refuse(found, path.name, "sd15")
     if path.is_dir():
