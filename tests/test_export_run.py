@@ -263,7 +263,7 @@ def test_a_file_of_another_run_is_never_replaced(done, tmp_path, form):
     for folder in (done / "checkpoints").iterdir():
         facts = json.loads((folder / "facts.json").read_text("utf-8"))
         (folder / "facts.json").write_text(json.dumps(facts | {"session": "a third"}), encoding="utf-8")
-    with pytest.raises(UserError, match="not the adapter of this checkpoint"):
+    with pytest.raises(UserError, match="not known as the adapter of this checkpoint"):
         export_run(done, None, form, there)
 
 

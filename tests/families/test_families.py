@@ -235,7 +235,7 @@ def test_a_transformer_without_its_text_encoders_is_no_base_but_with_them_beside
     )
     with pytest.raises(UserError, match="is a transformer for Stable Diffusion 3, not a base model.*model.clip_l"):
         find_family(ModelConfig(base=base))
-    with pytest.raises(UserError, match="is no file of a CLIP text encoder"):
+    with pytest.raises(UserError, match="is no .safetensors file of a CLIP"):
         FAMILIES["sd3"].load(ModelConfig(base=base, clip_l=base, clip_g=base), torch.float32)
     config = ModelConfig(base=base, **clips)
     assert require_base(config).family == "sd3"
