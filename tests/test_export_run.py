@@ -172,7 +172,9 @@ def test_diffusers_loads_the_averaged_weights_of_an_earlier_checkpoint(done, bas
         for path, layer in model.named_modules()
         if getattr(layer, "lora_A", None)
     }
-    same_delta(theirs, averages_of(done, 2))
+    averages = averages_of(done, 2)
+    assert len(theirs) == len(averages)
+    same_delta(theirs, averages)
 
 
 def test_peft_loads_the_averaged_weights_of_an_earlier_checkpoint(done, base):

@@ -75,7 +75,8 @@ def run(
 
 @pytest.mark.parametrize("classes", [{}, {"class_words": ["a cat"], "class_pictures": 3}], ids=["own", "class"])
 def test_resume_equals_an_uninterrupted_run(tmp_path, base, pictures, classes):
-    resumes_to_the_same_weights(tmp_path, base, pictures, data=classes)
+    seen = resumes_to_the_same_weights(tmp_path, base, pictures, data=classes)
+    assert isinstance(seen[-1], events.Finished)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ADAPTERS if kind != "lora"])

@@ -10,7 +10,7 @@ from typing import Any
 from trainers.errors import UserError
 from trainers.families.detect import identify
 from trainers.importing import prompts
-from trainers.importing.rows import Rule
+from trainers.importing.rows import Rule, only_where
 from trainers.importing.theirs import Theirs, resolve
 from trainers.importing.values import (
     Noted,
@@ -277,23 +277,15 @@ def is_sd3(theirs: Theirs) -> bool:
 
 
 def only_sd3(read: Callable[[Any], dict[str, Any]]) -> Rule:
-    """A setting that counts for Stable Diffusion 3 alone; kohya_ss writes it into every file."""
-
-    def decide(value: Any, theirs: Theirs) -> dict[str, Any]:
-        if not is_sd3(theirs):
-            raise NotNeeded("Only for SD3.")
-        return read(value)
-
-    return Rule(decide)
+    """A setting that counts for Stable Diffusion 3 alone."""
+    return only_where(is_sd3, "Only for SD3.", read)
 
 
 def clip(ours: str) -> Rule:
     """The file of a text encoder, which Stable Diffusion 3 alone has beside the base."""
 
     def decide(value: Any, theirs: Theirs) -> dict[str, Any]:
-        if not is_sd3(theirs):
-            raise NotNeeded("Only for SD3.")
-        return {ours: resolve(text(value), theirs.place)}
+        return only_sd3(lambda name: {ours: resolve(text(name), theirs.place)}).decide(value, theirs)
 
     return Rule(decide)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from trainers.importing.kohya_network import adapter
-from trainers.importing.rows import Rule, family
+from trainers.importing.rows import Rule, family, only_where
 from trainers.importing.theirs import Theirs, resolve
 from trainers.importing.values import Noted, NotNeeded, NotSupported, number, switch, text, whole
 
@@ -155,17 +155,6 @@ def always_trained(value: Any) -> dict[str, Any]:
     return {}
 
 
-def only_flow(read: Callable[[Any], dict[str, Any]]) -> Rule:
-    """A setting that counts for flow models alone; OneTrainer writes it into every file."""
-
-    def decide(value: Any, theirs: Theirs) -> dict[str, Any]:
-        if not is_sd3(theirs):
-            raise NotNeeded("Only for flow models.")
-        return read(value)
-
-    return Rule(decide)
-
-
 def is_sd3(theirs: Theirs) -> bool:
     return FAMILIES.get(text(theirs.get("model_type") or "")) == "sd3"
 
@@ -178,15 +167,18 @@ def shift(value: Any, theirs: Theirs) -> dict[str, Any]:
     return {}
 
 
+def only_flow(read: Callable[[Any], dict[str, Any]]) -> Rule:
+    """A setting that counts for flow models alone."""
+    return only_where(is_sd3, "Only for flow models.", read)
+
+
 def only_logit_normal(read: Callable[[Any], dict[str, Any]]) -> Rule:
     """A setting of OneTrainer's logit-normal distribution, which draws normal(bias, weight + 1)."""
 
-    def decide(value: Any, theirs: Theirs) -> dict[str, Any]:
-        if not is_sd3(theirs) or text(theirs.get("timestep_distribution") or "") != "LOGIT_NORMAL":
-            raise NotNeeded("Only for logit-normal noise levels of flow models.")
-        return read(value)
+    def holds(theirs: Theirs) -> bool:
+        return is_sd3(theirs) and text(theirs.get("timestep_distribution") or "") == "LOGIT_NORMAL"
 
-    return Rule(decide)
+    return only_where(holds, "Only for logit-normal noise levels of flow models.", read)
 
 
 def second_encoder(value: Any, theirs: Theirs) -> dict[str, Any]:

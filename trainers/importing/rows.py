@@ -46,6 +46,17 @@ class Rule:
     decide: Callable[[Any, Theirs], dict[str, Any]]
 
 
+def only_where(holds: Callable[[Theirs], bool], reason: str, read: Callable[[Any], dict[str, Any]]) -> Rule:
+    """A setting that counts only in some files, though their program writes it into every one."""
+
+    def decide(value: Any, theirs: Theirs) -> dict[str, Any]:
+        if not holds(theirs):
+            raise NotNeeded(reason)
+        return read(value)
+
+    return Rule(decide)
+
+
 @dataclass(frozen=True)
 class Lacks:
     """A feature that we do not have. Off, empty, or one of the `neutral` values, it is not missed."""
