@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from tests.tiny import tiny_pipeline_folder, write_json
 from tests.tiny_families import read_pipeline, tiny_folder
 from trainers import config_io, events
-from trainers.adapters import names_sd3
 from trainers.adapters.adapter import DENOISER, Place, modules_of_state
 from trainers.adapters.adapter_file import apply_file
 from trainers.adapters.registry import ADAPTERS
+from trainers.adapters.unheard import unheard
 from trainers.adapters.weights import Weights
 from trainers.config import TrainConfig
 from trainers.errors import UserError
@@ -88,7 +88,10 @@ def settings(base: Path, picture: Path, kind: str) -> TrainConfig:
         {
             "model": {"base": str(base)},
             "adapter": {"type": kind, "rank": 2, "alpha": 1.0, "text_encoder": True},
-            "data": {"folders": [str(picture)], "batch_size": 2, "validation_share": 0.0, "flip": True},
+            "data": {"folders": [str(picture)], "batch_size": 2, "validation_share": 0.0, "flip": True}
+            | (
+                {"resolution": 32} if base.name == "sdxl" else {}
+            ),  # its adapter sits where smaller pictures are nearly gone
             "loss": {"weighting": "none"},
             "optimizer": {"rate": 1e-2},
             "preview": {"every": STEPS, "sampling_steps": 2, "prompts": ["a red ball"], "guidance": 2.0},
@@ -140,12 +143,12 @@ def loss_on_the_picture(trained: Trained, strength: float) -> float:
 
 
 def test_every_trained_layer_changes(trained):
-    unheard = (DENOISER, names_sd3.unheard(path for _, path in trained.modules))
-    assert {place for place, module in trained.modules.items() if module.idle} <= {unheard}
+    spec, modules = FAMILIES[trained.family].spec, trained.modules
+    assert {place for place, module in modules.items() if module.idle} == unheard(modules, spec)
     warnings = [event.message for event in trained.seen if isinstance(event, events.Warned)]
     assert not any("change nothing" in message for message in warnings)
-    parts = {part for (part, _), module in trained.modules.items() if not module.idle}
-    assert parts == {DENOISER, *(f"text_{i}" for i in range(len(FAMILIES[trained.family].spec.read_layers)))}
+    parts = {part for (part, _), module in modules.items() if not module.idle}
+    assert parts == {DENOISER, *(f"text_{i}" for i in range(len(spec.text_prefixes)))}
 
 
 def test_a_stopped_run_goes_on_to_the_very_same_weights(trained, tmp_path):
@@ -195,7 +198,8 @@ def test_diffusers_loads_the_update_that_was_trained(trained, tmp_path):
         theirs, ours = layer.get_delta_weight(name).float(), module.delta(layer.base_layer.weight)
         if trained.kind == "dora":
             theirs = effective(layer) - layer.base_layer.weight
-        assert (theirs.reshape(ours.shape) - ours).norm() <= 1e-3 * ours.norm(), path
+        rounding = 1e-6 * layer.base_layer.weight.norm() if trained.kind == "dora" else 0  # of the sizes of W's columns
+        assert (theirs.reshape(ours.shape) - ours).norm() <= 1e-3 * ours.norm() + rounding, path
 
 
 def layer_of(model: torch.nn.Module, path: str) -> torch.nn.Module:

@@ -158,7 +158,7 @@ def test_each_text_encoder_has_its_own_rank():
     one = tiny_components()
     components = replace(one, text_encoders=tuple(tiny_text_encoder(600) for _ in range(3)))
     config = AdapterConfig(rank=8, text_encoder=True, text_rank=6, text_ranks=(4, 0))
-    spec = replace(SPEC, read_layers=(None,) * 3)
+    spec = replace(SPEC, text_prefixes=("lora_te",) * 3)
     ranks = {part: rank for (part, _), (rank, _) in shapes(components, spec, config).items()}
     assert ranks == {"denoiser": 8, "text_0": 4, "text_2": 6}  # a list that ends early leaves the rest to text_rank
 

@@ -10,6 +10,7 @@ from trainers.adapters.adapter import DENOISER, Place
 from trainers.adapters.joint import fuse, groups
 from trainers.adapters.names import diffusers_name, kohya_name
 from trainers.adapters.targets import parts, shapes
+from trainers.adapters.unheard import unheard
 from trainers.adapters.weights import LoraWeights
 from trainers.config import AdapterConfig
 from trainers.export.layers.families import family_shapes
@@ -21,11 +22,12 @@ from trainers.families.registry import FAMILIES
 VARIANTS = {  # folder of settings -> family, layers of the denoiser and of each text encoder by default
     "sd15": ("sd15", 192, [72]),
     "sd2-768": ("sd2", 192, [138]),
-    "sdxl": ("sdxl", 722, [66, 192]),  # kohya's file has 72 for CLIP-L: its last layer is never read
+    "sdxl": ("sdxl", 722, [72, 192]),
     "sd3-medium": ("sd3", 333, [72, 192]),
     "sd3.5-medium": ("sd3", 385, [72, 192]),
     "sd3.5-large": ("sd3", 529, [72, 192]),
 }
+CLIP_LAYER = (*(f"self_attn.{name}_proj" for name in ("q", "k", "v", "out")), "mlp.fc1", "mlp.fc2")
 
 
 def hollow(variant: str) -> Components:
@@ -55,6 +57,16 @@ def test_counts_are_those_of_the_reference_files(places):
     _, denoiser, texts = VARIANTS[variant]
     wanted = {DENOISER: denoiser} | {f"text_{i}": count for i, count in enumerate(texts)}
     assert Counter(part for part, _ in found) == wanted
+
+
+def test_only_the_last_blocks_hold_layers_that_no_picture_hears(places):
+    variant, found = places
+    silent = unheard(found, FAMILIES[VARIANTS[variant][0]].spec)
+    last = [f"text_0/encoder.layers.11.{name}" for name in CLIP_LAYER]  # CLIP-L is read before it
+    query = "denoiser/transformer_blocks.{}.attn.add_q_proj"  # of the text, which does not come out of the last block
+    wanted = {"sdxl": last, "sd3-medium": [query.format(23)], "sd3.5-medium": [query.format(23)]}
+    wanted["sd3.5-large"] = [query.format(37)]
+    assert sorted(map("/".join, silent)) == sorted(wanted.get(variant, []))
 
 
 def test_names_are_unique_and_are_the_written_down_ones(places):

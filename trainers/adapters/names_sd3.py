@@ -42,12 +42,6 @@ def is_known(path: str) -> bool:
     return path in _ENDS_BACK or path.startswith(f"{_HEAD}.")
 
 
-def unheard(paths: Iterable[str]) -> str:
-    """The layer without a say in the picture: the text's query in the last block, where no text comes out."""
-    blocks = [int(path.split(".")[1]) for path in paths if path.startswith(f"{_HEAD}.")]
-    return f"{_HEAD}.{max(blocks)}.attn.add_q_proj" if blocks else ""
-
-
 def to_original(path: str) -> str:
     """transformer_blocks.0.attn.to_k -> joint_blocks.0.x_block.attn.qkv. KeyError for a path that is not SD3's."""
     if path in _ENDS_BACK:

@@ -19,7 +19,6 @@ from trainers.errors import UserError
 from trainers.families.base import Components, FamilySpec
 
 ATTENTION = re.compile(r"\.(to_(q|k|v|out\.0|add_out)|add_(q|k|v)_proj)$")
-LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 TEXT = re.compile(r"(^|\.)(self_attn\.(q_proj|k_proj|v_proj|out_proj)|mlp\.fc[12])$")
 # What comes first and last, and the embeddings, steers everything: kohya leaves them out as well.
 NEVER = re.compile(
@@ -38,16 +37,16 @@ def shapes(components: Components, spec: FamilySpec, config: AdapterConfig) -> d
         UserError: `targets` is no regular expression or fits no layer, `block_ranks` has a pattern that fits none, or
             they leave none.
     """
-    if len(config.text_ranks) > len(spec.read_layers):
-        count = f"{len(config.text_ranks)} numbers, and this base has {len(spec.read_layers)} text encoders to train"
+    if len(config.text_ranks) > len(spec.text_prefixes):
+        count = f"{len(config.text_ranks)} numbers, and this base has {len(spec.text_prefixes)} text encoders to train"
         raise UserError(f"adapter.text_ranks has {count}.", "Give one for each in turn.")
     wished: dict[Place, Shape] = {}
     for path in targets(components.denoiser, config.targets, spec.name, config.type == "locon"):
         wide = is_wide(components.denoiser.get_submodule(path))
         wished[DENOISER, path] = config.conv_shape if wide else config.shape
     if config.text_encoder:
-        for index, read in enumerate(spec.read_layers):  # T5, where there is one, is never trained
-            for path in text_targets(components.text_encoders[index], read):
+        for index in range(len(spec.text_prefixes)):  # T5, where there is one, is never trained
+            for path in text_targets(components.text_encoders[index]):
                 wished[f"text_{index}", path] = config.text_shape(index)
     _check_table(config, wished)
     ranked = {place: _ranked(place, shape, config) for place, shape in wished.items()}
@@ -91,11 +90,9 @@ def targets(denoiser: nn.Module, wish: str, family: str = "", convolutions: bool
     return found
 
 
-def text_targets(encoder: nn.Module, read: int | None = None) -> list[str]:
-    """Attention and feed-forward layers of the first `read` CLIP layers (-1: all but the last; None: all)."""
-    found = [path for path, module in encoder.named_modules() if adaptable(module) and TEXT.search(path)]
-    numbers = range(encoder.config.num_hidden_layers)[:read]
-    return [path for path in found if int(LAYER.search(path)[1]) in numbers]
+def text_targets(encoder: nn.Module) -> list[str]:
+    """Attention and feed-forward layers of a CLIP text encoder."""
+    return [path for path, module in encoder.named_modules() if adaptable(module) and TEXT.search(path)]
 
 
 def adaptable(module: nn.Module) -> bool:

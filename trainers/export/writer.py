@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from trainers.adapters import names_sd3
 from trainers.adapters.adapter import DENOISER, Adapter, Place, Weights
 from trainers.adapters.names import pipeline_part
 from trainers.adapters.tokens import tokens_of_state
+from trainers.adapters.unheard import unheard
 from trainers.adapters.weights import DoraWeights
 from trainers.config import TrainConfig
 from trainers.errors import UserError
@@ -122,7 +122,7 @@ def write(
     except OSError as error:
         message = f"The adapter could not be written to {path.parent} ({error.strerror or error})."
         raise UserError(message, "Make room on that disk, or choose another folder.") from error
-    report.warnings = _warnings(modules, report)
+    report.warnings = _warnings(modules, spec, report)
     return report
 
 
@@ -187,11 +187,11 @@ def _refuse_broken(tensors: Mapping[str, Tensor], dtype: str) -> None:
         )
 
 
-def _warnings(modules: Mapping[Place, Weights], report: ExportReport) -> list[str]:
+def _warnings(modules: Mapping[Place, Weights], spec: FamilySpec, report: ExportReport) -> list[str]:
     found = []
-    unheard = (DENOISER, names_sd3.unheard(path for part, path in modules if part == DENOISER))
-    idle = [place for place, module in modules.items() if module.idle and place != unheard]
-    if len(idle) == len(modules):
+    silent = unheard(modules, spec)
+    idle = [place for place, module in modules.items() if module.idle and place not in silent]
+    if all(module.idle for module in modules.values()):
         found.append("The adapter changes nothing yet: all the weights it adds are zero.")
     elif idle:
         found.append(f"{len(idle)} of {len(modules)} layers change nothing, for example {idle[0][1]}.")

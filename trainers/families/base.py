@@ -1,7 +1,7 @@
 """What a model family is: its data (FamilySpec) and the methods the recipe calls."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,7 +94,8 @@ class FamilySpec:
     joint: bool = False  # whether the original code fuses query, key and value: kohya's files then do, too
     pooled: bool = False  # whether its Conditioning has a pooled embedding
     embedding_keys: tuple[str, ...] = ("emb_params",)  # of a textual inversion's vectors, one per text encoder
-    read_layers: tuple[int | None, ...] = (None,)  # per text encoder, as a slice ends: layers that reach the denoiser
+    unheard: Mapping[str, str] = field(default_factory=dict)  # part -> pattern of layers without a say in the picture,
+    # where they are in its last block, whose number is group 1; adapted all the same, as in other trainers' files
 
 
 class Family(Protocol):

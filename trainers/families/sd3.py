@@ -85,7 +85,7 @@ class Sd3:
         joint=True,
         pooled=True,
         embedding_keys=("clip_l", "clip_g"),
-        read_layers=(None, None),
+        unheard={"denoiser": r"transformer_blocks\.(\d+)\.attn\.add_q_proj$"},  # of the last block no text comes out
     )
     source = Source(
         Layout(

@@ -24,7 +24,7 @@ class Sdxl:
         implementation="https://github.com/Stability-AI/generative-models",
         pooled=True,
         embedding_keys=("clip_l", "clip_g"),
-        read_layers=(-1, None),  # of CLIP-L the last layer but one is read, so its last layer does nothing
+        unheard={"text_0": r"layers\.(\d+)\."},  # of CLIP-L the last layer but one is read
     )
     source = Source(
         Layout(UNET, VAE, (clip("text_encoder", CLIP_L), clip("text_encoder_2", OPENCLIP, projected=True))),
