@@ -24,6 +24,7 @@ from typing import Iterator, Mapping, NamedTuple  # noqa: UP035 - Python 3.8 rea
 
 ROOT = Path(__file__).resolve().parent
 OLDEST_PYTHON = (3, 11)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 STAMP = "darkroom-setup.json"  # in the environment: what was installed there; written last
 UNFINISHED = "darkroom-setup-unfinished"  # in the environment: lies there from before the first change until the stamp
 
@@ -427,7 +428,18 @@ def workers(cores: int | None) -> list[str]:
 
 
 def install_system_packages() -> None:
-    """Debian packages that tests need and pip cannot bring. None so far."""
+    """A browser for the tests of the window, where there is none and apt may install one; pip cannot bring it."""
+    if any(shutil.which(name) for name in BROWSERS):
+        return
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        say("The tests of the window need Chromium; install it, or leave them out with: test -m 'not gui'")
+        return
+    say("Installing Chromium, which the tests of the window need.")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", "chromium"]):
+        done = run_quietly(command, environment)
+        if done.returncode:
+            raise SetupError(f"Chromium could not be installed:\n{(done.stderr or done.stdout).strip()[-800:]}")
 
 
 @contextlib.contextmanager

@@ -56,12 +56,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def start(
     context: typer.Context,
     home: Annotated[Path | None, typer.Option(help="Folder for projects, runs and the cache.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port of the window; the first free one from 7860 by default.")
+    ] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the window in the browser.")] = True,
+    native: Annotated[bool, typer.Option("--window", help="Open it in a window of its own (needs pywebview).")] = False,
 ) -> None:
-    if context.invoked_subcommand is None:
-        output.say("The window comes with a later version. Until then, everything works from the command line:\n")
-        output.say(context.get_help())
-        raise typer.Exit
+    """Without a command: open the window."""
     context.obj = home
+    if context.invoked_subcommand is None:
+        from app.gui.server import open_window  # noqa: PLC0415 - Gradio takes seconds, which no command should wait
+
+        open_window(find_home(home), port, browser, native, output.say)
 
 
 @app.command()

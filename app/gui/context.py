@@ -1,0 +1,53 @@
+"""What every page of the window is given: the home folder, the queue, the worker, and where the person is."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from app.gui.markup import in_words
+from app.paths import Home
+from app.queue import Queue
+from app.worker import Worker
+
+QUIET = {"show_progress": "hidden", "api_visibility": "private"}  # for events: no spinner, no public endpoint
+
+
+@dataclass(frozen=True)
+class Context:
+    """Of the whole app; pages keep no state of their own: all of it is on disk."""
+
+    home: Home
+    queue: Queue
+    worker: Worker
+
+
+class Where(NamedTuple):
+    """Where one browser tab is; its address says the same, so that a reload comes back to it."""
+
+    page: str = "concept"  # one of window.PAGES
+    project: str = ""  # a project's slug
+    run: str = ""  # "<slug>/<name of the run folder>"
+    asked: float = 0.0  # when; a new number brings the page up to date
+
+
+@dataclass(frozen=True)
+class Here:
+    """The browser tab's place. A handler with `where` among its inputs and outputs goes to what it returns for it."""
+
+    where: gr.State  # of a Where
+
+    def on_show(self, page: str, refresh: Callable[[Where], Any], outputs: Sequence[Any], **options: Any) -> None:
+        """Call `refresh(where)` for `outputs` whenever a page is shown, or another project or run is shown on it."""
+
+        def when_shown(where: Where) -> Any:
+            return refresh(where) if where.page == page else [gr.skip() for _ in outputs]
+
+        self.where.change(in_words(when_shown), self.where, list(outputs), **{**QUIET, **options})
+
+
+def going(where: Where, **changes: str) -> Where:
+    """Another place: going(where, page="monitor", run=...). Also the same one again, brought up to date."""
+    return where._replace(**changes, asked=time.time())

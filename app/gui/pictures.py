@@ -1,0 +1,61 @@
+"""The window's own addresses for pictures: those of the project folders, whole or as thumbnails, and nothing else."""
+
+import hashlib
+import io
+from pathlib import Path
+
+from fastapi import APIRouter, HTTPException
+from fastapi.responses import FileResponse
+from PIL import Image
+
+from app.paths import CONCEPTS, Home, absolute
+from app.projects import PICTURE_ENDINGS, list_projects
+from trainers.data.decoding import Unreadable, decode
+from trainers.files import write_whole
+
+SIDES = (160, 320, 640, 1280)  # of thumbnails, in pixels
+SHOWN_AS_THEY_ARE = (".png", ".jpg", ".jpeg", ".webp")  # what every browser draws
+
+
+def routes(home: Home) -> APIRouter:
+    """`GET /darkroom/picture?path=...&side=...`."""
+    router = APIRouter()
+
+    @router.get("/darkroom/picture")
+    def picture(path: str, side: int = 0) -> FileResponse:
+        file = absolute(path)
+        if not may_be_shown(file, home):
+            raise HTTPException(404)
+        if not side and file.suffix.lower() in SHOWN_AS_THEY_ARE:
+            return FileResponse(file, headers={"Cache-Control": "no-cache"})
+        wished = min((one for one in SIDES if one >= side), default=SIDES[-1]) if side else SIDES[-1]
+        try:
+            return FileResponse(thumbnail(file, wished, home), media_type="image/webp")
+        except (Unreadable, OSError) as error:
+            raise HTTPException(404) from error
+
+    return router
+
+
+def may_be_shown(file: Path, home: Home) -> bool:
+    """Whether it is a picture of the home folder, of a folder that a project links, or of the sample concepts."""
+    if file.suffix.lower() not in PICTURE_ENDINGS or not file.is_file():
+        return False
+    real = file.resolve()
+    places = [home.projects, CONCEPTS, *(Path(project.pictures) for project in list_projects(home))]
+    return any(real.is_relative_to(place.resolve()) for place in places)
+
+
+def thumbnail(file: Path, side: int, home: Home) -> Path:
+    """A WebP of the picture within side x side, upright, made once per state of the file."""
+    facts = file.stat()
+    key = hashlib.sha256(f"{file} {facts.st_mtime_ns} {facts.st_size} {side}".encode()).hexdigest()[:32]
+    small = home.cache / "thumbnails" / f"{key}.webp"
+    if not small.exists():
+        picture = decode(file.read_bytes())
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+        data = io.BytesIO()
+        picture.save(data, "WEBP", quality=82)
+        small.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(small, data.getvalue())
+    return small

@@ -1,0 +1,66 @@
+"""The window in a real browser, through the real server: no sleep, no console error, no request to another machine."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from app.gui.server import Served, serving
+from app.paths import Home
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+PATIENCE = 60_000  # ms: what is expected is waited for, on a busy machine as well
+SIZE = {"width": 1280, "height": 800}
+expect.set_options(timeout=PATIENCE)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents and "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("gui")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    assert program, "These tests need Chromium: install it (Debian, Ubuntu: sudo apt install chromium)."
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=program, args=QUIET)
+
+
+@pytest.fixture
+def served(home: Path) -> Iterator[Served]:
+    """The window of an empty home folder."""
+    with serving(Home(home)) as found:
+        yield found
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Call it with an address: a page there, as in a browser tab of its own. At the end none may have complained."""
+    complaints: list[str] = []
+    pages: list[Page] = []
+
+    def call(address: str, theme: str = "light", **options: object) -> Page:
+        page = browser.new_context(viewport=SIZE, color_scheme=theme, **options).new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
+        page.on("console", lambda m: complaints.append(f"{page.url}: {m.text}") if m.type == "error" else None)
+        page.on("request", lambda request: None if is_local(request.url) else complaints.append(request.url))
+        pages.append(page)
+        joined = "&" if "?" in address else "?"
+        page.goto(f"{address}{joined}__theme={theme}")
+        page.evaluate("document.fonts.ready.then(() => true)")
+        return page
+
+    yield call
+    for page in pages:
+        page.context.close()
+    assert not complaints
+
+
+def is_local(address: str) -> bool:
+    return address.startswith(("http://127.0.0.1:", "data:", "blob:http://127.0.0.1:"))
