@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from app import cli_import, cli_runs, cli_tools, engine, hardware, jobs, presets, projects, runs
+from app import cli_import, cli_runs, cli_tools, engine, hardware, jobs, presets, projects, runs, window
 from app import cli_output as output
 from app import demo as demonstration
 from app.cli_inspect import adapter_facts
@@ -65,9 +65,7 @@ def start(
     """Without a command: open the window."""
     context.obj = home
     if context.invoked_subcommand is None:
-        from app.gui.server import open_window  # noqa: PLC0415 - Gradio takes seconds, which no command should wait
-
-        open_window(find_home(home), port, browser, native, output.say)
+        window.open_window(find_home(home), port, browser, native, output.say)
 
 
 @app.command()

@@ -43,7 +43,7 @@ def test_old_failure_is_not_taken_for_a_new_one(run, place, engine_mode):
 
 
 def test_first_ctrl_c_saves_even_while_the_engine_starts(run, place, engine_mode):
-    pressed, heard = [], []
+    pressed, heard, handler = [], [], signal.getsignal(signal.SIGINT)
 
     def press(events: list) -> None:
         if not pressed:
@@ -53,7 +53,7 @@ def test_first_ctrl_c_saves_even_while_the_engine_starts(run, place, engine_mode
     outcome = jobs.foreground(run, place, press, heard.append, engine_mode("wait"))
     assert heard == [1] and outcome.interrupted and outcome.state.status == "stopped"
     assert not run.stop_file.exists()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_second_ctrl_c_ends_the_engine_at_once(run, place, engine_mode):
