@@ -32,7 +32,7 @@ class Served:
 def serving(home: Home, listening: socket.socket) -> Iterator[Served]:
     """The window on a socket of this machine, until the block ends. Runs go on after it."""
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
-    context = Context(home, Queue(home), Worker())
+    context = Context(home, Queue(home), Worker(home))
     config = uvicorn.Config(build_app(context), log_level="error", ws="none", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
