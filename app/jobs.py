@@ -1,5 +1,6 @@
 """Jobs: the engine as a process of its own, started, followed, stopped, and found again after the app was closed."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -116,8 +117,28 @@ def foreground(
     if isinstance(last, Failed):
         raise UserError(last.message, last.hint)
     if last is None and presses.count < 2:
-        raise UserError(_sudden_end(job), f"Its last words are in {run.log}. `darkroom resume` goes on from there.")
+        raise UserError(sudden_end(run, job.process.returncode), f"Its last words are in {run.log}. `darkroom resume` goes on from there.")
     return Outcome(status(run).state, presses.count > 0 and not isinstance(last, Finished))
+
+
+def sudden_end(run: Run, code: int | None = None) -> str:
+    """Why a process may have ended without a word; `code` is its exit code, where somebody waited for it."""
+    if shutil.disk_usage(run.folder).free < ROOM:
+        return f"The training ended without a word: the disk of {run.folder} is full."
+    reason = "" if code is None else f" (signal {-code})" if code < 0 else f" (exit code {code})"
+    killed = " The system may have ended it because memory ran out." if code in (None, -9, 137) else ""
+    return f"The training ended without a word{reason}.{killed}"
+
+
+def end(run: Run) -> None:
+    """End the engine at once; the steps since the last checkpoint are lost."""
+    if is_alive(run):
+        with contextlib.suppress(psutil.Error, OSError, ValueError, KeyError):
+            process = psutil.Process(int(json.loads(run.process.read_text("utf-8"))["pid"]))
+            for one in [*process.children(recursive=True), process]:
+                one.kill()
+            process.wait(5)
+    run.stop_file.unlink(missing_ok=True)
 
 
 def engine_environment(environment: Mapping[str, str], root: Path, cache: Path) -> dict[str, str]:
@@ -181,12 +202,3 @@ def _ended(process: subprocess.Popen) -> bool:
         return True
     except subprocess.TimeoutExpired:
         return False
-
-
-def _sudden_end(job: Job) -> str:
-    if shutil.disk_usage(job.run.folder).free < ROOM:
-        return f"The training ended without a word: the disk of {job.run.folder} is full."
-    code = job.process.returncode
-    reason = f"signal {-code}" if code < 0 else f"exit code {code}"
-    killed = " The system may have ended it because memory ran out." if code in (-9, 137) else ""
-    return f"The training ended without a word ({reason}).{killed}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from trainers import events
-from trainers.events import Event, Failed, Finished, Phase, RunState, Stopped
+from trainers.events import Failed, Finished, Phase, RunState, Stopped
 
 KEPT = 32  # runs whose states stay in memory
 BEGINS = "Reading the pictures"  # the phase with which the engine begins each sitting
