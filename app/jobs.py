@@ -117,7 +117,10 @@ def foreground(
     if isinstance(last, Failed):
         raise UserError(last.message, last.hint)
     if last is None and presses.count < 2:
-        raise UserError(sudden_end(run, job.process.returncode), f"Its last words are in {run.log}. `darkroom resume` goes on from there.")
+        raise UserError(
+            sudden_end(run, job.process.returncode),
+            f"Its last words are in {run.log}. `darkroom resume` goes on from there.",
+        )
     return Outcome(status(run).state, presses.count > 0 and not isinstance(last, Finished))
 
 

@@ -57,10 +57,15 @@ class Validation(Event):
 
 @dataclass(frozen=True)
 class Sample(Event):
+    """A picture. `asked`: a person wished for this one; the others are the columns of the preview grid."""
+
     type: ClassVar[str] = "sample"
     step: int
     prompt: str
     path: str
+    seed: int | None = None  # None in events of earlier versions
+    strength: float = 1.0
+    asked: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ WIDTH, HEIGHT = 720, 280  # of the drawing's own coordinates; it is stretched to
 LEFT, RIGHT, TOP, BOTTOM = 56, 14, 12, 34
 MOST = 480  # points of a line
 SHARE = 12  # the smoothed loss looks back over a twelfth of the run
-SHOWN = 0.98  # share of the single losses that the axis has room for: one outlier must not flatten the rest
+SHOWN = 0.98  # share of a line that the axis has room for: one outlier must not flatten the rest
+FEW = 20  # points of which all are shown
 
 
 def loss_plot(state: RunState) -> str:
@@ -23,7 +24,7 @@ def loss_plot(state: RunState) -> str:
         return ""
     smooth = smoothed(state.losses, max(state.steps, state.step) / SHARE)
     left, right = state.losses[0][0], max(state.losses[-1][0], state.losses[0][0] + 1)
-    low, high = _range(losses, [*smooth, *state.validation])
+    low, high = _range(losses, smooth, state.validation)
     across, up = ticks(left, right, 6), ticks(low, high, 5)
 
     def x(step: float) -> float:
@@ -93,9 +94,7 @@ def smoothed(points: Points, span: float, most: int = MOST) -> list[tuple[float,
     Long series are first averaged in stretches: the mean over many of them would not show the difference.
     """
     if len(points) > most:
-        points = [
-            (part[-1][0], math.fsum(loss for _, loss in part) / len(part)) for part in _parts(points, most)
-        ]
+        points = [(part[-1][0], math.fsum(loss for _, loss in part) / len(part)) for part in _parts(points, most)]
     found, total, weight, before = [], 0.0, 0.0, None
     gap = min((b[0] - a[0] for a, b in pairwise(points) if b[0] > a[0]), default=1)
     for step, loss in points:
@@ -126,11 +125,13 @@ def _parts(points: Points, count: int) -> list[Points]:
     return [points[begin:end] for begin, end in pairwise(edges) if end > begin]
 
 
-def _range(losses: Points, always: Points) -> tuple[float, float]:
-    """Of the axis: room for what is in `always`, and for nearly all of `losses`."""
-    single = sorted(loss for _, loss in losses)
-    cut = int(len(single) * (1 - SHOWN))
-    inner = [*single[cut : len(single) - cut], *(loss for _, loss in always)]
+def _range(*lines: Points) -> tuple[float, float]:
+    """Of the axis: room for nearly all of each line."""
+    inner = []
+    for losses in lines:
+        ordered = sorted(loss for _, loss in losses)
+        cut = math.ceil(len(ordered) * (1 - SHOWN)) if len(ordered) > FEW else 0
+        inner += ordered[cut : len(ordered) - cut]
     low, high = min(inner), max(inner)
     room = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
     return max(0.0, low - room) if low >= 0 else low - room, high + room

@@ -1,0 +1,99 @@
+"""What there is to watch: the run that a page shows, and all that it says of it, read from disk each time."""
+
+import functools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app import jobs
+from app.paths import Home
+from app.projects import list_projects
+from app.queue import Queue
+from app.runs import Run, Status, by_key, list_runs, status
+from app.story import read_story
+from trainers import config_io
+from trainers.config import TrainConfig
+from trainers.errors import UserError
+
+RECENT = 30  # runs to choose from
+PATIENCE = 30.0  # seconds after which a training that should save and end may be ended by hand
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A run as it is now. `word` is that of its Status, or "waiting" in the queue."""
+
+    status: Status
+    config: TrainConfig
+    project: str  # its name
+    word: str
+    seconds: float = 0.0  # spent training, pauses left out
+    late: bool = False  # whether it was asked to save and end a good while ago
+    sudden: str = ""  # the sentence of an end without a word
+    queue: tuple[str, ...] = ()  # names of the runs that wait, this one left out
+    read: tuple = ()  # how far its events are read
+
+    @property
+    def run(self) -> Run:
+        return self.status.run
+
+    @property
+    def seen(self) -> tuple:
+        """The same as before: nothing that a page shows has changed."""
+        return self.run.key, self.word, self.late, self.sudden, self.queue, self.read, jobs.pending(self.run)
+
+
+def choose(home: Home, queue: Queue, key: str) -> Run | None:
+    """The run of that key, else the one that is trained now, else the newest."""
+    return by_key(home, key) or queue.running() or next(iter(list_runs(home)), None)
+
+
+def watch(run: Run, queue: Queue) -> Watched:
+    """UserError where its settings cannot be read."""
+    story = read_story(run.events)
+    found, waiting = status(run, story.state), queue.waiting()
+    word = "waiting" if run in waiting and not found.alive else found.word
+    sudden = jobs.sudden_end(run) if word == "interrupted" else ""
+    config = _config(run.config, run.config.stat().st_mtime_ns)
+    names = tuple(_config(one.config, one.config.stat().st_mtime_ns).saving.name for one in waiting if one != run)
+    late = word in ("stopping", "pausing") and _asked_since(run) > PATIENCE
+    read = (story.born, story.offset)
+    return Watched(found, config, project_name(run), word, story.seconds, late, sudden, names, read)
+
+
+def recent(home: Home, shown: Run | None) -> Sequence[Run]:
+    """The newest runs, and the one that is shown."""
+    found = list_runs(home)[:RECENT]
+    return found if shown is None or shown in found else [*found, shown]
+
+
+def names_of_projects(home: Home) -> dict[str, str]:
+    """Slug -> name."""
+    return {project.slug: project.name for project in list_projects(home)}
+
+
+def project_name(run: Run) -> str:
+    """The name of the project that the run belongs to; its folder's name where that cannot be read."""
+    folder = run.folder.parent.parent
+    try:
+        return _project(folder / "project.toml", (folder / "project.toml").stat().st_mtime_ns)
+    except (OSError, UserError):
+        return folder.name
+
+
+@functools.lru_cache(64)
+def _config(path: Path, written: int) -> TrainConfig:
+    """`written`, in nanoseconds, tells a changed file apart."""
+    return config_io.load(path)
+
+
+@functools.lru_cache(64)
+def _project(path: Path, written: int) -> str:
+    return str(config_io.read_toml(path).get("name") or path.parent.name)
+
+
+def _asked_since(run: Run) -> float:
+    """Seconds since somebody asked the run to save and end."""
+    asked = [file.stat().st_mtime for file in (run.stop_file, run.stop_file.with_name("pause")) if file.exists()]
+    return time.time() - min(asked, default=time.time())
