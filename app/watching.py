@@ -29,6 +29,7 @@ class Watched:
     project: str  # its name
     word: str
     seconds: float = 0.0  # spent training, pauses left out
+    spoken: bool = True  # whether the engine has said anything since it was started last
     late: bool = False  # whether it was asked to save and end a good while ago
     sudden: str = ""  # the sentence of an end without a word
     queue: tuple[str, ...] = ()  # names of the runs that wait, this one left out
@@ -54,12 +55,15 @@ def watch(run: Run, queue: Queue) -> Watched:
     story = read_story(run.events)
     found, waiting = status(run, story.state), queue.waiting()
     word = "waiting" if run in waiting and not found.alive else found.word
+    spoken = not found.alive or story.spoke > run.process.stat().st_mtime - 0.5
+    if word == "running" and not spoken:  # what it said is of the sitting before
+        word = "starting"
     sudden = jobs.sudden_end(run) if word == "interrupted" else ""
     config = _config(run.config, run.config.stat().st_mtime_ns)
     names = tuple(_config(one.config, one.config.stat().st_mtime_ns).saving.name for one in waiting if one != run)
     late = word in ("stopping", "pausing") and _asked_since(run) > PATIENCE
     read = (story.born, story.offset)
-    return Watched(found, config, project_name(run), word, story.seconds, late, sudden, names, read)
+    return Watched(found, config, project_name(run), word, story.seconds, spoken, late, sudden, names, read)
 
 
 def recent(home: Home, shown: Run | None) -> Sequence[Run]:
@@ -95,5 +99,5 @@ def _project(path: Path, written: int) -> str:
 
 def _asked_since(run: Run) -> float:
     """Seconds since somebody asked the run to save and end."""
-    asked = [file.stat().st_mtime for file in (run.stop_file, run.stop_file.with_name("pause")) if file.exists()]
+    asked = [file.stat().st_mtime for file in (run.stop_file, run.pause_file) if file.exists()]
     return time.time() - min(asked, default=time.time())

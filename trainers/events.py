@@ -93,10 +93,11 @@ class Warned(Event):
 
 @dataclass(frozen=True)
 class Stopped(Event):
-    """Ended early at a person's wish, everything saved."""
+    """Ended early at a person's wish, everything saved. `paused`: the person means to go on later."""
 
     type: ClassVar[str] = "stopped"
     step: int
+    paused: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def read(path: Path) -> Iterator[Event]:
 class RunState:
     """All that events tell about a run."""
 
-    status: str = "new"  # new, running, stopped, finished, failed
+    status: str = "new"  # new, running, paused, stopped, finished, failed
     device: str = ""
     phase: str = ""
     phase_done: int = 0
@@ -199,7 +200,7 @@ def fold(events: Iterator[Event] | list[Event], state: RunState | None = None) -
             case Started():
                 state.status, state.step, state.steps = "running", event.step, event.steps
                 state.device, state.message, state.hint = event.device, "", ""
-                # What came after the checkpoint that it goes on from is done again.
+                # steps after the checkpoint that it goes on from are done again
                 state.losses = [one for one in state.losses if one[0] <= event.step]
                 state.validation = [one for one in state.validation if one[0] <= event.step]
             case Phase():
@@ -211,6 +212,7 @@ def fold(events: Iterator[Event] | list[Event], state: RunState | None = None) -
             case Validation():
                 state.validation.append((event.step, event.loss))
             case Sample():
+                state.samples = [one for one in state.samples if one.path != event.path]  # drawn again
                 state.samples.append(event)
             case Checkpoint():
                 state.checkpoints.append(event)
@@ -221,7 +223,7 @@ def fold(events: Iterator[Event] | list[Event], state: RunState | None = None) -
                 state.notes.append(f"{event.message} {event.hint}".strip())
                 state.warnings.append((event.message, event.hint))
             case Stopped():
-                state.status, state.step = "stopped", event.step
+                state.status, state.step = "paused" if event.paused else "stopped", event.step
             case Finished():
                 state.status, state.step, state.adapter = "finished", event.step, event.path
             case Failed():

@@ -28,8 +28,8 @@ MEANINGS = {
     "pausing": "The step it is in is finished and everything is saved. Then the graphics card is free.",
     "paused": "Everything is saved and the graphics card is free. Resume goes on with the very same weights.",
     "stopping": "The step it is in is finished, and the adapter of that step is written and checked.",
-    "running": "Pause saves everything and frees the graphics card. Stop and keep ends the training here and writes the "
-    "adapter as it is now.",
+    "running": "Pause saves everything and frees the graphics card. Stop and keep ends the training here and writes "
+    "the adapter as it is now.",
     "stopped": "Everything is saved. Resume goes on from there.",
     "interrupted": "Resume goes on from the last checkpoint, with the very same weights.",
 }
@@ -79,30 +79,25 @@ def head(watched: Watched) -> str:
 
 def progress(watched: Watched) -> tuple[float, str]:
     """The share that is done, and "Step 420 of 1,600, 1.3 s/step, about 26 min left" or the phase it is in."""
-    state, alive = watched.status.state, watched.status.alive
+    state = watched.status.state
     share = state.step / state.steps if state.steps else 0.0
     step = f"Step {state.step:,} of {state.steps:,}" if state.steps else ""
-    if not alive:
+    if not watched.status.alive:
         return share, step or MEANINGS.get(watched.word, "It ended before the first step.")
     if watched.word == "starting" or (state.phase and state.phase != "Training"):
-        phase = state.phase or "Loading the libraries"
-        if state.phase_total:
-            of = f"{phase}: {state.phase_done:,} of {state.phase_total:,}"
-            return (share if state.steps else state.phase_done / state.phase_total), " - ".join(
-                filter(None, [of, step])
-            )
-        return share, " - ".join(filter(None, [f"{phase} ...", step]))
-    parts = [step]
-    if state.seconds_per_step is not None:
-        parts.append(pace(state.seconds_per_step))
-    if watched.status.seconds_left:
-        parts.append(f"about {duration(watched.status.seconds_left)} left")
-    return share, ", ".join(filter(None, parts))
+        said = f"{state.phase} ..." if watched.spoken and state.phase else "Loading the libraries ..."
+        if watched.spoken and state.phase_total:
+            said = f"{state.phase}: {state.phase_done:,} of {state.phase_total:,}"
+            share = share or state.phase_done / state.phase_total
+        return share, f"{step}. {said}" if step else said
+    pace_now = pace(state.seconds_per_step) if state.seconds_per_step is not None else ""
+    left = f"about {duration(watched.status.seconds_left)} left" if watched.status.seconds_left else ""
+    return share, ", ".join(filter(None, [step, pace_now, left]))
 
 
 def pace(seconds: float) -> str:
-    """1.3 s/step; below a tenth of a second as steps per second."""
-    return f"{seconds:.1f} s/step" if seconds >= 0.95 else f"{seconds:.2f} s/step"
+    """ "1.3 s/step", or "0.04 s/step"."""
+    return f"{seconds:.1f} s/step" if seconds >= 0.95 else f"{seconds:.2g} s/step"
 
 
 def device(name: str) -> str:
@@ -151,7 +146,8 @@ def ending(watched: Watched) -> str:
     else:
         word = "<dt>Trigger word</dt><dd>None: it works with every prompt.</dd>"
     return (
-        f'<section class="dr-card dr-ending" aria-label="The adapter file"><strong>Saved as {text(adapter.name)}</strong>'
+        '<section class="dr-card dr-ending" aria-label="The adapter file">'
+        f"<strong>Saved as {text(adapter.name)}</strong>"
         f"<dl>{word}<dt>Suggested strength</dt><dd>0.7 to 1.0</dd>"
         f'<dt>Folder</dt><dd><span class="dr-mono">{text(adapter.parent)}</span> '
         f"{button('Open folder', 'open', run=watched.run.key)}</dd></dl></section>"

@@ -51,18 +51,21 @@ def loss_plot(state: RunState) -> str:
         for step, loss in state.validation[-60:]
     )
     floor = HEIGHT - BOTTOM
+    kept = sorted({checkpoint.step for checkpoint in state.checkpoints if left <= checkpoint.step <= right})
     saved = "".join(
-        f'<path class="saved" d="M{x(one):.1f},{floor - 7} l5,7 h-10 z"><title>Checkpoint at step {one:,}</title></path>'
-        for one in sorted({checkpoint.step for checkpoint in state.checkpoints if left <= checkpoint.step <= right})
+        f'<path class="saved" d="M{x(at):.1f},{floor - 7} l5,7 h-10 z"><title>Checkpoint at step {at:,}</title></path>'
+        for at in kept
     )
+    inside = f'<rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" height="{floor - TOP}"/>'
+    lines = line(losses, "raw") + line(smooth, "smooth") + line(state.validation, "held") + dots
     title, told = "Loss by step", description(state, smooth)
     return f"""<figure class="dr-plot">
 <svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="dr-plot-title dr-plot-told">
 <title id="dr-plot-title">{title}</title><desc id="dr-plot-told">{text(told)}</desc>
-<clipPath id="dr-plot-inside"><rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" height="{floor - TOP}"/></clipPath>
+<clipPath id="dr-plot-inside">{inside}</clipPath>
 {grid}<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}"/>{feet}
 <text x="{WIDTH - RIGHT}" y="{HEIGHT - 2}" text-anchor="end">step</text>
-<g clip-path="url(#dr-plot-inside)">{line(losses, "raw")}{line(smooth, "smooth")}{line(state.validation, "held")}{dots}</g>
+<g clip-path="url(#dr-plot-inside)">{lines}</g>
 {saved}</svg>
 {_legend(bool(state.validation), bool(saved))}
 </figure>"""

@@ -51,10 +51,10 @@ def asked_strip(samples: Sequence[Sample], pending: Sequence[str], folder: Path)
 
 def shot(sample: Sample, row: int, label: str, folder: Path) -> str:
     """A picture that a click enlarges."""
-    path = folder / sample.path
+    path, label, prompt = folder / sample.path, text(label), text(sample.prompt)
     return (
         f'<button type="button" class="dr-shot" data-zoom="{text(picture_address(path))}" data-row="{row}" '
-        f'data-label="{text(label)}" data-prompt="{text(sample.prompt)}" aria-label="{text(label)}: {text(sample.prompt)}">'
+        f'data-label="{label}" data-prompt="{prompt}" aria-label="{label}: {prompt}">'
         f'<img src="{text(picture_address(path, SIDE))}" alt="" loading="lazy" decoding="async"></button>'
     )
 
