@@ -14,9 +14,12 @@ from app.runs import Run, Status, by_key, list_runs, status
 from app.story import read_story
 from trainers import config_io
 from trainers.config import TrainConfig
+from trainers.control import Control, parse_wishes
 from trainers.errors import UserError
+from trainers.prompts import preview_prompts
 
 RECENT = 30  # runs to choose from
+DRAWING = "Drawing a picture that was asked for"  # a phase of the engine
 PATIENCE = 30.0  # seconds after which a training that should save and end may be ended by hand
 
 
@@ -33,6 +36,8 @@ class Watched:
     late: bool = False  # whether it was asked to save and end a good while ago
     sudden: str = ""  # the sentence of an end without a word
     queue: tuple[str, ...] = ()  # names of the runs that wait, this one left out
+    pending: tuple[str, ...] = ()  # prompts of the samples that were asked for and are not drawn yet
+    prompts: tuple[str, ...] = ()  # of the previews to come
     read: tuple = ()  # how far its events are read
 
     @property
@@ -42,7 +47,7 @@ class Watched:
     @property
     def seen(self) -> tuple:
         """The same as before: nothing that a page shows has changed."""
-        return self.run.key, self.word, self.late, self.sudden, self.queue, self.read, jobs.pending(self.run)
+        return self.run.key, self.word, self.late, self.sudden, self.queue, self.read, self.pending, self.prompts
 
 
 def choose(home: Home, queue: Queue, key: str) -> Run | None:
@@ -62,8 +67,20 @@ def watch(run: Run, queue: Queue) -> Watched:
     config = _config(run.config, run.config.stat().st_mtime_ns)
     names = tuple(_config(one.config, one.config.stat().st_mtime_ns).saving.name for one in waiting if one != run)
     late = word in ("stopping", "pausing") and _asked_since(run) > PATIENCE
-    read = (story.born, story.offset)
-    return Watched(found, config, project_name(run), word, story.seconds, spoken, late, sudden, names, read)
+    return Watched(
+        found,
+        config,
+        project_name(run),
+        word,
+        story.seconds,
+        spoken,
+        late,
+        sudden,
+        names,
+        _pending(run, found),
+        tuple(_prompts(run, config)),
+        read=(story.born, story.offset),
+    )
 
 
 def recent(home: Home, shown: Run | None) -> Sequence[Run]:
@@ -95,6 +112,25 @@ def _config(path: Path, written: int) -> TrainConfig:
 @functools.lru_cache(64)
 def _project(path: Path, written: int) -> str:
     return str(config_io.read_toml(path).get("name") or path.parent.name)
+
+
+def _pending(run: Run, now: Status) -> tuple[str, ...]:
+    """Prompts of samples that a person asked for and that are not there yet; "" for the one that is being drawn."""
+    if not now.alive:
+        return ()
+    try:
+        waiting = [wish.prompt for wish in parse_wishes((run.control / "sample_now").read_text("utf-8"))]
+    except (OSError, ValueError, UserError):
+        waiting = []
+    return (*([""] if now.state.phase == DRAWING else []), *waiting)
+
+
+def _prompts(run: Run, config: TrainConfig) -> list[str]:
+    try:
+        edited = Control(run.control).prompts()
+    except UserError:
+        edited = []
+    return edited or preview_prompts(config)
 
 
 def _asked_since(run: Run) -> float:

@@ -45,7 +45,7 @@ def build_monitor_page(context: Context, here: Here) -> None:
                 with gr.Row():
                     seed = gr.Number(label="Seed", value=42, precision=0, minimum=0, min_width=90)
                     strength = gr.Number(label="Strength", value=1, minimum=0, maximum=2, step=0.1, min_width=90)
-                shown["sampling"] = gr.Button("Sample now", interactive=False)
+                shown["sampling"] = gr.Button("Sample now", interactive=False, size="md")
                 sampled = panel("Answer to sample now")
                 shown["prompts"] = gr.Textbox(
                     label="Preview prompts",
@@ -53,7 +53,7 @@ def build_monitor_page(context: Context, here: Here) -> None:
                     lines=4,
                     max_lines=10,
                 )
-                save = gr.Button("Save prompts")
+                save = gr.Button("Save prompts", size="md")
                 prompted = panel("Answer to save prompts")
         shown["notes"] = panel("Notes")
         with gr.Accordion("Details", open=False) as details:
@@ -133,7 +133,10 @@ def _look(context: Context, run: Run | None, log_open: bool, before: dict[str, A
         projects = watching.names_of_projects(context.home)
         labels = [(views.run_label(one, projects.get(one.key.partition("/")[0], "")), one.key) for one in recent]
         log |= {"listed": listed, "runs": (labels, run.key)}
-    watched = watching.watch(run, context.queue)
+    try:
+        watched = watching.watch(run, context.queue)
+    except UserError as error:
+        return {"run": run.key, "seen": (), "head": notice(error.message, error.hint, "error"), **log}
     if before.get("seen") == watched.seen:
         return log
     return {"run": run.key, "seen": watched.seen, **_parts(watched), **log}
@@ -148,11 +151,11 @@ def _parts(watched: Watched) -> dict[str, Any]:
         "advice": views.advice(watched),
         "ending": views.ending(watched),
         "samples": samples_grid([sample for sample in state.samples if not sample.asked], folder),
-        "asked": asked_strip(asked, jobs.pending(watched.run), folder),
+        "asked": asked_strip(asked, watched.pending, folder),
         "plot": views.loss(loss_plot(state)),
         "notes": views.notes(watched),
         "sampling": watched.word == "running",
-        "prompts": (watched.run.key, tuple(jobs.prompts(watched.run))),
+        "prompts": (watched.run.key, watched.prompts),
     }
 
 

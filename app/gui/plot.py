@@ -10,7 +10,7 @@ from trainers.events import RunState
 Points = Sequence[tuple[float, float]]  # (step, loss)
 
 WIDTH, HEIGHT = 720, 280  # of the drawing's own coordinates; it is stretched to the room there is
-LEFT, RIGHT, TOP, BOTTOM = 56, 14, 12, 34
+LEFT, RIGHT, TOP, BOTTOM = 56, 14, 12, 26
 MOST = 480  # points of a line
 SHARE = 12  # the smoothed loss looks back over a twelfth of the run
 SHOWN = 0.98  # share of a line that the axis has room for: one outlier must not flatten the rest
@@ -25,7 +25,7 @@ def loss_plot(state: RunState) -> str:
     smooth = smoothed(state.losses, max(state.steps, state.step) / SHARE)
     left, right = state.losses[0][0], max(state.losses[-1][0], state.losses[0][0] + 1)
     low, high = _range(losses, smooth, state.validation)
-    across, up = ticks(left, right, 6), ticks(low, high, 5)
+    across, up = ticks(left, right, 6), ticks(low, high, 6)
 
     def x(step: float) -> float:
         return LEFT + (step - left) / (right - left) * (WIDTH - LEFT - RIGHT)
@@ -64,7 +64,7 @@ def loss_plot(state: RunState) -> str:
 <title id="dr-plot-title">{title}</title><desc id="dr-plot-told">{text(told)}</desc>
 <clipPath id="dr-plot-inside">{inside}</clipPath>
 {grid}<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}"/>{feet}
-<text x="{WIDTH - RIGHT}" y="{HEIGHT - 2}" text-anchor="end">step</text>
+<text x="{LEFT - 8}" y="{floor + 18}" text-anchor="end">step</text>
 <g clip-path="url(#dr-plot-inside)">{lines}</g>
 {saved}</svg>
 {_legend(bool(state.validation), bool(saved))}
