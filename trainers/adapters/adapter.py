@@ -1,7 +1,7 @@
 """An adapter on a base model: its layers, its weights, its switch."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -115,6 +115,18 @@ class Adapter:
         """Multiply the update of every module; 1 is as trained."""
         for layer in self.layers.values():
             layer.set_scale(NAME, strength)
+
+    @contextmanager
+    def at_strength(self, strength: float) -> Iterator[None]:
+        """Inside, the update of every module is multiplied; 0 is the base model alone, new tokens aside."""
+        before = [layer.scaling[NAME] for layer in self.layers.values()]
+        self.set_strength(strength)
+        try:
+            with self.disabled() if strength == 0 else nullcontext():  # a DoRA's magnitudes do not vanish at 0
+                yield
+        finally:
+            for layer, scale in zip(self.layers.values(), before, strict=True):
+                layer.scaling[NAME] = scale
 
     def train(self, mode: bool = True) -> None:
         """Dropout of the adapter on or off; the base stays as it is."""
