@@ -28,12 +28,12 @@ SAVED = "Saved. They are drawn from the next preview on."
 def build_monitor_page(context: Context, here: Here) -> None:
     shown: dict[str, Any] = {}  # name -> component that shows a part of the run
     with gr.Row(elem_classes=["dr-monitor-top"]):
-        shown["runs"] = gr.Dropdown(label="Run", choices=[], interactive=True, elem_classes=["dr-run"])
+        shown["runs"] = gr.Dropdown(label="Run", choices=[], interactive=True)
     shown["head"] = panel("Run at a glance", views.NOTHING, elem_classes=["dr-monitor-head"])
     with gr.Column(elem_classes=["dr-monitor"]):
+        shown["advice"] = panel("Advice")
         shown["actions"] = panel("What you can do")
         said = panel("Answer")
-        shown["advice"] = panel("Advice")
         shown["ending"] = gr.HTML("", label="Adapter file", js_on_load=LISTEN + COPY, apply_default_css=False)
         shown["samples"] = gr.HTML("", label="Samples", js_on_load=ZOOM, apply_default_css=False)
         shown["asked"] = gr.HTML("", label="Asked for", js_on_load=ZOOM, apply_default_css=False)
@@ -41,7 +41,12 @@ def build_monitor_page(context: Context, here: Here) -> None:
             with gr.Column(scale=3, min_width=420):
                 shown["plot"] = panel("Loss")
             with gr.Column(scale=2, min_width=300):
-                prompt = gr.Textbox(label="Sample now: prompt", placeholder="Anything you want to see", max_lines=3)
+                prompt = gr.Textbox(
+                    label="Sample now: prompt",
+                    info="While it trains, any prompt can be drawn after the step that is under way.",
+                    placeholder="Anything you want to see",
+                    max_lines=3,
+                )
                 with gr.Row():
                     seed = gr.Number(label="Seed", value=42, precision=0, minimum=0, min_width=90)
                     strength = gr.Number(label="Strength", value=1, minimum=0, maximum=2, step=0.1, min_width=90)
@@ -53,7 +58,7 @@ def build_monitor_page(context: Context, here: Here) -> None:
                     lines=4,
                     max_lines=10,
                 )
-                save = gr.Button("Save prompts", size="md")
+                shown["saving"] = gr.Button("Save prompts", size="md")
                 prompted = panel("Answer to save prompts")
         shown["notes"] = panel("Notes")
         with gr.Accordion("Details", open=False) as details:
@@ -109,7 +114,7 @@ def build_monitor_page(context: Context, here: Here) -> None:
     for name in ("actions", "ending"):
         shown[name].act(do, place, [here.where, said, *parts], **many)
     shown["sampling"].click(sample, [sent, prompt, seed, strength], sampled, **QUIET)
-    save.click(save_prompts, [sent, shown["prompts"]], prompted, **QUIET)
+    shown["saving"].click(save_prompts, [sent, shown["prompts"]], prompted, **QUIET)
 
 
 DEEDS: dict[str, Callable[[Context, Run], Any]] = {
@@ -155,6 +160,7 @@ def _parts(watched: Watched) -> dict[str, Any]:
         "plot": views.loss(loss_plot(state)),
         "notes": views.notes(watched),
         "sampling": watched.word == "running",
+        "saving": watched.word != "finished",
         "prompts": (watched.run.key, watched.prompts),
     }
 
@@ -162,7 +168,7 @@ def _parts(watched: Watched) -> dict[str, Any]:
 def _update(name: str, value: Any) -> Any:
     if name == "runs":
         return gr.Dropdown(choices=value[0], value=value[1])
-    if name == "sampling":
+    if name in ("sampling", "saving"):
         return gr.Button(interactive=value)
     if name == "prompts":
         return "\n".join(value[1])
