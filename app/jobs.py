@@ -60,7 +60,7 @@ def start(run: Run, home: Home, command: Sequence[str] | None = None) -> Job:
         name = run.folder.name
         raise UserError(f"{name} is being trained already.", f"See it with `darkroom status {name}`, or stop it first.")
     require_base(config_io.load(run.config).model)  # the engine says it too, ten seconds later and in its own log
-    for file in (run.stop_file, run.pause_file):  # left over from the sitting before
+    for file in (run.stop_file, run.pause_file, run.ended_file):  # left over from the sitting before
         file.unlink(missing_ok=True)
     offset = run.events.stat().st_size if run.events.exists() else 0
     environment = engine_environment(os.environ, ROOT, load_settings(home).cache_folder(home))
@@ -198,8 +198,10 @@ def sudden_end(run: Run, code: int | None = None) -> str:
 
 
 def end(run: Run) -> None:
-    """End the engine at once; the steps since the last checkpoint are lost."""
+    """End the engine at once, and remember that a person did; the steps since the last checkpoint are lost."""
     if is_alive(run):
+        run.control.mkdir(exist_ok=True)
+        run.ended_file.touch()
         with contextlib.suppress(psutil.Error, OSError, ValueError, KeyError):
             process = psutil.Process(int(json.loads(run.process.read_text("utf-8"))["pid"]))
             for one in [*process.children(recursive=True), process]:

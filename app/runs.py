@@ -58,6 +58,11 @@ class Run:
     def pause_file(self) -> Path:
         return self.control / "pause"
 
+    @property
+    def ended_file(self) -> Path:
+        """There while the newest sitting is one that a person ended at once."""
+        return self.control / "ended"
+
 
 @dataclass(frozen=True)
 class Status:

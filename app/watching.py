@@ -35,6 +35,8 @@ class Watched:
     spoken: bool = True  # whether the engine has said anything since it was started last
     late: bool = False  # whether it was asked to save and end a good while ago
     sudden: str = ""  # the sentence of an end without a word
+    ended: bool = False  # whether a person ended it at once
+    problem: str = ""  # why it left the queue without being trained
     queue: tuple[str, ...] = ()  # names of the runs that wait, this one left out
     pending: tuple[str, ...] = ()  # prompts of the samples that were asked for and are not drawn yet
     prompts: tuple[str, ...] = ()  # of the previews to come
@@ -47,7 +49,18 @@ class Watched:
     @property
     def seen(self) -> tuple:
         """The same as before: nothing that a page shows has changed."""
-        return self.run.key, self.word, self.late, self.sudden, self.queue, self.read, self.pending, self.prompts
+        return (
+            self.run.key,
+            self.word,
+            self.late,
+            self.sudden,
+            self.ended,
+            self.problem,
+            self.queue,
+            self.read,
+            self.pending,
+            self.prompts,
+        )
 
 
 def choose(home: Home, queue: Queue, key: str) -> Run | None:
@@ -63,7 +76,9 @@ def watch(run: Run, queue: Queue) -> Watched:
     spoken = not found.alive or story.spoke > run.process.stat().st_mtime - 0.5
     if word == "running" and not spoken:  # what it said is of the sitting before
         word = "starting"
-    sudden = jobs.sudden_end(run) if word == "interrupted" else ""
+    ended = word == "interrupted" and run.ended_file.exists()
+    sudden = jobs.sudden_end(run) if word == "interrupted" and not ended else ""
+    problem = "" if found.alive or word == "waiting" else dict(queue.problems()).get(run, "")
     config = _config(run.config, run.config.stat().st_mtime_ns)
     names = tuple(_config(one.config, one.config.stat().st_mtime_ns).saving.name for one in waiting if one != run)
     late = word in ("stopping", "pausing") and _asked_since(run) > PATIENCE
@@ -72,13 +87,15 @@ def watch(run: Run, queue: Queue) -> Watched:
         config,
         project_name(run),
         word,
-        story.seconds,
-        spoken,
-        late,
-        sudden,
-        names,
-        _pending(run, found),
-        tuple(_prompts(run, config)),
+        seconds=story.seconds,
+        spoken=spoken,
+        late=late,
+        sudden=sudden,
+        ended=ended,
+        problem=problem,
+        queue=names,
+        pending=_pending(run, found),
+        prompts=tuple(_prompts(run, config)),
         read=(story.born, story.offset),
     )
 

@@ -66,7 +66,7 @@ def build_monitor_page(context: Context, here: Here) -> None:
     sent = gr.State({})  # of this tab: what each part shows, so that only what changed is sent
     reading = gr.State(False)  # whether Details is open
     timer = gr.Timer(1, active=False)
-    place, parts = [here.where, sent, reading], [*shown.values(), sent]
+    place, parts = [here.where, sent, reading], [*shown.values(), said, sent]
 
     def refresh(where: Where, sent_before: dict[str, Any], log_open: bool) -> dict[Any, Any]:
         """What has changed; nothing where nothing has, or where the page is not in sight."""
@@ -78,6 +78,8 @@ def build_monitor_page(context: Context, here: Here) -> None:
         if not fresh:
             return {sent: gr.skip()}
         updates = {shown[name]: _update(name, value) for name, value in fresh.items() if name in shown}
+        if "word" in fresh:  # an answer to a button of another state
+            updates[said] = ""
         return {**updates, sent: {**sent_before, **now}}
 
     def do(where: Where, sent_before: dict[str, Any], log_open: bool, event: gr.EventData) -> dict[Any, Any]:
@@ -112,7 +114,7 @@ def build_monitor_page(context: Context, here: Here) -> None:
     details.collapse(lambda: False, None, reading, **QUIET)
     shown["runs"].input(lambda where, key: going(where, run=key), [here.where, shown["runs"]], here.where, **QUIET)
     for name in ("actions", "ending"):
-        shown[name].act(do, place, [here.where, said, *parts], **many)
+        shown[name].act(do, place, [here.where, *parts], **many)
     shown["sampling"].click(sample, [sent, prompt, seed, strength], sampled, **QUIET)
     shown["saving"].click(save_prompts, [sent, shown["prompts"]], prompted, **QUIET)
 
@@ -151,6 +153,7 @@ def _parts(watched: Watched) -> dict[str, Any]:
     state, folder = watched.status.state, watched.run.folder
     asked = [sample for sample in state.samples if sample.asked]
     return {
+        "word": watched.word,
         "head": views.head(watched),
         "actions": views.actions(watched),
         "advice": views.advice(watched),

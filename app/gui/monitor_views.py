@@ -25,15 +25,17 @@ MEANINGS = {
     "new": "This run has not begun.",
     "waiting": "It begins by itself when those before it have ended.",
     "starting": "The base model and the pictures are being prepared; the first steps follow.",
-    "pausing": "The step it is in is finished and everything is saved. Then the graphics card is free.",
-    "paused": "Everything is saved and the graphics card is free. Resume goes on with the very same weights.",
+    "pausing": "The step it is in is finished and everything is saved. Then {} is free.",
+    "paused": "Everything is saved and {} is free. Resume goes on with the very same weights.",
     "stopping": "The step it is in is finished, and the adapter of that step is written and checked.",
-    "running": "Pause saves everything and frees the graphics card. Stop and keep ends the training here and writes "
+    "running": "Pause saves everything and frees {}. Stop and keep ends the training here and writes "
     "the adapter as it is now.",
     "stopped": "Everything is saved. Resume goes on from there.",
     "interrupted": "Resume goes on from the last checkpoint, with the very same weights.",
 }
 DEVICES = {"cpu": "Processor (CPU)", "cuda": "Graphics card", "mps": "Apple graphics"}
+BEFORE = {"new": "No step yet", "waiting": "No step yet"}
+FREED = {"cuda": "the graphics card", "mps": "the graphics chip"}  # else the processor
 WAYS_OUT = {  # what can be done in a state: (words, action, kind)
     "new": [("Train", "resume", "primary")],
     "waiting": [("Take out of the queue", "unqueue", "")],
@@ -83,7 +85,7 @@ def progress(watched: Watched) -> tuple[float, str]:
     share = state.step / state.steps if state.steps else 0.0
     step = f"Step {state.step:,} of {state.steps:,}" if state.steps else ""
     if not watched.status.alive:
-        return share, step or MEANINGS.get(watched.word, "It ended before the first step.")
+        return share, step or BEFORE.get(watched.word, "It ended before the first step.")
     if watched.word == "starting" or (state.phase and state.phase != "Training"):
         said = f"{state.phase} ..." if watched.spoken and state.phase else "Loading the libraries ..."
         if watched.spoken and state.phase_total:
@@ -116,7 +118,8 @@ def actions(watched: Watched) -> str:
     if watched.word == "stopped" and watched.status.state.step >= watched.status.state.steps:
         found = WAYS_OUT["finished"]
     buttons = "".join(button(words, name, kind, run=watched.run.key) for words, name, kind in found)
-    meaning = MEANINGS.get(watched.word, "")
+    freed = FREED.get(watched.status.state.device.split(":")[0], "the processor")
+    meaning = MEANINGS.get(watched.word, "").format(freed)
     if watched.word in ("stopping", "pausing") and watched.late:
         meaning += " This takes longer than usual. Ending it at once loses the steps since the last checkpoint."
     return f'<div class="dr-row">{buttons}<span class="dr-quiet dr-meaning">{text(meaning)}</span></div>'
@@ -127,6 +130,10 @@ def advice(watched: Watched) -> str:
     state = watched.status.state
     if watched.word == "failed":
         return notice(state.message or "The training failed.", state.hint or "See the log under Details.", "error")
+    if watched.problem:
+        return notice("This run could not be started.", watched.problem, "error")
+    if watched.ended:
+        return notice("You ended this training at once.", "Resume goes on from the last checkpoint.")
     if watched.word == "interrupted":
         return notice(watched.sudden, "Nothing before the last checkpoint is lost: press Resume.", "error")
     return ""
