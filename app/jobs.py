@@ -1,5 +1,6 @@
 """Jobs: the engine as a process of its own, started, followed, stopped, and found again after the app was closed."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -59,7 +60,7 @@ def start(run: Run, home: Home, command: Sequence[str] | None = None) -> Job:
         name = run.folder.name
         raise UserError(f"{name} is being trained already.", f"See it with `darkroom status {name}`, or stop it first.")
     require_base(config_io.load(run.config).model)  # the engine says it too, ten seconds later and in its own log
-    for file in (run.stop_file, run.pause_file):  # left over from the sitting before
+    for file in (run.stop_file, run.pause_file, run.ended_file):  # left over from the sitting before
         file.unlink(missing_ok=True)
     offset = run.events.stat().st_size if run.events.exists() else 0
     environment = engine_environment(os.environ, ROOT, load_settings(home).cache_folder(home))
@@ -180,8 +181,34 @@ def foreground(
     if isinstance(last, Failed):
         raise UserError(last.message, last.hint)
     if last is None and presses.count < 2:
-        raise UserError(_sudden_end(job), f"Its last words are in {run.log}. `darkroom resume` goes on from there.")
+        raise UserError(
+            sudden_end(run, job.process.returncode),
+            f"Its last words are in {run.log}. `darkroom resume` goes on from there.",
+        )
     return Outcome(status(run).state, presses.count > 0 and not isinstance(last, Finished))
+
+
+def sudden_end(run: Run, code: int | None = None) -> str:
+    """Why a process may have ended without a word; `code` is its exit code, where somebody waited for it."""
+    if shutil.disk_usage(run.folder).free < ROOM:
+        return f"The training ended without a word: the disk of {run.folder} is full."
+    reason = "" if code is None else f" (signal {-code})" if code < 0 else f" (exit code {code})"
+    killed = " The system may have ended it because memory ran out." if code in (None, -9, 137) else ""
+    return f"The training ended without a word{reason}.{killed}"
+
+
+def end(run: Run) -> None:
+    """End the engine at once, and remember that a person did; the steps since the last checkpoint are lost."""
+    if is_alive(run):
+        run.control.mkdir(exist_ok=True)
+        run.ended_file.touch()
+        with contextlib.suppress(psutil.Error, OSError, ValueError, KeyError):
+            process = psutil.Process(int(json.loads(run.process.read_text("utf-8"))["pid"]))
+            for one in [*process.children(recursive=True), process]:
+                one.kill()
+            process.wait(5)
+    for file in (run.stop_file, run.pause_file):
+        file.unlink(missing_ok=True)
 
 
 def engine_environment(environment: Mapping[str, str], root: Path, cache: Path) -> dict[str, str]:
@@ -245,12 +272,3 @@ def _ended(process: subprocess.Popen) -> bool:
         return True
     except subprocess.TimeoutExpired:
         return False
-
-
-def _sudden_end(job: Job) -> str:
-    if shutil.disk_usage(job.run.folder).free < ROOM:
-        return f"The training ended without a word: the disk of {job.run.folder} is full."
-    code = job.process.returncode
-    reason = f"signal {-code}" if code < 0 else f"exit code {code}"
-    killed = " The system may have ended it because memory ran out." if code in (-9, 137) else ""
-    return f"The training ended without a word ({reason}).{killed}"

@@ -10,7 +10,8 @@ import psutil
 
 from app.paths import Home, absolute
 from app.projects import Project, new_folder, slug
-from trainers import config_io, events
+from app.story import read_story
+from trainers import config_io
 from trainers.config import MODEL_FILES, TrainConfig
 from trainers.errors import UserError
 from trainers.events import RunState
@@ -22,6 +23,11 @@ WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".bin")
 @dataclass(frozen=True)
 class Run:
     folder: Path
+
+    @property
+    def key(self) -> str:
+        """Names the run in addresses: "<the project's slug>/<the run folder's name>"."""
+        return f"{self.folder.parent.parent.name}/{self.folder.name}"
 
     @property
     def config(self) -> Path:
@@ -51,6 +57,11 @@ class Run:
     @property
     def pause_file(self) -> Path:
         return self.control / "pause"
+
+    @property
+    def ended_file(self) -> Path:
+        """There while the newest sitting is one that a person ended at once."""
+        return self.control / "ended"
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,14 @@ def list_runs(home: Home) -> list[Run]:
     return [Run(file.parent) for file in sorted(files, key=lambda file: (file.parent.name, file.parent), reverse=True)]
 
 
+def by_key(home: Home, key: str) -> Run | None:
+    """The run of that key, where there is one."""
+    slug, _, name = key.partition("/")
+    folder = home.projects / slug / "runs" / name
+    plain = all(part not in ("", ".", "..") and Path(part).name == part for part in (slug, name))
+    return Run(folder) if plain and (folder / "config.toml").is_file() else None
+
+
 def find(home: Home, text: str) -> Run:
     """A run by its folder, "last", its folder's name, or its project's name (the newest run of it)."""
     folder = absolute(text)
@@ -115,9 +134,9 @@ def find(home: Home, text: str) -> Run:
     )
 
 
-def status(run: Run) -> Status:
-    """What events and the process say about a run, derived from disk each time."""
-    state = events.fold(events.read(run.events))
+def status(run: Run, state: RunState | None = None) -> Status:
+    """What events and the process say about a run, derived from disk each time; `state` spares reading the events."""
+    state = state or read_story(run.events).state
     alive = is_alive(run)
     if alive:
         word = _word_alive(run, state)

@@ -119,6 +119,7 @@ EVENTS: dict[str, type[Event]] = {
     cls.type: cls
     for cls in (Started, Phase, Step, Validation, Sample, Checkpoint, Adjusted, Warned, Stopped, Finished, Failed)
 }
+FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in EVENTS.values()}
 
 
 class EventLog:
@@ -153,7 +154,7 @@ def read_from(path: Path, offset: int = 0) -> tuple[list[tuple[float, Event]], i
         try:
             raw: dict[str, Any] = json.loads(line)
             cls = EVENTS[raw["type"]]
-            event = cls(**{f.name: raw[f.name] for f in fields(cls) if f.name in raw})
+            event = cls(**{name: raw[name] for name in FIELDS[cls] if name in raw})
         except (ValueError, KeyError, TypeError):  # cut off by a crash, or from another version
             continue
         found.append((raw.get("time", 0.0), event))
@@ -170,6 +171,7 @@ class RunState:
     """All that events tell about a run."""
 
     status: str = "new"  # new, running, paused, stopped, finished, failed
+    device: str = ""
     phase: str = ""
     phase_done: int = 0
     phase_total: int = 0
@@ -182,7 +184,9 @@ class RunState:
     validation: list[tuple[int, float]] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     checkpoints: list[Checkpoint] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # of the next two, in the order in which they came
+    adjustments: list[tuple[str, str]] = field(default_factory=list)  # what, why
+    warnings: list[tuple[str, str]] = field(default_factory=list)  # message, hint
     adapter: str = ""
     message: str = ""
     hint: str = ""
@@ -195,7 +199,7 @@ def fold(events: Iterator[Event] | list[Event], state: RunState | None = None) -
         match event:
             case Started():
                 state.status, state.step, state.steps = "running", event.step, event.steps
-                state.message = state.hint = ""
+                state.device, state.message, state.hint = event.device, "", ""
                 # steps after the checkpoint that it goes on from are done again
                 state.losses = [one for one in state.losses if one[0] <= event.step]
                 state.validation = [one for one in state.validation if one[0] <= event.step]
@@ -214,8 +218,10 @@ def fold(events: Iterator[Event] | list[Event], state: RunState | None = None) -
                 state.checkpoints.append(event)
             case Adjusted():
                 state.notes.append(f"{event.what} ({event.why})")
+                state.adjustments.append((event.what, event.why))
             case Warned():
                 state.notes.append(f"{event.message} {event.hint}".strip())
+                state.warnings.append((event.message, event.hint))
             case Stopped():
                 state.status, state.step = "paused" if event.paused else "stopped", event.step
             case Finished():
