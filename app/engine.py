@@ -10,6 +10,7 @@ from trainers.config import TrainConfig
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from trainers.events import Event
     from trainers.importing.imported import Imported
 
 
@@ -30,18 +31,29 @@ def sample(
     return sample(config, adapter, prompts, seed=seed, strength=strength, count=count)
 
 
-def export(run: Path, checkpoint: str | None, form: str, to: Path | None) -> dict[str, Any]:
-    """Write and verify the adapter of a run's checkpoint; says where the file is and what was found."""
+def export(
+    run: str | Path, checkpoint: str | None, form: str, to: str | Path | None, name: str = ""
+) -> dict[str, Any]:
+    """Write and verify the adapter of a run's checkpoint, also under a name; says where it is and what was found."""
     from trainers.export_run import export_run
 
-    return export_run(run, checkpoint, form, to)
+    return export_run(Path(run), checkpoint, form, Path(to) if to else None, name)
 
 
-def inspect(file: Path) -> dict[str, Any]:
+def compare(run: str | Path, folder: str | Path, emit: "Callable[[Event], None]") -> str:
+    """Draw what is missing of the comparison in `folder`; returns the path of the sheet with all its pictures."""
+    from app.comparisons import write_sheet
+    from trainers.compare import compare
+
+    compare(Path(run), Path(folder), emit)
+    return str(write_sheet(Path(folder)))
+
+
+def inspect(file: str | Path) -> dict[str, Any]:
     """What an adapter file is and which image UIs load it."""
     from trainers.export.inspect import inspect
 
-    return inspect(file)
+    return inspect(Path(file))
 
 
 def merge(

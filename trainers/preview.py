@@ -7,25 +7,9 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from torch import Tensor
 
-from trainers.config import DataConfig, PreviewConfig
-from trainers.data.captions import fallback_caption
+from trainers.config import PreviewConfig
 from trainers.families.base import Components, Conditioning, Family, plain_sizes
 from trainers.files import encoded, write_whole
-
-FAR = {  # a prompt far from the data shows whether the adapter still obeys
-    "person": ["{} as a knight in armour", "{} on a beach at sunset"],
-    "character": ["{} riding a bicycle", "{} in a snowy forest"],
-    "object": ["{} on a wooden table", "{} under water"],
-    "style": ["a cat, {}", "a lighthouse by the sea, {}"],
-}
-PLAIN = {"person": "a person", "character": "a character", "object": "an object", "style": "a cat"}
-
-
-def default_prompts(data: DataConfig) -> list[str]:
-    """The trigger alone, two prompts far from the data, and one without the trigger."""
-    trigger = data.trigger or data.kind
-    return [fallback_caption(data.trigger, data.kind), *(p.format(trigger) for p in FAR[data.kind]), PLAIN[data.kind]]
-
 
 @torch.no_grad()
 def sample(

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainers import checkpoint, memory, optimizers, preview
+from trainers import checkpoint, memory, optimizers
 from trainers.adapters.adapter import Adapter
 from trainers.adapters.adapter_file import read_adapter, warm_start
 from trainers.adapters.registry import ADAPTERS
@@ -21,6 +21,7 @@ from trainers.data.batches import Batches, split_validation
 from trainers.data.buckets import plan as plan_crops
 from trainers.data.cache import Cache
 from trainers.data.examples import scan
+from trainers.data.prompts import default_prompts
 from trainers.data.types import Problem
 from trainers.errors import UserError
 from trainers.events import Adjusted, Event, Finished, Phase, Started, Step, Stopped, Warned
@@ -105,7 +106,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
         return gather(config, components, trained, len(held_out), *where, *how, folders.cache)
 
     position = Position(started=time.time(), session=str(uuid.uuid4().int >> 64))
-    prompts = list(config.preview.prompts) or preview.default_prompts(config.data)
+    prompts = list(config.preview.prompts) or default_prompts(config.data)
     outputs = Outputs(config, folders, emit, components, adapter, step, position, held_out, prompts, resolution, facts)
     resumed = outputs.resume()  # where an earlier sitting stopped
     position = outputs.position
