@@ -93,6 +93,15 @@ def default_wish(run: Run) -> Wish:
     return Wish(tuple(spread(checkpoint_steps(run))), tuple(prompts), STRENGTHS, (config.preview.seed,))
 
 
+def last_wish(run: Run) -> Wish:
+    """That of the newest comparison, as far as its checkpoints are still there; else the default."""
+    there = set(checkpoint_steps(run))
+    for made in list_comparisons(run)[:1]:
+        if kept := tuple(step for step in made.steps if step in there):
+            return Wish(kept, made.prompts, made.strengths, made.seeds)
+    return default_wish(run)
+
+
 def read_wish(run: Run, steps: Sequence[int], prompts: str, strengths: str, seeds: str) -> Wish:
     """What stands in the fields: prompts one per line, the others apart by commas or spaces.
 
@@ -152,6 +161,12 @@ def start(run: Run, made: Comparison) -> None:
 def stop(made: Comparison) -> None:
     """Stop drawing; what is drawn stays, and `start` goes on from there."""
     tasks.stop(made.folder)
+
+
+def require_idle(made: Comparison) -> None:
+    """UserError where a process draws it already."""
+    if is_running(made):
+        raise UserError("These checkpoints are being compared already.", f"The pictures are in {made.folder}.")
 
 
 def is_running(made: Comparison) -> bool:

@@ -31,29 +31,30 @@ def sample(
     return sample(config, adapter, prompts, seed=seed, strength=strength, count=count)
 
 
-def export(
-    run: str | Path, checkpoint: str | None, form: str, to: str | Path | None, name: str = ""
-) -> dict[str, Any]:
-    """Write and verify the adapter of a run's checkpoint, also under a name; says where it is and what was found."""
+def export(run: Path, checkpoint: str | None, form: str, to: Path | None, called: str = "") -> dict[str, Any]:
+    """Write and verify the adapter of a run's checkpoint; says where the file is and what was found.
+
+    `called`: its name without ending; without one it is named after the run and the step.
+    """
     from trainers.export_run import export_run
 
-    return export_run(Path(run), checkpoint, form, Path(to) if to else None, name)
+    return export_run(run, checkpoint, form, to, called)
 
 
-def compare(run: str | Path, folder: str | Path, emit: "Callable[[Event], None]") -> str:
+def compare(run: Path, folder: Path, emit: "Callable[[Event], None]") -> str:
     """Draw what is missing of the comparison in `folder`; returns the path of the sheet with all its pictures."""
     from app.comparisons import write_sheet
     from trainers.compare import compare
 
-    compare(Path(run), Path(folder), emit)
-    return str(write_sheet(Path(folder)))
+    compare(run, folder, emit)
+    return str(write_sheet(folder))
 
 
-def inspect(file: str | Path) -> dict[str, Any]:
+def inspect(file: Path) -> dict[str, Any]:
     """What an adapter file is and which image UIs load it."""
     from trainers.export.inspect import inspect
 
-    return inspect(Path(file))
+    return inspect(file)
 
 
 def merge(

@@ -104,7 +104,7 @@ def _exported(
     name = config.saving.name
     # The vectors of new tokens have the trigger word's name: two checkpoints' cannot lie in one folder.
     to = str(run.folder / "output" / name) if config.adapter.new_tokens else None
-    said = ask("export", report, run=str(run.folder), checkpoint=str(found.step), form=form, to=to, name=name)
+    said = ask("export", report, run=str(run.folder), checkpoint=str(found.step), form=form, to=to, called=name)
     facts = ask("inspect", report, file=_weights(said))
     _suggest(said["files"], found.strength)
     return replace(

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from tests.tiny import tiny_pipeline_folder
-from trainers import comparison, config_io, events
 from trainers import compare as comparing
+from trainers import comparison, config_io, events
 from trainers.compare import compare
 from trainers.comparison import BASE, Comparison, cells_of
 from trainers.errors import UserError
@@ -102,7 +102,9 @@ def test_drawn_cells_are_not_drawn_again(run, planned, monkeypatch):
 
 def test_a_checkpoint_that_was_removed_is_named(run, planned):
     config = config_io.load(run / "config.toml")
-    comparison.save(Comparison(planned.folder, (3,), ("zib",), (1.0,), (7,), cells_of(config, (3,), ("zib",), (1,), (7,))))
+    comparison.save(
+        Comparison(planned.folder, (3,), ("zib",), (1.0,), (7,), cells_of(config, (3,), ("zib",), (1,), (7,)))
+    )
     with pytest.raises(UserError, match="checkpoint of step 3 is no longer there"):
         compare(run, planned.folder, lambda event: None)
 

@@ -11,6 +11,7 @@ from trainers.config import PreviewConfig
 from trainers.families.base import Components, Conditioning, Family, plain_sizes
 from trainers.files import encoded, write_whole
 
+
 @torch.no_grad()
 def sample(
     family: Family,

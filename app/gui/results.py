@@ -219,7 +219,7 @@ def _send(context: Context, values: dict[str, Any], at: str) -> dict[str, Any]:
         if values["act"] == "folder":
             folders |= {program: send_to.choose_folder(context.home, program, values["value"])}
         file = picks.for_program(run, found, program, context.worker.ask)
-        files = send_to.send(file.files, program, folders[program], values.get("name", ""))
+        files = send_to.send(file.files, program, folders[program], values.get("called", ""))
     except send_to.NameTaken as error:
         said = notice(error.message, error.hint, "warning")
         return {"sending": show(folders, program, said, error.free)}
@@ -250,7 +250,13 @@ def _live(run: Run, made: Comparison | None, number: int) -> dict[str, Any]:
     """What moves while pictures are drawn; `mark` is another where the grid is."""
     if made is None:
         grid = views.nothing_compared()
-        return {"progress": "", "grid": grid, "compare": gr.update(interactive=True), "stop": _visible(False), "mark": ""}
+        return {
+            "progress": "",
+            "grid": grid,
+            "compare": gr.update(interactive=True),
+            "stop": _visible(False),
+            "mark": "",
+        }
     state, picked = comparisons.progress(made), picks.picked(run)
     running = state.word == "running"
     chosen = f"{picked.step} {picked.strength}" if picked else ""
@@ -275,7 +281,7 @@ def _result(home: Home, run: Run) -> dict[str, Any]:
 
 
 def _fields(run: Run, steps: tuple[int, ...]) -> dict[str, Any]:
-    wish = comparisons.default_wish(run)
+    wish = comparisons.last_wish(run)
     return {
         "steps": gr.update(**_choices(steps), value=list(wish.steps)),
         "prompts": "\n".join(wish.prompts),
@@ -298,7 +304,10 @@ def _comparisons(run: Run, made: Comparison | None = None) -> dict[str, Any]:
 
 
 def _runs(home: Home) -> list[tuple[str, str]]:
-    return [(f"{run.folder.name} ({run.folder.parent.parent.name})", comparisons.place_of(run)) for run in runs.list_runs(home)]
+    return [
+        (f"{run.folder.name} ({run.folder.parent.parent.name})", comparisons.place_of(run))
+        for run in runs.list_runs(home)
+    ]
 
 
 def _run(home: Home, at: str) -> Run:

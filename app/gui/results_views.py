@@ -26,7 +26,7 @@ HOW_TO_CHOOSE = (
 def no_run() -> str:
     return empty(
         "Results",
-        "Train a run, and its checkpoints can be compared here picture by picture, and the best one made an adapter file.",
+        "Train a run: here its checkpoints are compared picture by picture, and the best one becomes the adapter file.",
     )
 
 
@@ -125,7 +125,7 @@ def sending(found: Pick | None, folders: Mapping[str, Path], asking: str = "", s
     question = _question(asking, folders.get(asking)) if asking else ""
     again = ""
     if name:
-        again = f'<div class="dr-row">{button(f"Send as {name}", "send", "primary", program=asking, name=name)}</div>'
+        again = f'<div class="dr-row">{button(f"Send as {name}", "send", "primary", program=asking, called=name)}</div>'
     title = '<h3 class="dr-title">Send to an image program</h3>'
     return f'{title}{said}{again if name else question}<ul class="dr-programs">{rows}</ul>'
 

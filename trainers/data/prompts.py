@@ -1,5 +1,7 @@
 """Prompts to look at an adapter with: what a run previews where none are given, and a prompt without its trigger."""
 
+import re
+
 from trainers.config import DataConfig
 from trainers.data.captions import fallback_caption, mentions, without_trigger
 
@@ -27,6 +29,6 @@ def plain_prompt(prompt: str, data: DataConfig) -> str:
     if not data.trigger.strip() or not mentions(prompt, data.trigger):
         return ""
     without = without_trigger(prompt, data.trigger, "")
-    named = data.kind == "style" or data.kind in without.casefold().split()
+    named = data.kind == "style" or data.kind in re.findall(r"\w+", without.casefold())
     word = next(iter(data.class_words), "" if named else data.kind)
     return without_trigger(prompt, data.trigger, word) or data.kind
