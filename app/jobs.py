@@ -57,9 +57,11 @@ def start(run: Run, home: Home, command: Sequence[str] | None = None) -> Job:
         name = run.folder.name
         raise UserError(f"{name} is being trained already.", f"See it with `darkroom status {name}`, or stop it first.")
     require_base(config_io.load(run.config).model)  # the engine says it too, ten seconds later and in its own log
-    run.stop_file.unlink(missing_ok=True)
+    for file in (run.stop_file, run.pause_file):  # left over from the sitting before
+        file.unlink(missing_ok=True)
     offset = run.events.stat().st_size if run.events.exists() else 0
     environment = engine_environment(os.environ, ROOT, load_settings(home).cache_folder(home))
+    environment["DARKROOM_SWEPT"] = "1"  # what control/ holds from now on is meant for this sitting
     with run.log.open("ab") as log:
         process = subprocess.Popen(
             [*(command or ENGINE), str(run.folder)],
@@ -84,17 +86,30 @@ def start(run: Run, home: Home, command: Sequence[str] | None = None) -> Job:
 
 
 def request_stop(run: Run) -> None:
-    """Ask the engine to save and stop after the step it is in."""
-    run.stop_file.parent.mkdir(exist_ok=True)
+    """Ask the engine to save and stop after the step it is in; the adapter so far is written, and kept."""
+    run.control.mkdir(exist_ok=True)
     run.stop_file.touch()
+
+
+def pause(run: Run) -> None:
+    """Ask the engine to save and end after the step it is in, so that the device is free; does not wait for it.
+
+    Nothing is lost: started again, the run goes on to the very weights it would have reached without the pause.
+    Asking also while it prepares: it ends after its first step. UserError when the run is not being trained.
+    """
+    if not is_alive(run):
+        raise UserError(f"{run.folder.name} is not being trained.")
+    run.control.mkdir(exist_ok=True)
+    run.pause_file.touch()
 
 
 def stop(run: Run, wait: Callable[[], None] = lambda: time.sleep(POLL)) -> None:
     """Ask the engine to save and stop, and wait until its process has ended."""
     while is_alive(run):
-        request_stop(run)  # again and again: an engine that just starts sweeps control/ once
+        request_stop(run)  # again and again: an engine that just starts may sweep control/ once
         wait()
-    run.stop_file.unlink(missing_ok=True)
+    for file in (run.stop_file, run.pause_file):
+        file.unlink(missing_ok=True)
 
 
 def foreground(
@@ -170,7 +185,7 @@ def _follow(
         if presses.count > 1:
             job.process.kill()
         elif presses.count:
-            request_stop(job.run)  # again and again: an engine that just starts sweeps control/ once
+            request_stop(job.run)  # again and again: an engine that just starts may sweep control/ once
     return last
 
 

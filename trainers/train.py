@@ -162,7 +162,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     emit(Phase("Writing the adapter"))
     path = outputs.write()
     if stopped:
-        emit(Stopped(position.step))
+        emit(Stopped(position.step, paused=not folders.asked("stop")))
     else:
         emit(Finished(position.step, str(path.relative_to(folders.run)), position.seconds))
 

@@ -88,6 +88,27 @@ def test_run_in_training_is_not_started_twice_and_stops_when_asked(run, place, e
     assert not run.stop_file.exists()
 
 
+def test_pause_asked_for_at_once_is_heard_and_the_run_goes_on_later(run, place, engine_mode):
+    with pytest.raises(UserError, match="not being trained"):
+        jobs.pause(run)
+    job = jobs.start(run, place, engine_mode("wait"))
+    jobs.pause(run)  # before the engine has read a thing
+    assert runs.status(run).word == "pausing"
+    assert job.process.wait(30) == 0
+    assert runs.status(run).word == "paused"
+    outcome = jobs.foreground(run, place, lambda events: None, lambda count: None, engine_mode("finish"))
+    assert outcome.state.status == "finished"
+
+
+def test_stop_outweighs_a_pause(run, place, engine_mode):
+    job = jobs.start(run, place, engine_mode("wait"))
+    run.control.mkdir(exist_ok=True)
+    jobs.request_stop(run)
+    run.pause_file.touch()
+    assert runs.status(run).word == "stopping"
+    assert job.process.wait(30) == 0 and runs.status(run).word == "stopped"
+
+
 def test_engine_is_cut_off_from_the_terminal_on_every_system():
     assert jobs.detached("posix") == {"start_new_session": True}
     assert jobs.detached("nt") == {"creationflags": 0x08000200}
