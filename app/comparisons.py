@@ -152,10 +152,10 @@ def list_comparisons(run: Run) -> list[Comparison]:
     return found
 
 
-def start(run: Run, made: Comparison) -> None:
+def start(run: Run, made: Comparison, home: Home) -> None:
     """Draw what is missing, in a process of its own. UserError where that cannot be started."""
     if not is_running(made):
-        tasks.start(made.folder, "compare", {"run": str(run.folder), "folder": str(made.folder)})
+        tasks.start(made.folder, "compare", {"run": str(run.folder)}, home)
 
 
 def stop(made: Comparison) -> None:
@@ -183,8 +183,11 @@ def progress(made: Comparison) -> Progress:
         return Progress("running", drawn, total, status.state.phase or "Starting", left)
     if not missing:
         return Progress("done", drawn, total)
-    if status.state.status == "failed":
+    if status.word == "failed":
         return Progress("failed", drawn, total, message=status.state.message, hint=status.state.hint)
+    if status.word == "interrupted":
+        hint = f"Compare goes on from there. Its last words are in {made.folder / 'log.txt'}."
+        return Progress("failed", drawn, total, message="The process that drew them ended without a word.", hint=hint)
     return Progress("stopped", drawn, total)
 
 

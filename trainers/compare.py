@@ -1,6 +1,5 @@
 """The pictures of a comparison: the base is loaded once, and the checkpoints' adapters take turns on it."""
 
-import time
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -9,10 +8,10 @@ from trainers import checkpoint, config_io, memory, preview
 from trainers.adapters.adapter import Adapter, modules_of_state
 from trainers.adapters.hosting import attach_updates, replace_updates
 from trainers.adapters.tokens import NewTokens, attach_tokens, tokens_of_state
-from trainers.comparison import BASE, FILE, Cell, load
+from trainers.comparison import BASE, Cell, load
 from trainers.config import TrainConfig
 from trainers.errors import UserError
-from trainers.events import Event, Finished, Phase, Sample
+from trainers.events import Event, Phase, Sample
 from trainers.families.base import Components
 from trainers.families.registry import find_family
 from trainers.files import encoded, write_whole
@@ -27,7 +26,6 @@ def compare(run: Path, folder: Path, emit: Callable[[Event], None]) -> int:
     Raises:
         UserError: the base or a checkpoint cannot be read.
     """
-    began = time.perf_counter()
     comparison = load(folder)
     missing, total = comparison.missing(), len(comparison.cells)
     config = config_io.load(run / "config.toml")
@@ -44,7 +42,6 @@ def compare(run: Path, folder: Path, emit: Callable[[Event], None]) -> int:
                 drawn += 1
                 emit(Sample(cell.step, cell.prompt, cell.file))
                 emit(Phase("Drawing", drawn, total))
-    emit(Finished(max(comparison.steps), FILE, time.perf_counter() - began))
     return len(missing)
 
 

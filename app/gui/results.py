@@ -94,8 +94,8 @@ def build_results_page(context: Context, here: Here) -> None:
     options = {"outputs": list(parts.values()), **QUIET}
     here.where.change(filled(partial(_show, home)), [here.where, at, known], **options)
     chosen.input(_go, [here.where, chosen], here.where, **QUIET)
-    changes = [field.change for field in fields]
-    gr.on(changes, filled(partial(_count, home)), [at, *fields], trigger_mode="always_last", **options)
+    typed = [field.input for field in fields]
+    gr.on(typed, filled(partial(_count, home)), [at, *fields], trigger_mode="always_last", **options)
     compare.click(filled(partial(_compare, home)), [at, *fields], **options)
     stop.click(filled(partial(_stop, home)), [at, shown, number], **options)
     shown.input(filled(partial(_look, home)), [at, shown], **options)
@@ -160,7 +160,7 @@ def _compare(home: Home, at: str, *fields: Any) -> dict[str, Any]:
     run = _run(home, at)
     try:
         made = comparisons.create(run, comparisons.read_wish(run, *fields))
-        comparisons.start(run, made)
+        comparisons.start(run, made, home)
     except UserError as error:
         return {"count": notice(error.message, error.hint, "error")}
     return {"number": 0, **_comparisons(run, made), **_live(run, made, 0)}
@@ -287,6 +287,7 @@ def _fields(run: Run, steps: tuple[int, ...]) -> dict[str, Any]:
         "prompts": "\n".join(wish.prompts),
         "strengths": ", ".join(f"{strength:g}" for strength in wish.strengths),
         "seeds": ", ".join(map(str, wish.seeds)),
+        "count": views.how_many(comparisons.count(run, wish)),
     }
 
 

@@ -38,10 +38,9 @@ def no_checkpoints(name: str) -> str:
     return empty(f"{name} has no checkpoint yet", sentence)
 
 
-def how_many(pictures: int, drawn: int = 0) -> str:
+def how_many(pictures: int) -> str:
     """What a comparison takes, before it is started."""
-    had = f", {drawn:,} of them drawn already" if drawn else ""
-    return f'<p class="dr-quiet">That makes {pictures:,} pictures{had}.</p>'
+    return f'<p class="dr-quiet" role="status">That makes {pictures:,} pictures.</p>'
 
 
 def progress(state: Progress | None) -> str:

@@ -1,13 +1,12 @@
 """What is compared, how it is planned on disk, and how far it is; nothing is drawn here."""
 
-from types import SimpleNamespace
-
 import pytest
 from PIL import Image
 
 from app import comparisons, tasks
 from app.comparisons import Wish
 from app.runs import Run
+from app.tasks import TaskStatus
 from trainers import comparison, config_io
 from trainers.comparison import BASE
 from trainers.data.prompts import plain_prompt
@@ -29,9 +28,8 @@ def trained(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-def says(monkeypatch: pytest.MonkeyPatch, alive: bool = False, **state: str) -> None:
-    found = SimpleNamespace(alive=alive, state=RunState(**state))
-    monkeypatch.setattr(tasks, "status", lambda folder: found)
+def says(monkeypatch: pytest.MonkeyPatch, word: str = "none", **state: str) -> None:
+    monkeypatch.setattr(tasks, "status", lambda folder: TaskStatus(folder, word, RunState(**state)))
 
 
 def draw(made: comparison.Comparison, count: int | None = None) -> None:
@@ -154,11 +152,13 @@ def test_progress_says_what_the_process_and_the_pictures_say(trained, monkeypatc
     made = comparisons.create(trained, WISH)
     assert comparisons.progress(made).word == "stopped"
     draw(made, 5)
-    says(monkeypatch, alive=True, phase="Drawing")
+    says(monkeypatch, word="running", phase="Drawing")
     assert (comparisons.progress(made).word, comparisons.progress(made).drawn) == ("running", 5)
-    says(monkeypatch, status="failed", message="The base is gone.", hint="Bring it back.")
+    says(monkeypatch, word="failed", message="The base is gone.", hint="Bring it back.")
     found = comparisons.progress(made)
     assert (found.word, found.message, found.hint) == ("failed", "The base is gone.", "Bring it back.")
+    says(monkeypatch, word="interrupted")
+    assert "without a word" in comparisons.progress(made).message
     draw(made)
     assert comparisons.progress(made).word == "done"
 
@@ -173,18 +173,18 @@ def test_the_time_left_comes_from_the_pace_of_this_sitting(trained, monkeypatch)
     for drawn in range(3):
         log(Phase("Drawing", drawn, 32))
         now[0] += 4
-    says(monkeypatch, alive=True)
+    says(monkeypatch, word="running")
     now[0] -= 4
     assert comparisons.progress(made).seconds_left == pytest.approx(4 * 32)
 
 
-def test_a_started_comparison_is_told_its_run_and_folder(trained, monkeypatch):
+def test_a_started_comparison_is_told_its_run(trained, place, monkeypatch):
     made, seen = comparisons.create(trained, WISH), []
     monkeypatch.setattr(tasks, "start", lambda *values: seen.append(values))
-    comparisons.start(trained, made)
-    assert seen == [(made.folder, "compare", {"run": str(trained.folder), "folder": str(made.folder)})]
-    says(monkeypatch, alive=True)
-    comparisons.start(trained, made)
+    comparisons.start(trained, made, place)
+    assert seen == [(made.folder, "compare", {"run": str(trained.folder)}, place)]
+    says(monkeypatch, word="running")
+    comparisons.start(trained, made, place)
     assert len(seen) == 1
 
 

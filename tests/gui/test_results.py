@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -10,6 +9,7 @@ from playwright.sync_api import expect
 
 from app import comparisons, projects, runs, send_to, tasks
 from app.paths import Home
+from app.tasks import TaskStatus
 from tests.app.test_picks import Engine
 from tests.app.test_send_to import weights
 from trainers import comparison, config_io
@@ -25,12 +25,13 @@ class Drawer:
     def __init__(self):
         self.folder, self.alive = Path(), False
 
-    def start(self, folder: Path, function: str, values: dict) -> None:
+    def start(self, folder: Path, function: str, values: dict, home: Home) -> None:
         assert function == "compare" and Path(values["run"]).is_dir()
         self.folder, self.alive = folder, True
 
-    def status(self, folder: Path) -> SimpleNamespace:
-        return SimpleNamespace(alive=self.alive and folder == self.folder, state=RunState(phase="Drawing"))
+    def status(self, folder: Path) -> TaskStatus:
+        word = "running" if self.alive and folder == self.folder else "stopped"
+        return TaskStatus(folder, word, RunState(phase="Drawing"))
 
     def stop(self, folder: Path) -> None:
         self.alive = False
