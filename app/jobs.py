@@ -72,17 +72,22 @@ def start(run: Run, home: Home, command: Sequence[str] | None = None) -> Job:
             env=environment,
             **detached(os.name),
         )
+    write_process(run.process, process)
+    return Job(run, process, offset)
+
+
+def write_process(file: Path, process: subprocess.Popen) -> None:
+    """Write down by what a process is found again; one that cannot be written down is ended."""
     try:
         born = psutil.Process(process.pid).create_time()
     except psutil.Error:  # it has ended already
         born = time.time()
     try:
-        write_whole(run.process, json.dumps({"pid": process.pid, "create_time": born}).encode())
+        write_whole(file, json.dumps({"pid": process.pid, "create_time": born}).encode())
     except BaseException:
         process.kill()  # nobody could find it again to stop it
         process.wait()
         raise
-    return Job(run, process, offset)
 
 
 def request_stop(run: Run) -> None:
