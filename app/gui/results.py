@@ -94,8 +94,8 @@ def build_results_page(context: Context, here: Here) -> None:
     options = {"outputs": list(parts.values()), **QUIET}
     here.where.change(filled(partial(_show, home)), [here.where, at, known], **options)
     chosen.input(_go, [here.where, chosen], here.where, **QUIET)
-    typed = [field.input for field in fields]
-    gr.on(typed, filled(partial(_count, home)), [at, *fields], trigger_mode="always_last", **options)
+    typed = [field.change for field in fields]
+    gr.on(typed, filled(partial(_count, home)), [at, *fields], trigger_mode="multiple", **options)
     compare.click(filled(partial(_compare, home)), [at, *fields], **options)
     stop.click(filled(partial(_stop, home)), [at, shown, number], **options)
     shown.input(filled(partial(_look, home)), [at, shown], **options)
