@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from app import cli_import, cli_runs, cli_tools, engine, hardware, jobs, presets, projects, runs, window
+from app import cli_compare, cli_import, cli_runs, cli_tools, engine, hardware, jobs, presets, projects, runs, window
 from app import cli_output as output
 from app import demo as demonstration
 from app.cli_inspect import adapter_facts
@@ -289,6 +289,7 @@ def inspect(
 
 
 cli_tools.register(app)
+cli_compare.register(app)
 
 
 @app.command()

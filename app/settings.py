@@ -16,6 +16,11 @@ class Settings(BaseModel):
 
     base: str = Field("embedded", title="Base model", description="Used by new projects that name none.")
     cache: str = Field("", title="Cache folder", description="Encoded pictures; empty means inside the home folder.")
+    lora_folders: str = Field(
+        "",
+        title="LoRA folders",
+        description='Of image programs, one a line: "ComfyUI = /home/me/ComfyUI/models/loras".',
+    )
 
     def cache_folder(self, home: Home) -> Path:
         return absolute(self.cache, home.root) if self.cache else home.cache

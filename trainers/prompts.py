@@ -1,7 +1,9 @@
-"""What previews draw: the prompts of the settings, or those made from trigger word and kind."""
+"""Prompts to look at an adapter with: those of the settings or made from trigger and kind, and without the trigger."""
+
+import re
 
 from trainers.config import DataConfig, TrainConfig
-from trainers.data.captions import fallback_caption
+from trainers.data.captions import fallback_caption, mentions, without_trigger
 
 FAR = {  # a prompt far from the data shows whether the adapter still obeys
     "person": ["{} as a knight in armour", "{} on a beach at sunset"],
@@ -21,3 +23,17 @@ def default_prompts(data: DataConfig) -> list[str]:
     """The trigger alone, two prompts far from the data, and one without the trigger."""
     trigger = data.trigger or data.kind
     return [fallback_caption(data.trigger, data.kind), *(p.format(trigger) for p in FAR[data.kind]), PLAIN[data.kind]]
+
+
+def plain_prompt(prompt: str, data: DataConfig) -> str:
+    """The prompt with the class word in the trigger's place; "" where the trigger is not in it.
+
+    The class word is the first of the settings, else the kind; a style, or a kind that the prompt names already, is
+    not put in again.
+    """
+    if not data.trigger.strip() or not mentions(prompt, data.trigger):
+        return ""
+    without = without_trigger(prompt, data.trigger, "")
+    named = data.kind == "style" or data.kind in re.findall(r"\w+", without.casefold())
+    word = next(iter(data.class_words), "" if named else data.kind)
+    return without_trigger(prompt, data.trigger, word) or data.kind
