@@ -106,9 +106,9 @@ def find(home: Home, text: str) -> Run:
     )
 
 
-def status(run: Run) -> Status:
-    """What events and the process say about a run, derived from disk each time."""
-    state = events.fold(events.read(run.events))
+def status(run: Run, state: RunState | None = None) -> Status:
+    """What events and the process say about a run, derived from disk each time; `state` spares reading the events."""
+    state = state or events.fold(events.read(run.events))
     alive = is_alive(run)
     if alive:
         word = "stopping" if run.stop_file.exists() else "running" if state.status == "running" else "starting"
