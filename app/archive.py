@@ -34,6 +34,7 @@ CHUNK = 1 << 20
 STORED = (".safetensors", ".pt", ".bin", ".png", ".jpg", ".webp")  # numbers and pictures, which do not get smaller
 LEFT_OUT = ("control", "process.json")  # of the process that trained it
 PARTIAL = ".partial"
+PROJECT = ("name", "pictures", "kind", "trigger")  # what is kept of project.toml
 
 Report = Callable[[int, int], None]  # bytes done, of all
 
@@ -66,7 +67,8 @@ def save_zip(home: Home, run: Run, waiting: Collection[Run], report: Report = la
         with zipfile.ZipFile(partial, "w", allowZip64=True) as packed:
             for name, file in files.items():
                 known[name] = _pack(packed, file, f"{run.folder.name}/{name}", progress)
-            settings = {key: getattr(project, key) for key in ("name", "pictures", "kind", "trigger")}
+            settings = config_io.read_toml(project.folder / "project.toml")
+            settings = {key: str(settings.get(key, "")) for key in PROJECT}
             contents = {"project": project.slug, "settings": settings, "run": run.folder.name, "files": known}
             packed.writestr(CONTENTS, json.dumps({"version": 1, **contents}, ensure_ascii=False, indent=1))
         _verify(partial, progress)
@@ -130,7 +132,7 @@ def read_contents(packed: zipfile.ZipFile) -> Contents:
     try:
         said = json.loads(packed.read(CONTENTS))
         files = {str(path): (int(size), str(digest)) for path, (size, digest) in said["files"].items()}
-        settings = {key: str(said["settings"][key]) for key in ("name", "pictures", "kind", "trigger")}
+        settings = {key: str(said["settings"][key]) for key in PROJECT}
         contents = Contents(str(said["project"]), settings, str(said["run"]), files)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{name} is no archive of a run: its list of files is damaged.") from error

@@ -45,7 +45,7 @@ class Chores:
                 self._now = None
 
     def start(self, title: str, work: Callable[[Callable[[int, int], None]], str]) -> threading.Thread:
-        """Call `work(report)` in a thread; it returns the sentence to say at its end. UserError while another goes on."""
+        """Call `work(report)` in a thread; it returns what to say at its end. UserError while another goes on."""
         with self._lock:
             if self._now and not self._now.over:
                 raise UserError(f"{self._now.title} goes on.", "Wait for its end.")

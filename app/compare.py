@@ -46,7 +46,9 @@ class Outcome:
 def changes(left: TrainConfig, right: TrainConfig) -> list[Change]:
     """Every setting that differs, in the order of the settings."""
     differing = config_io.difference(right, left)
-    return [Change(name, SETTINGS[name].title or name, config_io.get(left, name), differing[name]) for name in differing]
+    return [
+        Change(name, SETTINGS[name].title or name, config_io.get(left, name), differing[name]) for name in differing
+    ]
 
 
 def outcome(run: Run) -> Outcome:

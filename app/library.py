@@ -11,7 +11,7 @@ from typing import Any
 from app.about import about_file, read_about
 from app.paths import Home
 from app.projects import Project, list_projects
-from app.runs import WEIGHT_FILES, Run, Status, list_runs, status
+from app.runs import WEIGHT_FILES, Run, Status, by_key, list_runs, status
 from trainers import config_io, events
 from trainers.config import TrainConfig
 from trainers.errors import UserError
@@ -30,7 +30,7 @@ class Entry:
     """What a card shows. Texts are as people wrote them: escape before showing."""
 
     run: Run
-    key: str  # "<project's slug>/<run folder's name>"
+    key: str  # of the run
     name: str
     note: str
     project: str
@@ -104,7 +104,7 @@ class Shelf:
         files = tuple(sorted(_adapters(run.folder / "output")))
         return Entry(
             run=run,
-            key=key_of(run),
+            key=run.key,
             name=about.name or str(part["saving"].get("name", run.folder.name)),
             note=about.note,
             project=project,
@@ -151,19 +151,11 @@ def find(entries: list[Entry], wish: Wish) -> list[Entry]:
     return sorted(found, key=lambda entry: entry.made, reverse=wish.order != "Oldest first")
 
 
-def key_of(run: Run) -> str:
-    """As `Where.run` has it."""
-    return f"{run.folder.parent.parent.name}/{run.folder.name}"
-
-
 def run_of(home: Home, key: str) -> Run:
     """The run of a key. UserError where there is none (any more)."""
-    slug, _, name = key.partition("/")
-    run = Run(home.projects / slug / "runs" / name)
-    plain = all(part and part not in (".", "..") and "/" not in part and "\\" not in part for part in (slug, name))
-    if not plain or not run.config.is_file():
-        raise UserError(f"There is no run {key or 'chosen'} in the library.", "It may have been moved to the trash.")
-    return run
+    if run := by_key(home, key):
+        return run
+    raise UserError(f"There is no run {key} in the library.", "It may have been moved to the trash.")
 
 
 def project_of(home: Home, run: Run) -> Project:

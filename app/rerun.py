@@ -1,5 +1,9 @@
 """The same training once more with one setting changed, as a new run of the same project."""
 
+from typing import Any
+
+import tomlkit
+
 from app import runs
 from app.about import annotate, read_about
 from app.compare import Change, changes
@@ -25,6 +29,21 @@ def with_change(run: Run, name: str, value: str) -> tuple[TrainConfig, Change]:
     if not found:
         raise UserError("The run had this value already.", "Type another one.")
     return runs.with_absolute_paths(after), found[0]
+
+
+def as_text(value: Any) -> str:
+    """The value of a setting as `with_change` reads it back."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        table = tomlkit.inline_table()
+        table.update(value)
+        return table.as_string()
+    if isinstance(value, tuple):
+        return tomlkit.item(list(value)).as_string()
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
 def rerun(home: Home, run: Run, name: str, value: str, said: str) -> Run:

@@ -24,6 +24,11 @@ class Run:
     folder: Path
 
     @property
+    def key(self) -> str:
+        """Names the run in addresses: "<the project's slug>/<the run folder's name>"."""
+        return f"{self.folder.parent.parent.name}/{self.folder.name}"
+
+    @property
     def config(self) -> Path:
         return self.folder / "config.toml"
 
@@ -82,6 +87,14 @@ def list_runs(home: Home) -> list[Run]:
     """All runs, the newest first."""
     files = home.projects.glob("*/runs/*/config.toml")
     return [Run(file.parent) for file in sorted(files, key=lambda file: (file.parent.name, file.parent), reverse=True)]
+
+
+def by_key(home: Home, key: str) -> Run | None:
+    """The run of that key, where there is one."""
+    slug, _, name = key.partition("/")
+    folder = home.projects / slug / "runs" / name
+    plain = all(part not in ("", ".", "..") and Path(part).name == part for part in (slug, name))
+    return Run(folder) if plain and (folder / "config.toml").is_file() else None
 
 
 def find(home: Home, text: str) -> Run:
