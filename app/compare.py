@@ -58,7 +58,8 @@ def outcome(run: Run) -> Outcome:
     state = status.state
     steps = [event for event in told if isinstance(event, events.Step)]
     late = [loss for step, loss in state.losses if step > state.step * 0.9]
-    samples = {sample.prompt: run.folder / sample.path for sample in state.samples}
+    drawn = {sample.prompt: run.folder / sample.path for sample in state.samples}
+    samples = {prompt: file for prompt, file in drawn.items() if file.is_file()}
     return Outcome(
         word=status.word,
         step=state.step,

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import tomlkit
 
@@ -29,6 +30,7 @@ class Thrown:
     name: str
     came_from: str  # relative to the home folder, with /
     when: str
+    bytes: int  # its size on disk when it was thrown away
 
     @property
     def content(self) -> Path:
@@ -65,10 +67,6 @@ def list_trash(home: Home) -> list[Thrown]:
     return sorted((one for one in found if one), key=lambda one: one.when, reverse=True)
 
 
-def trash_bytes(thrown: Thrown) -> int:
-    return folder_bytes(thrown.content)
-
-
 def put_back(home: Home, name: str) -> Path:
     """Move what the trash folder `name` holds back to where it came from.
 
@@ -90,10 +88,11 @@ def put_back(home: Home, name: str) -> Path:
 
 
 def _throw(home: Home, folder: Path, kind: str, name: str) -> Thrown:
-    moment = datetime.now()
+    now = datetime.now()
     came_from = folder.relative_to(home.root).as_posix()
-    with new_folder(home.trash, f"{moment:%Y-%m-%d_%H-%M-%S}_{slug(name)}") as place:
-        note = {"kind": kind, "name": name, "came_from": came_from, "when": f"{moment:%Y-%m-%d %H:%M:%S}"}
+    with new_folder(home.trash, f"{now:%Y-%m-%d_%H-%M-%S}_{slug(name)}") as place:
+        told = {"kind": kind, "name": name, "came_from": came_from, "when": f"{now:%Y-%m-%d %H:%M:%S}"}
+        note: dict[str, Any] = {**told, "bytes": folder_bytes(folder)}
         write_whole(place / NOTE, tomlkit.dumps(note).encode())
     thrown = Thrown(place, **note)
     try:
@@ -117,8 +116,9 @@ def _move(folder: Path, place: Path) -> None:
 def _read(file: Path) -> Thrown | None:
     try:
         values = config_io.read_toml(file)
-        thrown = Thrown(file.parent, *(str(values[key]) for key in ("kind", "name", "came_from", "when")))
-    except (UserError, KeyError):
+        texts = (str(values[key]) for key in ("kind", "name", "came_from", "when"))
+        thrown = Thrown(file.parent, *texts, int(values["bytes"]))
+    except (UserError, KeyError, ValueError, TypeError):
         return None
     parts = thrown.came_from.split("/")
     plain = all(part not in ("", ".", "..") and "\\" not in part for part in parts)

@@ -11,8 +11,8 @@ from app.gui import queue_views, storage_views
 from app.gui.context import QUIET, Context, Here, Where
 from app.gui.library_inspect import build_inspector
 from app.gui.library_parts import Library, Shown, go_to, notice_of, wish
-from app.gui.library_run import build_comparison, build_run
-from app.gui.library_storage import build_storage
+from app.gui.library_run import build_one_and_two
+from app.gui.library_storage import build_storage, stored
 from app.gui.markup import acted, in_words, notice, panel
 from app.library import ORDERS, Shelf, find, run_of
 from app.runs import Run, status
@@ -20,16 +20,17 @@ from app.trash import put_back
 from trainers.errors import UserError
 
 EVERY_SECONDS = 2
+MAYBE = ["dr-maybe"]  # takes no room while it is empty
 
 
 def build_library_page(context: Context, here: Here) -> None:
-    states = gr.State(Shown()), panel("Library messages"), gr.State(0.0)
+    states = gr.State(Shown()), panel("Library messages", elem_classes=MAYBE), gr.State(0.0)
     page = Library(context, here, Shelf(context.home), Chores(), *states)
     sent = gr.State({})  # hash of each panel's HTML: what has not changed is not sent again, and keeps its focus
-    chore = panel("Work on archives")
+    chore = panel("Work on archives", elem_classes=MAYBE)
     with gr.Column() as everything:
         gr.HTML('<h2 class="dr-title">Queue</h2>')
-        running, waiting = panel("Run in training"), panel("Waiting runs")
+        running, waiting = panel("Run in training"), panel("Waiting runs", elem_classes=MAYBE)
         gr.HTML('<h2 class="dr-title">Runs</h2>')
         with gr.Row(elem_classes=["dr-filters"]):
             search = gr.Textbox(
@@ -40,14 +41,14 @@ def build_library_page(context: Context, here: Here) -> None:
             kind = gr.Dropdown(every, value="", label="Kind of concept", min_width=120)
             family = gr.Dropdown(every, value="", label="Model family", min_width=120)
             order = gr.Dropdown(list(ORDERS), value=ORDERS[0], label="Order", min_width=120)
-        chosen, cards = panel("Chosen runs"), panel("Runs")
+        chosen, cards = panel("Chosen runs", elem_classes=MAYBE), panel("Runs")
         with gr.Accordion("Inspect an adapter file", open=False):
             build_inspector(context, upload=True)
-        build_storage(page)
-    one, two = build_run(page), build_comparison(page)
+        storage = build_storage(page)
+    one, two = build_one_and_two(page)
 
     filters = [search, word, kind, family, order]
-    panels = {"running": running, "waiting": waiting, "chore": chore, "chosen": chosen, "cards": cards}
+    panels = {"running": running, "waiting": waiting, "chore": chore, "chosen": chosen, "cards": cards} | storage
 
     def refresh(where: Where, shown: Shown, sent: dict[str, int], *wished: str) -> list[Any]:
         if where.page != "library":
@@ -60,6 +61,7 @@ def build_library_page(context: Context, here: Here) -> None:
             html["chosen"] = views.chosen_bar([names[key] for key in shown.chosen if key in names])
             found = find(entries, wish(*wished))
             html["cards"] = views.cards(found, shown.count, shown.chosen, len(entries))
+            html |= stored(page, entries)
             choices = [gr.update(choices=known) for known in views.filters(entries)]
         new = {name: hash(value) for name, value in html.items()}
         choices_now = hash(str(choices))
@@ -68,14 +70,12 @@ def build_library_page(context: Context, here: Here) -> None:
         visible = [shown.everything, bool(shown.run), bool(shown.compared)]
         turned = sent.get("visible") != visible
         changed = [html[name] if name in html and new[name] != sent.get(name) else gr.skip() for name in panels]
-        over = bool((now := page.chores.now()) and now.over)
-        put_away = shown.again() if over and not sent.get("over") else gr.skip()  # archives and trash have changed
-        known = sent | new | {"choices": choices_now, "visible": visible, "over": over}
-        return [known, put_away, *changed, *choices, *(gr.update(visible=v) if turned else gr.skip() for v in visible)]
+        known = sent | new | {"choices": choices_now, "visible": visible}
+        return [known, *changed, *choices, *(gr.update(visible=v) if turned else gr.skip() for v in visible)]
 
     lists, columns = [word, kind, family], [everything, one, two]
     inputs = [here.where, page.shown, sent, *filters]
-    outputs = [sent, page.shown, *panels.values(), *lists, *columns]
+    outputs = [sent, *panels.values(), *lists, *columns]
     gr.on(
         [page.shown.change, search.input, word.input, kind.input, family.input, order.input],
         in_words(refresh),

@@ -1,5 +1,6 @@
 """The Library page's projects, archives and trash."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from app.gui.context import QUIET
 from app.gui.library_parts import Library, Shown, notice_of
 from app.gui.library_views import moved_to_trash
 from app.gui.markup import acted, in_words, notice, panel
+from app.library import Entry
 from app.projects import Project, list_projects
-from app.trash import list_trash, put_back, throw_project, trash_bytes
+from app.trash import list_trash, put_back, throw_project
 from trainers.errors import UserError
 
 
-def build_storage(page: Library) -> None:
+def build_storage(page: Library) -> dict[str, gr.HTML]:
+    """The panels by name, for what `stored` says."""
     home = page.context.home
     with gr.Accordion("Projects", open=False):
         projects = panel("All projects")
@@ -26,24 +29,6 @@ def build_storage(page: Library) -> None:
         problem = panel("Dropped archive")
     with gr.Accordion("Trash", open=False):
         trash = panel("What lies in the trash")
-
-    def draw(shown: Shown) -> list[Any]:
-        if not shown.everything:
-            return [gr.skip()] * 3
-        kept = [
-            views.Kept(
-                project,
-                sum(1 for _ in project.runs.glob("*/config.toml")),
-                Path(project.pictures).is_relative_to(project.folder),
-            )
-            for project in list_projects(home)
-        ]
-        thrown = [(one, trash_bytes(one)) for one in list_trash(home)]
-        return [
-            views.projects(kept),
-            views.archives(archive.list_archives(home), home.archive),
-            views.trash(thrown, home.trash),
-        ]
 
     def on_project(shown: Shown, event: gr.EventData) -> list[Any]:
         done = acted(event)
@@ -79,7 +64,6 @@ def build_storage(page: Library) -> None:
             return [shown.again(), notice_of(error)]
         return [shown.again(), notice(f"{place.name} is back in the library.", kind="good")]
 
-    page.shown.change(in_words(draw), page.shown, [projects, archives, trash], **QUIET)
     outputs = [page.shown, page.said]
     projects.act(in_words(on_project), page.shown, outputs, **QUIET)
     archives.act(in_words(on_archive), page.shown, outputs, **QUIET)
@@ -87,6 +71,22 @@ def build_storage(page: Library) -> None:
         in_words(lambda shown, file: restore(shown, Path(file))), [page.shown, dropped], [page.shown, problem], **QUIET
     )
     trash.act(in_words(on_trash), page.shown, outputs, **QUIET)
+    return {"projects": projects, "archives": archives, "trash": trash}
+
+
+def stored(page: Library, entries: list[Entry]) -> dict[str, str]:
+    """What the panels of `build_storage` show."""
+    home = page.context.home
+    runs = Counter(entry.run.folder.parent.parent for entry in entries)
+    kept = [
+        views.Kept(project, runs[project.folder], Path(project.pictures).is_relative_to(project.folder))
+        for project in list_projects(home)
+    ]
+    return {
+        "projects": views.projects(kept),
+        "archives": views.archives(archive.list_archives(home), home.archive),
+        "trash": views.trash(list_trash(home), home.trash),
+    }
 
 
 def _project(page: Library, slug: str) -> Project:

@@ -10,6 +10,7 @@ from app.library import Entry
 from trainers.config_problems import SETTINGS
 
 NOTHING = "–"
+FEW = 4  # entries shown of a list
 
 
 def title(entry: Entry) -> str:
@@ -55,7 +56,7 @@ def value_words(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, (tuple, list)):
-        return ", ".join(map(str, value))
+        return ", ".join(map(str, value[:FEW])) + (f" and {len(value) - FEW:,} more" if len(value) > FEW else "")
     if isinstance(value, dict):
         return ", ".join(f"{key}: {one}" for key, one in value.items())
     unit = (SETTINGS[name].json_schema_extra or {}).get("unit", "") if name in SETTINGS else ""

@@ -53,20 +53,19 @@ def archives(found: list[Path], folder: Path) -> str:
     return f'<ul class="dr-list" aria-label="Archives">{rows}</ul>{where}'
 
 
-def trash(found: list[tuple[Thrown, int]], folder: Path) -> str:
-    """`found`: with their sizes in bytes."""
+def trash(found: list[Thrown], folder: Path) -> str:
     where = (
         f'<p class="dr-quiet">The trash is the folder <span class="dr-mono">{text(folder)}</span>. Darkroom never '
         "empties it: to free the space, delete what is in there yourself.</p>"
     )
     if not found:
         return empty("The trash is empty", "Runs and projects that you throw away lie here until you put them back.")
-    total = size(sum(count for _, count in found))
+    total = size(sum(one.bytes for one in found))
     rows = "".join(
         f'<li><span class="dr-grow"><strong>{text(one.name)}</strong> <span class="dr-quiet">{text(one.kind)}, '
-        f"{text(one.when)}</span></span><span>{size(count)}</span>"
+        f"{text(one.when)}</span></span><span>{size(one.bytes)}</span>"
         f"{button('Put back', 'put_back', folder=one.folder.name)}</li>"
-        for one, count in found
+        for one in found
     )
     told = f'<p class="dr-quiet">{counted(len(found), "thing")}, {total}</p>'
     return f'{told}<ul class="dr-list" aria-label="Trash">{rows}</ul>{where}'
