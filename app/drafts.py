@@ -123,18 +123,19 @@ def plan(home: Home, project: Project, draft: Draft | None = None) -> Plan:
     return Plan(draft, preset, start, None if problems else config, problems, says, family, pictures)
 
 
-def change(home: Home, project: Project, name: str, text: str) -> Draft:
+def change(home: Home, project: Project, name: str, text: str) -> Plan:
     """Write a text into a setting's field; the preset's own value is no change."""
     draft = load(home, project)
     if name == BASE:
-        return save(project, replace(draft, base=_unquoted(text)))
+        return plan(home, project, save(project, replace(draft, base=_unquoted(text))))
     if name not in SETTINGS:
         raise UserError(f"There is no setting {name}.")
-    start = plan(home, project, draft).start
-    texts = {other: value for other, value in draft.texts.items() if other != name}
-    if not _same(from_text(name, text), config_io.get(start, name)):
-        texts[name] = text
-    return save(project, replace(draft, texts=texts))
+    others = {other: value for other, value in draft.texts.items() if other != name}
+    found = plan(home, project, replace(draft, texts=others | {name: text}))
+    if _same(from_text(name, text), config_io.get(found.start, name)):
+        found = replace(found, draft=replace(draft, texts=others))
+    save(project, found.draft)
+    return found
 
 
 def update(home: Home, project: Project, **changes: Any) -> Draft:

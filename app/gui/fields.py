@@ -1,5 +1,8 @@
 """A setting's Field as a control of the form: title, unit, bounds, help, what it is called elsewhere, its mark."""
 
+from dataclasses import dataclass
+from functools import cache
+
 from app.gui.markup import act, edit, text
 from trainers.config import TrainConfig
 from trainers.config_problems import SETTINGS, Problem, choices, kinds, wanted
@@ -88,13 +91,11 @@ LABELS = {"model.base": "Base model, as text"}  # the list at the top of the pag
 TABLE = '{ "up_blocks.1" = 8 }'
 
 
+@cache
 def words(name: str) -> str:
-    """Everything that a setting is found by, in small letters."""
-    field = SETTINGS[name]
+    """What a setting is found by besides the texts of its field: its section, and its names in other trainers."""
     theirs = [key for key, row in KOHYA.items() if isinstance(row, Row) and row.ours == name]
-    section = name.rpartition(".")[0]
-    parts = [name, label(name), field.description or "", SECTIONS[section], ELSEWHERE.get(name, ""), *theirs]
-    return " ".join(parts + [" ".join(choices(name))]).lower()
+    return " ".join([SECTIONS[name.rpartition(".")[0]], ELSEWHERE.get(name, ""), *theirs]).lower()
 
 
 def label(name: str) -> str:
@@ -123,8 +124,9 @@ def control(name: str, shown: str, wrong: bool) -> str:
     """The form control: a tick, a list to choose from, several lines, or a line that takes 1e-4 as well."""
     wanted_kinds = kinds(SETTINGS[name])
     about = (
-        f'id="{identifier(name)}" {edit("set", setting=name)} data-shown="{text(shown)}" title="{text(_sentence(name))}" '
-        f'aria-describedby="{identifier(name)}-help" aria-invalid="{str(wrong).lower()}"'
+        f'id="{identifier(name)}" {edit("set", setting=name)} data-shown="{text(shown)}" '
+        f'title="{text(_sentence(name))}" aria-describedby="{identifier(name)}-help" '
+        f'aria-invalid="{str(wrong).lower()}"'
     )
     if bool in wanted_kinds:
         ticked = "checked" if shown == "true" else ""
@@ -148,24 +150,35 @@ def control(name: str, shown: str, wrong: bool) -> str:
     )
 
 
-def field(name: str, shown: str, advised: str, changed: bool, problems: tuple[Problem, ...], full: bool) -> str:
-    """A setting with its label, help, problems, and the way back to the preset's value.
+@dataclass(frozen=True)
+class State:
+    """What of a field changes while the page is open: its text, and HTML of its problems and of the way back."""
 
-    Its parts stand at the same places whatever its state, so that a new version leaves the control and focus alone.
+    shown: str
+    back: str = ""  # to the preset's value, where it differs
+    wrong: str = ""
+
+
+def state(name: str, shown: str, advised: str, changed: bool, problems: tuple[Problem, ...]) -> State:
+    wrong = "".join(f"<span>{text(f'{problem.message} {problem.hint}'.strip())}</span> " for problem in problems)
+    return State(shown, _back(name, advised) if changed else "", wrong)
+
+
+def field(name: str, now: State, full: bool) -> str:
+    """A setting with its label, help, problems, and the way back to the preset's value.
 
     Args:
         full: with the name that files and the command line use.
     """
     measure = f' <span class="dr-quiet">{text(unit(name))}</span>' if unit(name) else ""
-    wrong = "".join(f"<span>{text(f'{problem.message} {problem.hint}'.strip())}</span> " for problem in problems)
-    state = " ".join(word for word, holds in (("changed", changed), ("wrong", bool(problems))) if holds)
+    marks = " ".join(mark for mark, holds in (("changed", now.back), ("wrong", now.wrong)) if holds)
     dotted = f'<code class="dr-mono">{text(name)}</code>' if full else ""
     return (
-        f'<div class="dr-setting {state}" data-setting="{name}" data-words="{text(words(name))}">'
+        f'<div class="dr-setting {marks}" data-setting="{name}" data-words="{text(words(name))}">'
         f'<div class="dr-label"><label for="{identifier(name)}">{text(label(name))}{measure}</label>'
-        f"<span>{_back(name, advised) if changed else ''}</span></div>"
-        f"<div>{control(name, shown, bool(problems))}</div>"
-        f'<div class="dr-wrong" role="alert">{wrong}</div>'
+        f'<span class="dr-way-back">{now.back}</span></div>'
+        f"<div>{control(name, now.shown, bool(now.wrong))}</div>"
+        f'<div class="dr-wrong" role="alert">{now.wrong}</div>'
         f'<p class="dr-help" id="{identifier(name)}-help">{text(SETTINGS[name].description or "")} {dotted}</p></div>'
     )
 
@@ -180,6 +193,7 @@ def _back(name: str, advised: str) -> str:
     )
 
 
+@cache
 def _sentence(name: str) -> str:
     takes = wanted(name)
     return f"{takes[0].upper()}{takes[1:]}."

@@ -111,6 +111,7 @@ def _socket(port: int | None) -> socket.socket:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((HOST, number))
+            listening.listen()  # not only bound: two programs can bind one port, and the second to listen fails
             return listening
         except OSError:
             listening.close()

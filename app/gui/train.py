@@ -10,74 +10,28 @@ from app import base_models, cli_import, demo, drafts, presets, projects
 from app.gui import train_views as views
 from app.gui.context import QUIET, Context, Here, Where, going
 from app.gui.markup import LISTEN, acted, in_words, notice, panel
+from app.gui.train_scripts import CARDS, FORM, STATES
 from app.presets import EMBEDDED
 from app.projects import Project
-from trainers import config_io
 from trainers.errors import UserError
 from trainers.importing import report
 
 PAUSE = 0.7  # seconds without a change before an estimate begins
 ORDERED = {**QUIET, "trigger_mode": "multiple", "concurrency_id": "draft", "concurrency_limit": 1}  # none is lost
-FORM = """
-const plain = (words) => words.toLowerCase().split(/\\s+/).filter(Boolean);
-const show = () => {  // what the server says stands in the fields; what was found stays found
-  for (const one of element.querySelectorAll('[data-shown]')) {
-    if (one.lastShown === one.dataset.shown) continue;
-    one.lastShown = one.dataset.shown;
-    if (one.type === 'checkbox') one.checked = one.dataset.shown === 'true';
-    else if (one.value !== one.dataset.shown) one.value = one.dataset.shown;
-  }
-  filter();
-};
-const filter = () => {
-  const box = element.querySelector('.dr-filter');
-  const wanted = plain(box?.value || '');
-  const changed = element.querySelector('.dr-only-changed')?.checked;
-  const fields = [...element.querySelectorAll('.dr-setting')];
-  const fits = (one) => wanted.every((word) => one.dataset.words.includes(word))
-    && (!changed || one.classList.contains('changed'));
-  for (const one of fields) one.hidden = !fits(one);
-  for (const group of element.querySelectorAll('.dr-group')) {
-    group.hidden = !group.querySelector('.dr-setting:not([hidden])');
-  }
-  const left = fields.filter((one) => !one.hidden).length;
-  const count = element.querySelector('.dr-count');
-  if (count) count.textContent = left < fields.length ? `${left} of ${fields.length}` : `${fields.length} settings`;
-  const none = element.querySelector('.dr-none');
-  if (none) none.hidden = left > 0;
-};
-element.addEventListener('input', (event) => {
-  if (event.target.matches('.dr-filter, .dr-only-changed')) filter();
-});
-watch('value', show);
-show();
-"""
-CARDS = """
-element.addEventListener('keydown', (event) => {  // arrow keys move within a group of choices
-  const cards = [...element.querySelectorAll('[role=radio]')];
-  const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
-  const here = cards.indexOf(event.target);
-  if (!step || here < 0) return;
-  event.preventDefault();
-  const next = cards[(here + step + cards.length) % cards.length];
-  next.focus(); next.click();
-});
-"""
 
 
 def build_train_page(context: Context, here: Here) -> None:
     home = context.home
     nothing = panel("No project", views.NO_PROJECT, visible=False)
     with gr.Column(visible=False) as body:
-        problems = panel("Problems")
+        problems = panel("Problems", visible=False)
         with gr.Row(elem_classes=["dr-train"]):
-            with gr.Column(scale=7, min_width=420):
+            with gr.Column(scale=7, min_width=380):
                 with gr.Row():
                     project = gr.Dropdown([], label="Project", min_width=160, scale=2)
                     base = gr.Dropdown(
                         [],
-                        label="Base model",
-                        info="From the list, or a path or hub id that you type",
+                        label="Base model (choose one, or type a path or hub id)",
                         allow_custom_value=True,
                         min_width=220,
                         scale=3,
@@ -85,6 +39,7 @@ def build_train_page(context: Context, here: Here) -> None:
                 base_note = panel("About the base model")
                 cards = gr.HTML(label="Presets", js_on_load=LISTEN + CARDS, apply_default_css=False)
                 form = gr.HTML(label="Settings", js_on_load=LISTEN + FORM, apply_default_css=False)
+                states = gr.HTML(label="States of the settings", js_on_load=STATES, elem_classes=["dr-states"])
                 with gr.Accordion("Save these settings as a preset", open=False):
                     with gr.Row():
                         title = gr.Textbox(label="Preset name", max_lines=1, min_width=160, scale=2)
@@ -100,26 +55,27 @@ def build_train_page(context: Context, here: Here) -> None:
                     folder = gr.Textbox(label="Folder with base models", max_lines=1)
                     add = gr.Button("Add the folder", size="sm")
                     added = panel("Folder added")
-            with gr.Column(scale=3, min_width=270, elem_classes=["dr-side"]):
+            with gr.Column(scale=3, min_width=240, elem_classes=["dr-side"]):
                 numbers = panel("The run in numbers")
                 estimate = panel("Estimate")
                 train = gr.Button("Train", variant="primary", size="lg")
     asked = gr.State("")  # which settings the estimate is for
-    shown = [nothing, body, problems, project, base, base_note, cards, form, numbers, train, asked]
+    shown = [nothing, body, problems, project, base, base_note, cards, form, states, numbers, train, asked]
 
-    def show(where: Where, whole: bool = True) -> dict[Any, Any]:
-        """The whole page; or all but the lists to choose from, which a change of settings leaves alone."""
+    def show(where: Where, whole: bool = True, redraw: bool = True, plan: drafts.Plan | None = None) -> dict[Any, Any]:
+        """The page; or without the lists to choose from; or without the form, whose fields are told their states."""
         chosen = current(context, where)
         if chosen is None:
             return {nothing: gr.update(visible=True), body: gr.update(visible=False)}
-        plan = drafts.plan(home, chosen)
+        plan = plan or drafts.plan(home, chosen)
         busy = context.queue.running() or context.queue.waiting()
         label = "Add to the queue" if busy else "Train"
         page = {
-            problems: views.problem_list(plan),
+            problems: gr.update(value=views.problem_list(plan), visible=plan.config is None),
             base_note: views.base_line(plan),
             cards: views.preset_cards(presets.all_presets(home), plan.preset.name),
-            form: views.form(plan),
+            form: views.form(plan) if redraw or views.must_open(plan) else gr.skip(),
+            states: views.states(plan),
             numbers: views.numbers(plan),
             train: gr.update(value=label, interactive=plan.config is not None),
             asked: fingerprint(plan),
@@ -144,11 +100,12 @@ def build_train_page(context: Context, here: Here) -> None:
 
     def on_form(where: Where, event: gr.EventData) -> dict[Any, Any]:
         """Something was typed, ticked, chosen, reset or opened in one of the panels."""
-        chosen, done = required(context, where), acted(event)
+        chosen, done, plan = required(context, where), acted(event), None
         match done["act"]:
             case "set":
                 value = done["value"]
-                drafts.change(home, chosen, done["setting"], str(value).lower() if isinstance(value, bool) else value)
+                value = str(value).lower() if isinstance(value, bool) else str(value)
+                plan = drafts.change(home, chosen, done["setting"], value)
             case "reset":
                 drafts.reset(home, chosen, done["setting"])
             case "open":
@@ -157,7 +114,7 @@ def build_train_page(context: Context, here: Here) -> None:
                 drafts.update(home, chosen, preset=done["preset"])
             case "remove":
                 presets.remove_own(home, done["preset"])
-        return show(where, whole=done.get("setting") == "model.base")
+        return show(where, whole=done.get("setting") == "model.base", redraw=done["act"] == "open", plan=plan)
 
     def on_base(where: Where, value: str | None) -> dict[Any, Any]:
         drafts.update(home, required(context, where), base=value or "")
@@ -175,7 +132,7 @@ def build_train_page(context: Context, here: Here) -> None:
         drafts.save(chosen, drafts.Draft(plan.draft.base, saved.name, {}, plan.draft.opened))
         drafts.carry_over(home, chosen, plan.config)
         told = notice(f"Saved as “{saved.title}”.", "It stands among the presets of every project.", "good")
-        return show(where, whole=False) | {kept: told, title: "", sentence: ""}
+        return show(where, whole=False, redraw=False) | {kept: told, title: "", sentence: ""}
 
     def on_import(where: Where, paths: list[str]) -> dict[Any, Any]:
         chosen = required(context, where)
@@ -257,4 +214,4 @@ def fingerprint(plan: drafts.Plan) -> str:
     """The same for the same settings and pictures; empty while there are problems."""
     if plan.config is None:
         return ""
-    return hashlib.sha256(f"{plan.pictures}\n{config_io.dump(plan.config)}".encode()).hexdigest()
+    return hashlib.sha256(f"{plan.pictures}\n{plan.config!r}".encode("utf-8", "replace")).hexdigest()

@@ -1,10 +1,12 @@
 """What the Train page says: preset cards, the form of all settings, numbers of the run, estimate, problems."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from app.drafts import Plan, titled
-from app.gui.fields import SECTIONS, by_section, field, identifier, label
+from app.gui.fields import SECTIONS, State, by_section, field, identifier, label, state
 from app.gui.markup import act, button, empty, notice, text
 from app.presets import Preset
 from trainers.config_problems import SETTINGS
@@ -34,14 +36,24 @@ def preset_cards(known: Mapping[str, Preset], chosen: str) -> str:
 
 def form(plan: Plan) -> str:
     """The essential settings, and all others below them once they were asked for."""
-    hidden = {name for name, found in plan.problems.items() if found and name in SETTINGS} - set(ESSENTIALS)
-    opened = plan.draft.opened or bool(hidden - {"model.base"})
+    opened = plan.draft.opened or must_open(plan)
     parts = [_toolbar(opened), _group("", ESSENTIALS, plan, opened)]
     if opened:
         for section, names in by_section().items():
             parts.append(_group(SECTIONS[section], [n for n in names if n not in ESSENTIALS], plan, opened))
         parts.append('<p class="dr-quiet dr-none" hidden>No setting goes by these words.</p>')
     return f'<div class="dr-form {"opened" if opened else ""}">{"".join(parts)}</div>'
+
+
+def must_open(plan: Plan) -> bool:
+    """Whether something is wrong with a setting that is no essential one."""
+    return any(name in SETTINGS and name not in (*ESSENTIALS, "model.base") for name in plan.problems)
+
+
+def states(plan: Plan) -> str:
+    """What stands in each field now, for the fields that are on the page already."""
+    found = {identifier(name): asdict(_state(plan, name)) for name in SETTINGS}
+    return f'<div data-states="{text(json.dumps(found))}"></div>'
 
 
 def numbers(plan: Plan) -> str:
@@ -56,7 +68,7 @@ def numbers(plan: Plan) -> str:
     changed = sum(map(plan.is_changed, SETTINGS))
     rows.append(("Preset", f"{plan.preset.title}" + (f", {changed} changed" if changed else "")))
     lines = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in rows)
-    back = button("Back to the preset in everything", "reset", "quiet", setting="") if changed else ""
+    back = button("Back to the preset", "reset", "quiet", setting="") if changed else ""
     return f'<dl class="dr-numbers">{lines}</dl><div>{back}</div>'
 
 
@@ -139,12 +151,13 @@ def _toolbar(opened: bool) -> str:
 
 
 def _group(title: str, names: tuple[str, ...] | list[str], plan: Plan, opened: bool) -> str:
-    fields = "".join(
-        field(name, plan.text(name), plan.advised(name), plan.is_changed(name), plan.problems.get(name, ()), opened)
-        for name in names
-    )
+    fields = "".join(field(name, _state(plan, name), opened) for name in names)
     head = f'<h3 class="dr-title">{text(title)}</h3>' if title else ""
     return f'<section class="dr-group" aria-label="{text(title or "Essentials")}">{head}<div>{fields}</div></section>'
+
+
+def _state(plan: Plan, name: str) -> State:
+    return state(name, plan.text(name), plan.advised(name), plan.is_changed(name), plan.problems.get(name, ()))
 
 
 def _link(name: str) -> str:
