@@ -4,6 +4,7 @@ Form controls, command-line keys, TOML, bounds and help all come from these Fiel
 shares lie in 0..1; sizes are pixels.
 """
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -415,3 +416,13 @@ class TrainConfig(Section):
     saving: SavingConfig = SavingConfig()
     memory: MemoryConfig = MemoryConfig()
     seed: int = setting(1, "Seed", "One seed for initial weights, order and noise.", ge=0, le=2**32 - 1)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the run: as set, or as many as its picture views fill."""
+        return self.schedule.steps or math.ceil(self.schedule.views / self.views_per_step)
+
+    @property
+    def views_per_step(self) -> int:
+        """Pictures that one optimizer step learns from."""
+        return self.data.batch_size * self.optimizer.accumulation

@@ -16,6 +16,8 @@ def theme() -> gr.themes.Base:
         font=FONT,
         font_mono=MONO,
     ).set(
+        body_text_color_subdued="*neutral_600",  # the theme's own is too pale to read small texts in
+        body_text_color_subdued_dark="*neutral_400",
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
         body_text_color_subdued="*neutral_500",  # 4.5:1 on the page; Gradio's own is 2.6:1
