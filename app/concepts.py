@@ -88,7 +88,7 @@ def use_sample(home: Home, name: str) -> Project:
     return project
 
 
-def add(project: Project, files: Sequence[Path]) -> Added:
+def add(project: Project, files: Sequence[str | Path]) -> Added:
     """Copy dropped pictures, captions, and what zip files hold of them, into the project's own folder.
 
     What is no picture is left and named. Names stay readable and become unique; captions go with their pictures.
@@ -100,10 +100,10 @@ def add(project: Project, files: Sequence[Path]) -> Added:
         raise UserError(
             f"The pictures of this project are linked from {project.pictures}.", "Put more pictures into that folder."
         )
-    added = Added()
+    added, paths = Added(), [Path(file) for file in files]
     try:
-        _take(project, [_Dropped(file.name, "", file) for file in files if not _is_zip(file)], None, added)
-        for file in filter(_is_zip, files):
+        _take(project, [_Dropped(path.name, "", path) for path in paths if not _is_zip(path)], None, added)
+        for file in filter(_is_zip, paths):
             _unpack(project, file, added)
     except OSError as error:
         raise disk_error(error) or UserError(f"The pictures cannot be copied: {error.strerror or error}.") from error

@@ -249,7 +249,7 @@ def must_find(home: Home, where: Where) -> Project:
 
 def change(project: Project, done: dict[str, Any]) -> None:
     """Do what was asked for on a picture's card."""
-    name = str(done["name"])
+    name = str(done["picture"])
     if done["act"] in ("leave", "use"):
         left_out = {*project.left_out} - {name} if done["act"] == "use" else {*project.left_out, name}
         projects.update(project, left_out=tuple(sorted(left_out)))

@@ -79,7 +79,7 @@ def card(picture: Picture) -> str:
         f'decoding="async">{crop_box(picture)}</div></div>'
         f'<p class="dr-name" title="{name}">{name}</p><div class="dr-known">{known(picture)}</div>'
         f'<textarea class="dr-field dr-caption" rows="3" aria-label="Caption of {name}" placeholder="{hint}" '
-        f'spellcheck="false" value="{caption}" {edit("caption", name=picture.name)}>\n{caption}</textarea></article>'
+        f'spellcheck="false" value="{caption}" {edit("caption", picture=picture.name)}>\n{caption}</textarea></article>'
     )
 
 
@@ -114,7 +114,7 @@ def known(picture: Picture) -> str:
     """What is known of a picture, and its warnings with what can be done."""
     line = f'<p class="dr-quiet dr-facts">{text(facts_line(picture.facts, picture.crop))}</p>'
     if picture.left_out:
-        again = button("Use again", "use", name=picture.name)
+        again = button("Use again", "use", picture=picture.name)
         return f'{line}<div class="dr-row"><span class="dr-tag">Left out</span>{again}</div>'
     rows = "".join(_warning(picture, remark) for remark in picture.warnings)
     leave = "" if any(remark.remedy == "leave" for remark in picture.warnings) else _leave(picture)
@@ -212,7 +212,7 @@ def _warning(picture: Picture, remark: Remark) -> str:
     label = text(f"{does}: {picture.shown}")
     remedy = (
         f'<button type="button" class="dr-button quiet" aria-label="{label}" '
-        f"{act(remark.remedy, name=picture.name)}>{text(does)}</button>"
+        f"{act(remark.remedy, picture=picture.name)}>{text(does)}</button>"
     )
     return f'<li class="{remark.kind}">{text(remark.sentence)}{" " + remedy if does else ""}</li>'
 
@@ -221,7 +221,7 @@ def _leave(picture: Picture) -> str:
     label = text(f"Leave out: {picture.shown}")
     return (
         f'<button type="button" class="dr-button quiet dr-leave" aria-label="{label}" '
-        f"{act('leave', name=picture.name)}>Leave out</button>"
+        f"{act('leave', picture=picture.name)}>Leave out</button>"
     )
 
 
