@@ -20,7 +20,6 @@ def theme() -> gr.themes.Base:
         body_text_color_subdued_dark="*neutral_400",
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
-        body_text_color_subdued="*neutral_500",  # 4.5:1 on the page; Gradio's own is 2.6:1
         block_background_fill="white",
         block_background_fill_dark="*neutral_900",
         block_border_width="1px",

@@ -1,4 +1,4 @@
-"""The Train page in the browser: from the sample concept to a run, every setting by any of its names, drafts that stay."""
+"""The Train page in the browser: from the sample concept to a run, settings by any name, drafts that stay."""
 
 import re
 
