@@ -1,7 +1,7 @@
 """An adapter on a base model: its layers, its weights, its switch."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -118,15 +118,12 @@ class Adapter:
 
     @contextmanager
     def at_strength(self, strength: float) -> Iterator[None]:
-        """Inside, the update of every module is multiplied; 0 is the base model alone, new tokens aside."""
-        before = [layer.scaling[NAME] for layer in self.layers.values()]
+        """Inside, the update of every module is multiplied; 0 is the base alone, new tokens aside. Afterwards 1."""
         self.set_strength(strength)
         try:
-            with self.disabled() if strength == 0 else nullcontext():  # a DoRA's magnitudes do not vanish at 0
-                yield
+            yield
         finally:
-            for layer, scale in zip(self.layers.values(), before, strict=True):
-                layer.scaling[NAME] = scale
+            self.set_strength(1.0)  # of each layer's own kind: a DoRA keeps its strength apart from its scale
 
     def train(self, mode: bool = True) -> None:
         """Dropout of the adapter on or off; the base stays as it is."""
