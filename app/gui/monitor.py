@@ -122,9 +122,10 @@ def build_monitor_page(context: Context, here: Here) -> None:
 DEEDS: dict[str, Callable[[Context, Run], Any]] = {
     "resume": lambda context, run: context.queue.add(run),
     "unqueue": lambda context, run: context.queue.remove(run),
-    "pause": lambda context, run: jobs.pause(run),
+    "pause": lambda context, run: context.queue.pause(run),
     "stop": lambda context, run: jobs.request_stop(run),
     "end": lambda context, run: jobs.end(run),
+    "next": lambda context, run: context.queue.go_on(),
     "open": lambda context, run: open_folder(watching.watch(run, context.queue).status.adapter or run.folder),
 }
 
