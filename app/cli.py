@@ -10,12 +10,26 @@ from typing import Annotated
 
 import typer
 
-from app import cli_import, cli_runs, cli_tools, engine, hardware, jobs, new_runs, presets, projects, runs
+from app import (
+    cli_compare,
+    cli_import,
+    cli_runs,
+    cli_tools,
+    engine,
+    hardware,
+    jobs,
+    new_runs,
+    presets,
+    projects,
+    runs,
+    window,
+)
 from app import cli_output as output
 from app import demo as demonstration
 from app.cli_inspect import adapter_facts
 from app.new_runs import Concept
 from app.paths import absolute, find_home
+from app.queue import Queue
 from app.settings import load_settings
 from trainers import config_io
 from trainers.errors import UserError, disk_error
@@ -63,9 +77,7 @@ def start(
     """Without a command: open the window."""
     context.obj = home
     if context.invoked_subcommand is None:
-        from app.gui.server import open_window  # noqa: PLC0415 - Gradio takes seconds, which no command should wait
-
-        open_window(find_home(home), port, browser, native, output.say)
+        window.open_window(find_home(home), port, browser, native, output.say)
 
 
 @app.command()
@@ -218,12 +230,12 @@ def status(
     run: Annotated[str | None, typer.Argument(metavar="RUN", help="One run; all of them without.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List all runs, or tell everything about one."""
+    """List all runs and the queue, or tell everything about one run."""
     home = find_home(context.obj)
     if run is not None:
         output.run_details(runs.status(runs.find(home, run)), as_json)
     else:
-        output.run_list([runs.status(one) for one in runs.list_runs(home)], as_json)
+        output.run_list([runs.status(one) for one in runs.list_runs(home)], Queue(home), as_json)
 
 
 @app.command()
@@ -288,6 +300,7 @@ def inspect(
 
 
 cli_tools.register(app)
+cli_compare.register(app)
 
 
 @app.command()

@@ -2,10 +2,11 @@
 
 import os
 import shutil
+import threading
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tomlkit
@@ -19,15 +20,19 @@ from trainers.files import write_whole
 PICTURE_ENDINGS = frozenset(".png .jpg .jpeg .jfif .webp .bmp .gif .avif .heic .heif .tif .tiff".split())
 RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))])
 SLUG_BYTES = 80  # file systems allow 255 bytes a name; dates and endings are added to it
+OWN_PICTURES = "pictures"  # the folder of a project that holds its own
+
+_writing = threading.Lock()  # two browser tabs may change one project at the same time
 
 
 @dataclass(frozen=True)
 class Project:
     folder: Path
     name: str
-    pictures: str  # linked, never written
+    pictures: str  # its own folder, or a linked one that is never written
     kind: str
     trigger: str = ""
+    left_out: tuple[str, ...] = ()  # pictures that are not trained: paths inside `pictures`, with forward slashes
 
     @property
     def slug(self) -> str:
@@ -37,18 +42,21 @@ class Project:
     def runs(self) -> Path:
         return self.folder / "runs"
 
+    @property
+    def owns_pictures(self) -> bool:
+        """Whether its pictures are copies of its own, to which more can be added."""
+        return Path(self.pictures) == self.folder / OWN_PICTURES
+
 
 def create(home: Home, name: str, pictures: Path, kind: str, trigger: str = "") -> Project:
-    """Make a project, or give back the one of that name if its pictures are the same.
+    """Make a project of linked pictures, or give back the one of that name if its pictures are the same.
 
     UserError where the folder of pictures is missing or empty, or the name is taken by other pictures.
     """
-    name = " ".join(name.split())
+    name = _name(name)
     pictures = absolute(pictures)
-    if not name:
-        raise UserError("A project needs a name.")
     require_pictures(pictures)
-    known = next((project for project in list_projects(home) if project.name == name), None)
+    known = _named(home, name)
     if known and known.pictures == str(pictures):
         return known
     if known:
@@ -57,9 +65,37 @@ def create(home: Home, name: str, pictures: Path, kind: str, trigger: str = "") 
         )
     with new_folder(home.projects, slug(name)) as folder:
         project = Project(folder, name, str(pictures), kind, trigger)
-        values = {key: value for key, value in asdict(project).items() if key != "folder"}
-        write_whole(folder / "project.toml", tomlkit.dumps(values).encode())
+        _write(project, {"pictures": project.pictures})
     return project
+
+
+def create_own(home: Home, name: str, kind: str, trigger: str = "") -> Project:
+    """Make a project with an empty folder of its own for pictures. UserError where the name is empty or taken."""
+    name = _name(name)
+    if _named(home, name):
+        raise UserError(f'There is already a project "{name}".', "Choose another name.")
+    with new_folder(home.projects, slug(name)) as folder:
+        (folder / OWN_PICTURES).mkdir()
+        project = Project(folder, name, str(folder / OWN_PICTURES), kind, trigger)
+        _write(project, {"pictures": OWN_PICTURES})  # so that the home folder can be moved
+    return project
+
+
+def update(project: Project, **changes: str | tuple[str, ...]) -> Project:
+    """Change kind, trigger or left_out, here and in project.toml; what else stands in the file stays.
+
+    UserError where project.toml is gone or damaged.
+    """
+    with _writing:
+        document = config_io.read_toml(project.folder / "project.toml")
+        document.update({key: list(value) if isinstance(value, tuple) else value for key, value in changes.items()})
+        write_whole(project.folder / "project.toml", tomlkit.dumps(document).encode())
+    return replace(project, **changes)
+
+
+def find(home: Home, name: str) -> Project | None:
+    """The project with that slug."""
+    return next((project for project in list_projects(home) if project.slug == name), None)
 
 
 def list_projects(home: Home) -> list[Project]:
@@ -68,11 +104,29 @@ def list_projects(home: Home) -> list[Project]:
     for file in home.projects.glob("*/project.toml"):
         try:
             values = config_io.read_toml(file)
-            known = ("name", "pictures", "kind", "trigger")
-            found.append(Project(file.parent, **{key: str(values[key]) for key in known if key in values}))
-        except (UserError, TypeError):  # a damaged project must not hide the others
+            texts = {key: str(values[key]) for key in ("name", "kind", "trigger") if key in values}
+            pictures = str(absolute(str(values["pictures"]), file.parent))
+            left_out = tuple(str(name) for name in values.get("left_out", ()))
+            found.append(Project(file.parent, pictures=pictures, left_out=left_out, **texts))
+        except (UserError, TypeError, KeyError):  # a damaged project must not hide the others
             continue
     return sorted(found, key=lambda project: project.name.casefold())
+
+
+def _name(name: str) -> str:
+    name = " ".join(name.split())
+    if not name:
+        raise UserError("A project needs a name.")
+    return name
+
+
+def _named(home: Home, name: str) -> Project | None:
+    return next((project for project in list_projects(home) if project.name == name), None)
+
+
+def _write(project: Project, values: dict[str, str]) -> None:
+    values = {"name": project.name, **values, "kind": project.kind, "trigger": project.trigger}
+    write_whole(project.folder / "project.toml", tomlkit.dumps(values).encode())
 
 
 def slug(name: str) -> str:

@@ -16,6 +16,11 @@ class Settings(BaseModel):
 
     base: str = Field("embedded", title="Base model", description="Used by new projects that name none.")
     cache: str = Field("", title="Cache folder", description="Encoded pictures; empty means inside the home folder.")
+    lora_folders: str = Field(
+        "",
+        title="LoRA folders",
+        description='Of image programs, one a line: "ComfyUI = /home/me/ComfyUI/models/loras".',
+    )
 
     model_folders: tuple[str, ...] = Field((), title="Model folders", description="Searched for base models as well.")
 

@@ -9,10 +9,11 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from app.gui.server import Served, serving
 from app.paths import Home
+from app.window import listen
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-PATIENCE = 60_000  # ms: what is expected is waited for, on a busy machine as well
+PATIENCE = 12_000  # ms: what is expected is waited for, on a busy machine as well
 SIZE = {"width": 1280, "height": 800}
 expect.set_options(timeout=PATIENCE)
 
@@ -34,7 +35,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def served(home: Path) -> Iterator[Served]:
     """The window of an empty home folder."""
-    with serving(Home(home)) as found:
+    with listen() as listening, serving(Home(home), listening) as found:
         yield found
 
 

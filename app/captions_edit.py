@@ -1,0 +1,165 @@
+"""Captions edited one by one or many at once, each change undoable: the only thing written among a user's pictures."""
+
+import base64
+import json
+import os
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from app.projects import Project
+from trainers.data.captions import ENDINGS, caption_file, decode, tags
+from trainers.errors import UserError, disk_error
+from trainers.files import write_whole
+
+HISTORY = "captions_undo.jsonl"  # in the project's folder; one change a line, the last one last
+KEPT = 100  # changes that can be taken back
+Way = Literal["front", "back", "remove", "replace", "prefix"]
+
+_writing = threading.Lock()  # two browser tabs may edit at the same time
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change to many captions: add a tag in `front` or at the `back`, `remove` a tag, `replace` a text, `prefix`."""
+
+    way: Way
+    words: str
+    instead: str = ""  # of replace
+
+    def __call__(self, caption: str) -> str:
+        """The caption after the change; the same where it does not concern it."""
+        words = " ".join(self.words.split())
+        if self.way == "replace":
+            return one_line(caption.replace(self.words, self.instead)) if self.words else caption
+        if not words:
+            return caption
+        if self.way == "prefix":
+            return caption if caption.startswith(words) else f"{words} {caption}".strip()
+        has = words.casefold() in (tag.casefold() for tag in tags(caption))
+        if self.way == "remove":
+            kept = [tag for tag in tags(caption) if tag.casefold() != words.casefold()]
+            return ", ".join(kept) if has else caption
+        if has or not caption:
+            return caption or words
+        return f"{words}, {caption}" if self.way == "front" else f"{caption.rstrip(' ,')}, {words}"
+
+
+def changes(captions: Mapping[Path, str | None], edit: Edit) -> dict[Path, str]:
+    """What an edit makes of captions by picture (None: no caption file); only those that it changes."""
+    after = {picture: edit(caption or "") for picture, caption in captions.items()}
+    return {picture: caption for picture, caption in after.items() if caption != (captions[picture] or "")}
+
+
+def write(project: Project, captions: Mapping[Path, str], what: str) -> int:
+    """Write captions beside their pictures as UTF-8, and note what stood there; returns how many files changed.
+
+    Args:
+        captions: by picture; each becomes one line. An existing caption file keeps its name, whatever its ending.
+        what: the change in words, shown where it can be taken back.
+
+    Raises:
+        UserError: a caption cannot be written; those written before it stay, and can be taken back.
+    """
+    with _writing:
+        before: dict[str, str | None] = {}
+        after: dict[str, str] = {}
+        try:
+            for picture, caption in captions.items():
+                file = caption_file(picture) or picture.with_suffix(".txt")
+                old = file.read_bytes() if file.exists() else None
+                new = one_line(caption)
+                if new == (decode(old) if old is not None else "") or str(file) in after:
+                    continue
+                _replace(file, new.encode())
+                before[str(file)] = None if old is None else base64.b64encode(old).decode()
+                after[str(file)] = new
+        except OSError as error:
+            reason = disk_error(error) or f"{error.strerror or error}."
+            raise UserError(f"The caption {file} cannot be written: {reason}", "Is the folder read-only?") from error
+        finally:
+            if after:
+                _keep(project, [*_history(project), {"what": what, "before": before, "after": after}])
+        return len(after)
+
+
+def undoable(project: Project) -> str:
+    """The last change in words; "" where there is none to take back."""
+    history = _history(project)
+    return str(history[-1]["what"]) if history else ""
+
+
+def undo(project: Project) -> str:
+    """Take back the last change, to the byte; says what was done.
+
+    A caption that another program has changed since stays as it is. UserError where there is nothing to take back.
+    """
+    with _writing:
+        history = _history(project)
+        if not history:
+            raise UserError("There is no change to take back.")
+        last = history.pop()
+        back = others = 0
+        for name, old in last["before"].items():
+            file = Path(name)
+            try:
+                if (
+                    not _is_caption(file, project)
+                    or not file.exists()
+                    or decode(file.read_bytes()) != last["after"][name]
+                ):
+                    others += 1
+                elif old is None:
+                    file.unlink()
+                    back += 1
+                else:
+                    _replace(file, base64.b64decode(old))
+                    back += 1
+            except OSError as error:
+                reason = disk_error(error) or f"{error.strerror or error}."
+                raise UserError(f"The caption {file} cannot be written: {reason}") from error
+        _keep(project, history)
+    told = f"Taken back: {last['what']} ({_captions(back)})."
+    changed = "was" if others == 1 else "were"
+    return told + (f" {_captions(others)} {changed} changed elsewhere since and left alone." if others else "")
+
+
+def one_line(caption: str) -> str:
+    """A caption as the trainer reads it."""
+    return " ".join(caption.replace("\0", " ").split())
+
+
+def _is_caption(file: Path, project: Project) -> bool:
+    return file.suffix in ENDINGS and file.is_relative_to(project.pictures)
+
+
+def _captions(count: int) -> str:
+    return "1 caption" if count == 1 else f"{count:,} captions"
+
+
+def _history(project: Project) -> list[dict]:
+    found = []
+    with suppress(OSError):
+        for line in (project.folder / HISTORY).read_text("utf-8").splitlines():
+            with suppress(ValueError):
+                found.append(json.loads(line))
+    return found
+
+
+def _keep(project: Project, history: list[dict]) -> None:
+    lines = "".join(json.dumps(entry) + "\n" for entry in history[-KEPT:])
+    write_whole(project.folder / HISTORY, lines.encode())
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Whole or not at all; not flushed to the disk one by one, which would take seconds for thousands of captions."""
+    partial = file.with_name(f".caption-{os.urandom(6).hex()}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, file)
+    finally:
+        with suppress(OSError):
+            partial.unlink()

@@ -1,0 +1,236 @@
+"""What the Concept page says and draws: cards of pictures with their crop, counts, warnings, samples."""
+
+import time
+from collections.abc import Sequence
+
+from app.captions_edit import Edit
+from app.concepts import SAMPLES, Added
+from app.demo import CONCEPTS_BY_NAME
+from app.gui.markup import act, button, edit, empty, notice, picture_address, text
+from app.picture_facts import Facts
+from app.picture_list import Overview, Picture, Remark
+from app.projects import Project
+from trainers.data.types import Crop, Problem
+
+REMEDIES = {"leave": "Leave out", "trigger": "Add it"}
+LISTED = 4  # sentences in one notice
+COVERS = 4  # pictures on a sample's card
+BULK = (  # what is chosen -> way of captions_edit.Edit
+    ("Add a tag in front", "front"),
+    ("Add a tag at the end", "back"),
+    ("Remove a tag", "remove"),
+    ("Find and replace", "replace"),
+    ("Put words before", "prefix"),
+)
+KINDS = (("Person", "person"), ("Style", "style"), ("Object", "object"), ("Character", "character"))
+CROPS = (("64 (built-in base)", 64), ("512", 512), ("768", 768), ("1024", 1024))
+SAMPLE_NAMES = frozenset(title for title, _ in SAMPLES.values())
+SHOWN = (("All", "all"), ("With warnings", "warnings"), ("Left out", "left out"))
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun: 1 picture, 2,000 pictures."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def summary(seen: Overview) -> str:
+    """How many pictures there are, are left out and want attention; and how far the measuring is."""
+    parts = [counted(len(seen.pictures), "picture")]
+    parts += [f"{seen.left_out:,} left out"] if seen.left_out else []
+    parts.append(counted(seen.warnings, "warning") if seen.warnings else "no warnings")
+    line = f'<p class="dr-title">{text(", ".join(parts))}</p>'
+    if seen.measured < len(seen.pictures):
+        line += f'<p class="dr-quiet">Looking at the pictures: {seen.measured:,} of {len(seen.pictures):,}.</p>'
+    return line + problems(seen.problems)
+
+
+def problems(found: Sequence[Problem]) -> str:
+    """What is wrong with a folder or its other files, as one notice."""
+    if not found:
+        return ""
+    lines = [f"{problem.name}: {problem.message} {problem.hint}".strip() for problem in found[:LISTED]]
+    more = len(found) - len(lines)
+    return notice("Beside the pictures:", " ".join(lines) + (f" And {more:,} more." if more else ""), "warning")
+
+
+def grid(pictures: Sequence[Picture], seen: Overview, project: Project) -> str:
+    """The cards of one page; the time makes each drawing a new one, so that what was typed before does not stay."""
+    if not seen.pictures and project.owns_pictures:
+        return empty("No pictures yet", "Drop them above: each will appear here with its caption and its crop.")
+    if not seen.pictures:
+        return empty("No pictures yet", f"There is no picture in {project.pictures}. Put some into that folder.")
+    if not pictures:
+        return empty("No picture fits", "Choose All above, or empty the search, to see the others.")
+    cards = "".join(card(picture) for picture in pictures)
+    return f'<div class="dr-grid dr-pictures" data-drawn="{time.time()}">{cards}</div>'
+
+
+def card(picture: Picture) -> str:
+    """One picture: what of it is trained, what is known of it, and its caption.
+
+    Gradio compares old and new element by element, so that a card which someone types into can be drawn anew: its
+    elements stay in their places, and `value` says what the caption field holds.
+    """
+    name, caption = text(picture.shown), text(picture.caption or "")
+    hint = text(f"None: {picture.used} is used" if not picture.caption else "")
+    return (
+        f'<article class="dr-card dr-picture{" dr-left-out" * picture.left_out}" aria-label="{name}">'
+        f'<div class="dr-stage"><div class="dr-frame"><img src="{text(_address(picture))}" alt="{name}" loading="lazy" '
+        f'decoding="async">{crop_box(picture)}</div></div>'
+        f'<p class="dr-name" title="{name}">{name}</p><div class="dr-known">{known(picture)}</div>'
+        f'<textarea class="dr-field dr-caption" rows="3" aria-label="Caption of {name}" placeholder="{hint}" '
+        f'spellcheck="false" value="{caption}" {edit("caption", picture=picture.name)}>\n{caption}</textarea></article>'
+    )
+
+
+def crop_box(picture: Picture) -> str:
+    """The part of the picture that is trained, as a frame over it; all else is dimmed."""
+    if picture.crop is None:
+        return ""
+    left, top, width, height = crop_shares(picture.crop)
+    place = f"left:{left:.2%};top:{top:.2%};width:{width:.2%};height:{height:.2%}"
+    return f'<span class="dr-crop" style="{place}" title="This part is trained"></span>'
+
+
+def crop_shares(crop: Crop) -> tuple[float, float, float, float]:
+    """(left, top, width, height) of the crop as shares of the whole picture."""
+    wide, high = crop.scaled
+    return crop.left / wide, crop.top / high, crop.bucket.width / wide, crop.bucket.height / high
+
+
+def facts_line(facts: Facts | None, crop: Crop | None) -> str:
+    """Size, bucket and what is cut away, in words."""
+    if facts is None:
+        return "Looking at it ..."
+    size = f"{facts.size[0]:,} x {facts.size[1]:,}" if facts.size[0] else "Cannot be read"
+    if crop is None:
+        return size
+    lost = round(crop.lost * 100)
+    cut = f"{lost} %" if lost else "nothing"
+    return f"{size}, trained at {crop.bucket.width} x {crop.bucket.height}, {cut} cut away"
+
+
+def known(picture: Picture) -> str:
+    """What is known of a picture, and its warnings with what can be done."""
+    line = f'<p class="dr-quiet dr-facts">{text(facts_line(picture.facts, picture.crop))}</p>'
+    if picture.left_out:
+        again = button("Use again", "use", picture=picture.name)
+        return f'{line}<div class="dr-row"><span class="dr-tag">Left out</span>{again}</div>'
+    rows = "".join(_warning(picture, remark) for remark in picture.warnings)
+    leave = "" if any(remark.remedy == "leave" for remark in picture.warnings) else _leave(picture)
+    return line + (f'<ul class="dr-warnings">{rows}</ul>' if rows else "") + leave
+
+
+def pager(number: int, pages: int, count: int) -> str:
+    """Which page is shown and how to turn it; nothing where there is one."""
+    if pages < 2:
+        return ""
+    back = _turn("Previous page", number - 1, number == 0)
+    on = _turn("Next page", number + 1, number == pages - 1)
+    place = f"Page {number + 1} of {pages}, {counted(count, 'picture')}"
+    return f'<div class="dr-row dr-pager">{back}<span>{place}</span>{on}</div>'
+
+
+def undo_button(what: str) -> str:
+    """Takes back the last change of captions, which it names."""
+    if not what:
+        return '<button type="button" class="dr-button" disabled>Nothing to undo</button>'
+    return f'<button type="button" class="dr-button" title="{text(what)}" {act("undo")}>Undo</button> ' + (
+        f'<span class="dr-quiet">Last change: {text(what)}</span>'
+    )
+
+
+def bulk_count(changed: int, among: int) -> str:
+    """What a change would do, before it is done."""
+    if not changed:
+        return f'<p class="dr-quiet">Changes no caption of the {counted(among, "picture")} shown.</p>'
+    return f"<p>Changes {counted(changed, 'caption')} of the {counted(among, 'picture')} shown.</p>"
+
+
+def bulk_words(change: Edit) -> str:
+    """A change to many captions, as it is named where it can be undone."""
+    return {
+        "front": f'"{change.words}" added in front',
+        "back": f'"{change.words}" added at the end',
+        "remove": f'"{change.words}" removed',
+        "replace": f'"{change.words}" replaced by "{change.instead}"',
+        "prefix": f'"{change.words}" put before',
+    }[change.way]
+
+
+def bulk_done(count: int) -> str:
+    """What a change to many captions did."""
+    return notice(f"{counted(count, 'caption')} changed.", "Undo takes it back." if count else "", "good")
+
+
+def added(what: Added) -> str:
+    """What became of the files that were dropped."""
+    parts = [counted(what.pictures, "picture") + " added"]
+    parts += [counted(what.captions, "caption")] if what.captions else []
+    parts += [f"{counted(what.known, 'picture')} known already"] if what.known else []
+    more = len(what.skipped) - LISTED
+    rest = " ".join(what.skipped[:LISTED]) + (f" And {more:,} more." if more > 0 else "")
+    kind = "warning" if what.skipped else "good"
+    return notice(", ".join(parts) + ".", rest, kind if what.pictures or what.known else "error")
+
+
+def start_cards(current: str) -> str:
+    """The bundled samples, to try everything without pictures of one's own."""
+    cards = "".join(_sample(name, title == current) for name, (title, _) in SAMPLES.items())
+    own = (
+        '<article class="dr-card dr-sample"><h3>Your own pictures</h3><p>15 to 40 sharp, varied pictures of a person, '
+        f"an object or a character; 30 or more of a style.</p>{button('New project', 'new')}</article>"
+    )
+    return f'<div class="dr-grid dr-samples">{cards}{own}</div>'
+
+
+def linked_note(project: Project) -> str:
+    """Where the pictures lie, and that they are safe there."""
+    if project.owns_pictures:
+        return ""
+    return notice(
+        f"The pictures are linked from {project.pictures}.",
+        "They are only read. What you put into that folder appears here; captions you edit are saved beside them.",
+    )
+
+
+def _sample(name: str, chosen: bool) -> str:
+    title, sentence = SAMPLES[name]
+    files = sorted(CONCEPTS_BY_NAME[name].folder.glob("*.png"))[:COVERS]
+    images = "".join(f'<img src="{text(picture_address(file, 160))}" alt="" loading="lazy">' for file in files)
+    use = (
+        '<span class="dr-tag">Shown below</span>' if chosen else button("Use the sample concept", "sample", sample=name)
+    )
+    return (
+        f'<article class="dr-card dr-sample{" chosen" if chosen else ""}"><h3>{text(title)}</h3>'
+        f'<div class="dr-covers">{images}</div><p>{text(sentence)}</p>{use}</article>'
+    )
+
+
+def _warning(picture: Picture, remark: Remark) -> str:
+    does = REMEDIES.get(remark.remedy, "")
+    label = text(f"{does}: {picture.shown}")
+    remedy = (
+        f'<button type="button" class="dr-button quiet" aria-label="{label}" '
+        f"{act(remark.remedy, picture=picture.name)}>{text(does)}</button>"
+    )
+    return f'<li class="{remark.kind}">{text(remark.sentence)}{" " + remedy if does else ""}</li>'
+
+
+def _leave(picture: Picture) -> str:
+    label = text(f"Leave out: {picture.shown}")
+    return (
+        f'<button type="button" class="dr-button quiet dr-leave" aria-label="{label}" '
+        f"{act('leave', picture=picture.name)}>Leave out</button>"
+    )
+
+
+def _turn(label: str, number: int, off: bool) -> str:
+    return f'<button type="button" class="dr-button" {act("turn", number=number)}{" disabled" * off}>{label}</button>'
+
+
+def _address(picture: Picture) -> str:
+    try:
+        return picture_address(picture.path, 320)
+    except UnicodeEncodeError:  # a name on Linux whose bytes are no text
+        return ""
