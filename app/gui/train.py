@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import base_models, cli_import, demo, drafts, presets, projects
+from app import base_models, cli_import, concepts, drafts, presets, projects
 from app.estimates import Estimates
 from app.gui import train_views as views
 from app.gui.context import QUIET, Context, Here, Where, going
@@ -113,7 +113,7 @@ def build_train_page(context: Context, here: Here) -> None:
     def begin(where: Where, event: gr.EventData) -> Where:
         if acted(event)["act"] == "concept":
             return going(where, page="concept")
-        return going(where, project=sample(context).slug)
+        return going(where, project=concepts.use_sample(home, "style").slug)
 
     def on_form(where: Where, event: gr.EventData) -> dict[Any, Any]:
         """Something was typed, ticked, chosen, reset or opened in one of the panels."""
@@ -205,9 +205,8 @@ def build_train_page(context: Context, here: Here) -> None:
 
 def current(context: Context, where: Where) -> Project | None:
     """The project of the address, else the one that was worked on last; None where there is none."""
-    known = {project.slug: project for project in projects.list_projects(context.home)}
-    latest = max(known.values(), key=lambda project: project.folder.stat().st_mtime, default=None)
-    return known.get(where.project, latest)
+    known = concepts.newest_first(projects.list_projects(context.home))
+    return next((project for project in known if project.slug == where.project), next(iter(known), None))
 
 
 def required(context: Context, where: Where) -> Project:
@@ -215,15 +214,6 @@ def required(context: Context, where: Where) -> Project:
     if chosen is None:
         raise UserError("The project is gone.", "Choose another on the Concept page.")
     return chosen
-
-
-def sample(context: Context) -> Project:
-    """The project of the sample concept, set up so that its training is over in minutes."""
-    concept = demo.CONCEPTS_BY_NAME["style"]
-    project = projects.create(context.home, concept.project, concept.folder, concept.preset, concept.trigger)
-    drafts.change(context.home, project, "schedule.steps", str(concept.steps))
-    drafts.change(context.home, project, "preview.prompts", "\n".join(concept.prompts[:4]))
-    return project
 
 
 def fingerprint(plan: drafts.Plan) -> str:

@@ -11,6 +11,7 @@ from app import base_models, drafts, presets, projects, runs
 from app.queue import Queue
 from app.worker import Worker
 from trainers import config_io
+from trainers.config_problems import SETTINGS
 from trainers.errors import UserError
 
 ANSWER = {
@@ -57,7 +58,7 @@ def test_first_start_trains_the_sample_concept_with_two_clicks_and_a_double_clic
     expect(page.get_by_text("It fits: about 0.5 of 12.0 GB.")).to_be_visible()
     expect(page.get_by_role("radio", name=re.compile("^Style"))).to_have_attribute("aria-checked", "true")
     page.get_by_role("button", name="Train", exact=True).dblclick()
-    expect(page).to_have_url(re.compile("show=monitor.*run=demo%2F"))
+    expect(page).to_have_url(re.compile("show=monitor.*run=fluent-style%2F"))
     page.get_by_role("tab", name="Train", exact=True).click()
     expect(page.get_by_role("button", name="Train", exact=True)).to_be_visible()
     assert len(added) == len(runs.list_runs(served.context.home)) == 1
@@ -98,7 +99,7 @@ def test_settings_are_found_by_any_name_marked_when_changed_and_reach_the_run(se
     page.get_by_label("Rank", exact=True).press("Tab")
     expect(page.get_by_text("No estimate: The pictures are gone.")).to_be_visible()
     page.get_by_label("Only changed").check()
-    expect(page.get_by_text("7 of 102")).to_be_visible()
+    expect(page.get_by_text(f"7 of {len(SETTINGS)}")).to_be_visible()
     page.get_by_role("button", name="Noise offset: back").click()
     expect(page.get_by_label("Noise offset", exact=True)).to_be_hidden()
 
