@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import tomlkit
 
 from app import new_runs, presets, runs
+from app.concepts import SAMPLES
+from app.demo import CONCEPTS_BY_NAME
 from app.new_runs import Concept
 from app.paths import Home
 from app.presets import EMBEDDED, Preset
@@ -78,7 +80,9 @@ class Plan:
 
 def load(home: Home, project: Project) -> Draft:
     """The project's draft; what a new project begins with where there is none, or where it is damaged."""
-    first = Draft(load_settings(home).base, project.kind)
+    first = Draft(load_settings(home).base, project.kind, _of_sample(project))
+    if not _file(project).exists():
+        return first
     try:
         written = config_io.read_toml(_file(project))
         texts = {str(name): str(text) for name, text in written.get("changes", {}).items() if name in SETTINGS}
@@ -202,6 +206,16 @@ def _fill(home: Home, project: Project, config: TrainConfig) -> Draft:
     return save(project, best or Draft(base, project.kind))
 
 
+def _of_sample(project: Project) -> dict[str, str]:
+    """What the samples are trained with: so few steps that a slow machine is done in minutes, and telling prompts."""
+    name = next((name for name, (title, _) in SAMPLES.items() if title == project.name), None)
+    if name is None or not project.owns_pictures:
+        return {}
+    sample = CONCEPTS_BY_NAME[name]
+    steps = {"schedule.steps": str(sample.steps)} if sample.steps else {}
+    return steps | {"preview.prompts": "\n".join(sample.prompts[:4])}
+
+
 def _texts(config: TrainConfig, start: TrainConfig) -> dict[str, str]:
     return {name: to_text(name, value) for name, value in config_io.difference(config, start).items() if name != BASE}
 
@@ -211,8 +225,7 @@ def _file(project: Project) -> Path:
 
 
 def _concept(project: Project) -> Concept:
-    left_out = tuple(getattr(project, "left_out", ()))
-    return Concept(project.name, Path(project.pictures), project.kind, project.trigger, left_out)
+    return Concept(project.name, Path(project.pictures), project.kind, project.trigger, project.left_out)
 
 
 def _of_model(base: str, typed: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from app import presets, projects
 from app.presets import Preset
 from trainers import config_io
-from trainers.config import DataConfig, ModelConfig, TrainConfig
+from trainers.config import ModelConfig, TrainConfig
 from trainers.families.locate import Glance, require_base
 
 UNKNOWN_FAMILY = "{0} shows its family only when it is loaded: these are settings for Stable Diffusion 1.x. "
@@ -41,6 +41,5 @@ def settings(concept: Concept, preset: Preset, base: str, family: str, pictures:
     """What `darkroom new` writes into a run where nothing is set by hand."""
     config = presets.apply(preset, pictures, base, family)
     data = {"folders": [str(concept.pictures)], "kind": concept.kind, "trigger": concept.trigger}
-    if concept.left_out and "leave_out" in DataConfig.model_fields:
-        data["leave_out"] = list(concept.left_out)
+    data |= {"leave_out": list(concept.left_out)}
     return config_io.merge(config, {"data": data, "saving": {"name": projects.slug(concept.name)}})

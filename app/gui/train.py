@@ -1,12 +1,12 @@
 """The Train page: project, base model, preset, settings, what it will take, and the one button."""
 
 import hashlib
-import time
 from typing import Any
 
 import gradio as gr
 
-from app import base_models, cli_import, demo, drafts, presets, projects
+from app import base_models, cli_import, concepts, drafts, presets, projects
+from app.estimates import Estimates
 from app.gui import train_views as views
 from app.gui.context import QUIET, Context, Here, Where, going
 from app.gui.markup import LISTEN, acted, in_words, notice, panel
@@ -16,12 +16,11 @@ from app.projects import Project
 from trainers.errors import UserError
 from trainers.importing import report
 
-PAUSE = 0.7  # seconds without a change before an estimate begins
 ORDERED = {**QUIET, "trigger_mode": "multiple", "concurrency_id": "draft", "concurrency_limit": 1}  # none is lost
 
 
 def build_train_page(context: Context, here: Here) -> None:
-    home = context.home
+    home, estimates = context.home, Estimates(context.worker)
     nothing = panel("No project", views.NO_PROJECT, visible=False)
     with gr.Column(visible=False) as body:
         problems = panel("Problems", visible=False)
@@ -59,8 +58,24 @@ def build_train_page(context: Context, here: Here) -> None:
                 numbers = panel("The run in numbers")
                 estimate = panel("Estimate")
                 train = gr.Button("Train", variant="primary", size="lg")
+    tick = gr.Timer(1, active=False)  # while an estimate is awaited
     asked = gr.State("")  # which settings the estimate is for
-    shown = [nothing, body, problems, project, base, base_note, cards, form, states, numbers, train, asked]
+    shown = [
+        nothing,
+        body,
+        problems,
+        project,
+        base,
+        base_note,
+        cards,
+        form,
+        states,
+        numbers,
+        train,
+        estimate,
+        tick,
+        asked,
+    ]
 
     def show(where: Where, whole: bool = True, redraw: bool = True, plan: drafts.Plan | None = None) -> dict[Any, Any]:
         """The page; or without the lists to choose from; or without the form, whose fields are told their states."""
@@ -78,6 +93,8 @@ def build_train_page(context: Context, here: Here) -> None:
             states: views.states(plan),
             numbers: views.numbers(plan),
             train: gr.update(value=label, interactive=plan.config is not None),
+            estimate: estimate_of(chosen, plan),
+            tick: gr.Timer(active=plan.config is not None and estimates.answer(fingerprint(plan)) is None),
             asked: fingerprint(plan),
         }
         if not whole:
@@ -96,7 +113,7 @@ def build_train_page(context: Context, here: Here) -> None:
     def begin(where: Where, event: gr.EventData) -> Where:
         if acted(event)["act"] == "concept":
             return going(where, page="concept")
-        return going(where, project=sample(context).slug)
+        return going(where, project=concepts.use_sample(home, "style").slug)
 
     def on_form(where: Where, event: gr.EventData) -> dict[Any, Any]:
         """Something was typed, ticked, chosen, reset or opened in one of the panels."""
@@ -160,20 +177,20 @@ def build_train_page(context: Context, here: Here) -> None:
         context.queue.add(run)
         return going(where, page="monitor", run=f"{run.folder.parent.parent.name}/{run.folder.name}")
 
-    def on_estimate(where: Where) -> str:
-        time.sleep(PAUSE)  # what is typed meanwhile is in the draft by then
-        chosen = current(context, where)
-        plan = drafts.plan(home, chosen) if chosen else None
-        if plan is None or plan.config is None:
+    def estimate_of(chosen: Project, plan: drafts.Plan) -> str:
+        if plan.config is None:
             return views.NO_ESTIMATE
-        try:
-            told = views.estimate(context.worker.ask("check", config=plan.config.model_dump(mode="json")))
-        except UserError as error:
-            told = views.no_estimate(error.message, error.hint)
-        # Whoever changed something meanwhile is answered by the next estimate.
-        return told if fingerprint(drafts.plan(home, chosen)) == fingerprint(plan) else gr.skip()
+        return views.estimate(estimates.ask(chosen.slug, fingerprint(plan), plan.config))
 
-    here.on_show("train", show, shown)
+    def on_tick(key: str) -> dict[Any, Any]:
+        found = estimates.answer(key)
+        return {estimate: views.estimate(found), tick: gr.Timer(active=False)} if found else {estimate: gr.skip()}
+
+    def on_show(where: Where) -> dict[Any, Any]:
+        estimates.forget_failures()
+        return show(where)
+
+    here.on_show("train", on_show, shown)
     nothing.act(in_words(begin), here.where, here.where, **QUIET)
     project.input(lambda where, slug: going(where, project=slug), [here.where, project], here.where, **QUIET)
     for part in (form, cards, numbers):
@@ -183,15 +200,13 @@ def build_train_page(context: Context, here: Here) -> None:
     files.upload(in_words(on_import), [here.where, files], [*shown, imported], **ORDERED)
     add.click(in_words(on_folder), [here.where, folder], [*shown, added, folder], **ORDERED)
     train.click(in_words(on_train), here.where, here.where, **ORDERED)
-    asked.change(lambda which: views.WAITING if which else views.NO_ESTIMATE, asked, estimate, **QUIET)
-    asked.change(in_words(on_estimate), here.where, estimate, **QUIET)
+    tick.tick(on_tick, asked, [estimate, tick], **QUIET)
 
 
 def current(context: Context, where: Where) -> Project | None:
     """The project of the address, else the one that was worked on last; None where there is none."""
-    known = {project.slug: project for project in projects.list_projects(context.home)}
-    latest = max(known.values(), key=lambda project: project.folder.stat().st_mtime, default=None)
-    return known.get(where.project, latest)
+    known = concepts.newest_first(projects.list_projects(context.home))
+    return next((project for project in known if project.slug == where.project), next(iter(known), None))
 
 
 def required(context: Context, where: Where) -> Project:
@@ -199,15 +214,6 @@ def required(context: Context, where: Where) -> Project:
     if chosen is None:
         raise UserError("The project is gone.", "Choose another on the Concept page.")
     return chosen
-
-
-def sample(context: Context) -> Project:
-    """The project of the sample concept, set up so that its training is over in minutes."""
-    concept = demo.CONCEPTS_BY_NAME["style"]
-    project = projects.create(context.home, concept.project, concept.folder, concept.preset, concept.trigger)
-    drafts.change(context.home, project, "schedule.steps", str(concept.steps))
-    drafts.change(context.home, project, "preview.prompts", "\n".join(concept.prompts[:4]))
-    return project
 
 
 def fingerprint(plan: drafts.Plan) -> str:

@@ -10,6 +10,7 @@ from app.gui.fields import SECTIONS, State, by_section, field, identifier, label
 from app.gui.markup import act, button, empty, notice, text
 from app.presets import Preset
 from trainers.config_problems import SETTINGS
+from trainers.errors import UserError
 
 ESSENTIALS = (
     *("data.trigger", "saving.name", "schedule.views"),
@@ -90,8 +91,12 @@ def problem_list(plan: Plan) -> str:
     return f'<div class="dr-notice error" role="alert"><strong>{what} before training</strong><ul>{items}</ul></div>'
 
 
-def estimate(answer: Mapping[str, Any]) -> str:
-    """Memory and time in a plain sentence, then what was seen of the pictures."""
+def estimate(answer: Mapping[str, Any] | UserError | None) -> str:
+    """Memory and time in a plain sentence, then what was seen of the pictures; None is still to come."""
+    if answer is None:
+        return WAITING
+    if isinstance(answer, UserError):
+        return notice(f"No estimate: {answer.message}", titled(answer.hint), "warning")
     verdict = titled(str(answer["verdict"]))
     fits = verdict.startswith("It fits")
     seen = answer["pictures"]
@@ -107,10 +112,6 @@ def estimate(answer: Mapping[str, Any]) -> str:
     details = f"<details><summary>{noted}</summary><ul>{listed}</ul></details>" if problems else ""
     told = "".join(f'<p class="dr-help">{text(fact)}</p>' for fact in facts)
     return notice(*_halves(verdict), "good" if fits else "warning") + told + details
-
-
-def no_estimate(message: str, hint: str = "") -> str:
-    return notice(f"No estimate: {message}", titled(hint), "warning")
 
 
 def imported(sources: list[str], taken: int, total: int, report: str) -> str:
@@ -153,7 +154,7 @@ def _toolbar(opened: bool) -> str:
 def _group(title: str, names: tuple[str, ...] | list[str], plan: Plan, opened: bool) -> str:
     fields = "".join(field(name, _state(plan, name), opened) for name in names)
     head = f'<h3 class="dr-title">{text(title)}</h3>' if title else ""
-    return f'<section class="dr-group" aria-label="{text(title or "Essentials")}">{head}<div>{fields}</div></section>'
+    return f'<section class="dr-group">{head}<div>{fields}</div></section>'
 
 
 def _state(plan: Plan, name: str) -> State:
