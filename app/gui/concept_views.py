@@ -1,6 +1,5 @@
 """What the Concept page says and draws: cards of pictures with their crop, counts, warnings, samples."""
 
-import time
 from collections.abc import Sequence
 
 from app.captions_edit import Edit
@@ -54,7 +53,7 @@ def problems(found: Sequence[Problem]) -> str:
 
 
 def grid(pictures: Sequence[Picture], seen: Overview, project: Project) -> str:
-    """The cards of one page; the time makes each drawing a new one, so that what was typed before does not stay."""
+    """The cards of one page, or what will appear there."""
     if not seen.pictures and project.owns_pictures:
         return empty("No pictures yet", "Drop them above: each will appear here with its caption and its crop.")
     if not seen.pictures:
@@ -62,7 +61,7 @@ def grid(pictures: Sequence[Picture], seen: Overview, project: Project) -> str:
     if not pictures:
         return empty("No picture fits", "Choose All above, or empty the search, to see the others.")
     cards = "".join(card(picture) for picture in pictures)
-    return f'<div class="dr-grid dr-pictures" data-drawn="{time.time()}">{cards}</div>'
+    return f'<div class="dr-grid dr-pictures">{cards}</div>'
 
 
 def card(picture: Picture) -> str:
