@@ -18,9 +18,9 @@ from app.projects import new_folder
 from app.runs import Run
 from trainers import comparison, config_io, events
 from trainers.comparison import BASE, Comparison, cells_of
-from trainers.data.prompts import default_prompts
 from trainers.errors import UserError
 from trainers.files import encoded, write_whole
+from trainers.prompts import default_prompts
 
 SPREAD = 4  # checkpoints taken by default, beside the last
 STRENGTHS = (0.6, 1.0)

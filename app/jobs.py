@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ from app.paths import ROOT, Home
 from app.runs import Run, is_alive, status
 from app.settings import load_settings
 from trainers import config_io, events
+from trainers.control import Control, parse_wishes
 from trainers.errors import UserError
 from trainers.events import Event, Failed, Finished, RunState, Stopped
 from trainers.families.locate import require_base
 from trainers.files import write_whole
+from trainers.prompts import preview_prompts
 
 ENGINE = (sys.executable, "-m", "trainers")
 POLL = 0.2  # seconds between looks at the events
@@ -106,6 +108,48 @@ def pause(run: Run) -> None:
         raise UserError(f"{run.folder.name} is not being trained.")
     run.control.mkdir(exist_ok=True)
     run.pause_file.touch()
+
+
+def sample_now(run: Run, prompt: str, seed: int, strength: float = 1.0) -> None:
+    """Ask a run in training for one picture after the step it is in; it comes as a Sample event with `asked`.
+
+    What is asked for while another picture is still awaited is drawn after it. UserError when the run is not being
+    trained, or the wish is none: an empty prompt, a seed below 0, a strength beyond -10 to 10.
+    """
+    if not is_alive(run):
+        raise UserError(f"{run.folder.name} is not being trained.", "Draw the picture from one of its checkpoints.")
+    wish = {"prompt": prompt, "seed": seed, "strength": strength}
+    parse_wishes(json.dumps([wish]))
+    file = run.control / "sample_now"
+    try:
+        awaited = [asdict(one) for one in parse_wishes(file.read_text("utf-8"))]
+    except (OSError, ValueError, UserError):
+        awaited = []
+    run.control.mkdir(exist_ok=True)
+    write_whole(file, json.dumps([*awaited, wish], ensure_ascii=False).encode())
+
+
+def preview_now(run: Run) -> None:
+    """Ask a run in training for all its previews after the step it is in."""
+    run.control.mkdir(exist_ok=True)
+    write_whole(run.control / "sample_now", b"")
+
+
+def prompts(run: Run) -> list[str]:
+    """The prompts of the run's next previews: those that were edited while it trained, else the settings'."""
+    try:
+        edited = Control(run.control).prompts()
+    except UserError:
+        edited = []
+    return edited or preview_prompts(config_io.load(run.config))
+
+
+def set_prompts(run: Run, prompts: Sequence[str]) -> None:
+    """What previews draw from now on, also after a resume; the settings' own prompts where none is named."""
+    named = [" ".join(prompt.split()) for prompt in prompts]
+    run.control.mkdir(exist_ok=True)
+    content = json.dumps([prompt for prompt in named if prompt], ensure_ascii=False, indent=1)
+    write_whole(run.control / "prompts.json", content.encode())
 
 
 def stop(run: Run, wait: Callable[[], None] = lambda: time.sleep(POLL)) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from trainers.config import TrainConfig
-from trainers.data.prompts import plain_prompt
 from trainers.errors import UserError
 from trainers.files import write_whole
+from trainers.prompts import plain_prompt
 
 FILE = "comparison.json"
 BASE = 0  # the step of pictures from the base model alone

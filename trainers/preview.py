@@ -85,6 +85,13 @@ def _to_image(pixel: Tensor) -> Image.Image:
     return Image.fromarray(array)
 
 
+def save_asked(picture: Image.Image, folder: Path, step: int) -> Path:
+    """Write a picture that a person asked for, asked_000250_0.png and so on: no column of the previews, no cover."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = sum(1 for _ in folder.glob(f"asked_{step:06d}_*.png"))
+    return write_whole(folder / f"asked_{step:06d}_{number}.png", encoded(picture))
+
+
 def save_pictures(pictures: list[Image.Image], folder: Path, step: int) -> list[Path]:
     """Write step_000250_0.png and so on, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,6 @@ from trainers.data.batches import Batches, split_validation
 from trainers.data.buckets import plan as plan_crops
 from trainers.data.cache import Cache
 from trainers.data.examples import scan
-from trainers.data.prompts import default_prompts
 from trainers.data.types import Problem
 from trainers.errors import UserError
 from trainers.events import Adjusted, Event, Finished, Phase, Started, Step, Stopped, Warned
@@ -106,8 +105,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
         return gather(config, components, trained, len(held_out), *where, *how, folders.cache)
 
     position = Position(started=time.time(), session=str(uuid.uuid4().int >> 64))
-    prompts = list(config.preview.prompts) or default_prompts(config.data)
-    outputs = Outputs(config, folders, emit, components, adapter, step, position, held_out, prompts, resolution, facts)
+    outputs = Outputs(config, folders, emit, components, adapter, step, position, held_out, resolution, facts)
     resumed = outputs.resume()  # where an earlier sitting stopped
     position = outputs.position
     if position.step > steps:
@@ -126,7 +124,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     if not ends and text.cached is None:  # the settings leave nothing of the text encoders to train
         text.cached = text.encode_all(None, progress)
     since, clock = position.step, time.perf_counter()
-    stopped = False
+    control, stopped = folders.control, False
     while position.step < steps and not stopped:
         while ends and position.step >= ends[0][0]:
             outputs.settle(ends.pop(0)[1])
@@ -136,12 +134,13 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
         step(position.step)
         position.step += 1
 
-        stopped = position.step < steps and (folders.asked("stop") or folders.asked("pause"))
+        stopped = position.step < steps and (control.asked("stop") or control.asked("pause"))
         last = position.step == steps or stopped
         save_due = last or _due(position.step, config.saving.every)
         preview_due = _due(position.step, config.preview.every) or bool(config.preview.every and position.step == steps)
-        sample_now = folders.asked("sample_now")
-        if save_due or preview_due or sample_now or _due(position.step, REPORT):
+        wishes = outputs.wishes()
+        preview_due = preview_due or wishes == []
+        if save_due or preview_due or wishes or _due(position.step, REPORT):
             mean = step.mean_loss()  # the one host sync
             seconds = time.perf_counter() - clock
             position.seconds += seconds
@@ -151,10 +150,13 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
             emit(Step(position.step, steps, mean, rate, seconds / (position.step - since), peak))
             if save_due:
                 outputs.save()
-            if preview_due or sample_now:
-                (folders.run / "control" / "sample_now").unlink(missing_ok=True)
+            if preview_due:
                 outputs.validate()
                 outputs.preview()
+            for wish in wishes or ():
+                emit(Phase("Drawing a picture that was asked for"))
+                outputs.draw(wish)
+            if preview_due or wishes:
                 emit(Phase("Training"))
             since, clock = position.step, time.perf_counter()
 
@@ -162,7 +164,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     emit(Phase("Writing the adapter"))
     path = outputs.write()
     if stopped:
-        emit(Stopped(position.step, paused=not folders.asked("stop")))
+        emit(Stopped(position.step, paused=not control.asked("stop")))
     else:
         emit(Finished(position.step, str(path.relative_to(folders.run)), position.seconds))
 

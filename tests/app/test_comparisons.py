@@ -9,9 +9,9 @@ from app.runs import Run
 from app.tasks import TaskStatus
 from trainers import comparison, config_io
 from trainers.comparison import BASE
-from trainers.data.prompts import plain_prompt
 from trainers.errors import UserError
 from trainers.events import EventLog, Phase, RunState
+from trainers.prompts import plain_prompt
 
 WISH = Wish((10, 20), ("zib", "a cat on a zib"), (0.6, 1.0), (1, 2))
 

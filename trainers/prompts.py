@@ -1,8 +1,8 @@
-"""Prompts to look at an adapter with: what a run previews where none are given, and a prompt without its trigger."""
+"""What previews draw: the prompts of the settings, or those made from trigger word and kind."""
 
 import re
 
-from trainers.config import DataConfig
+from trainers.config import DataConfig, TrainConfig
 from trainers.data.captions import fallback_caption, mentions, without_trigger
 
 FAR = {  # a prompt far from the data shows whether the adapter still obeys
@@ -12,6 +12,11 @@ FAR = {  # a prompt far from the data shows whether the adapter still obeys
     "style": ["a cat, {}", "a lighthouse by the sea, {}"],
 }
 PLAIN = {"person": "a person", "character": "a character", "object": "an object", "style": "a cat"}
+
+
+def preview_prompts(config: TrainConfig) -> list[str]:
+    """The prompts that a run begins with."""
+    return list(config.preview.prompts) or default_prompts(config.data)
 
 
 def default_prompts(data: DataConfig) -> list[str]:
