@@ -2,6 +2,8 @@
 
 import re
 
+import re
+
 from trainers.config import DataConfig, TrainConfig
 from trainers.data.captions import fallback_caption, mentions, without_trigger
 
