@@ -2,8 +2,6 @@
 
 import re
 
-import re
-
 from trainers.config import DataConfig, TrainConfig
 from trainers.data.captions import fallback_caption, mentions, without_trigger
 
