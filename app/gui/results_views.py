@@ -11,7 +11,7 @@ from app.send_to import PROGRAMS
 from trainers.comparison import BASE, Cell, Comparison
 
 ALL = -1  # the tab that shows every prompt
-SIZES, SMALL = {1: 260, 2: 260, 3: 240, 4: 200}, 152  # columns -> pixels of a picture on the page
+SIZES, SMALL = {1: 240, 2: 220, 3: 200, 4: 168}, 152  # columns -> pixels of a picture on the page
 SIDE = 320  # pixels of a thumbnail
 LAYOUTS = {  # layout -> for whom
     "kohya": "kohya: most image programs",
