@@ -17,7 +17,7 @@ def inspected(name: str, values: Mapping[str, Any]) -> str:
     rows = "".join(f"<dt>{text(key[0].upper() + key[1:])}</dt><dd>{text(value)}</dd>" for key, value in facts.items())
     return (
         f'<h3 class="dr-title">{text(name)}</h3>{_summary(found)}{_problems(values.get("problems") or [])}'
-        f'<dl class="dr-facts">{rows}</dl><h3 class="dr-title">Where it loads</h3>{_table(found)}'
+        f'<dl class="dr-run-facts">{rows}</dl><h3 class="dr-title">Where it loads</h3>{_table(found)}'
     )
 
 

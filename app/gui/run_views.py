@@ -45,7 +45,7 @@ def details(entry: Entry) -> str:
     told = "".join(f"<dt>{name}</dt><dd>{text(value)}</dd>" for name, value in rows.items() if value)
     return (
         f'<div class="dr-one"><div class="dr-cover">{picture(entry, 640)}</div><div>'
-        f'<dl class="dr-facts">{told}</dl>{_files(entry)}{_actions(entry)}</div></div>'
+        f'<dl class="dr-run-facts">{told}</dl>{_files(entry)}{_actions(entry)}</div></div>'
     )
 
 
@@ -133,7 +133,7 @@ def _samples(names: list[str], outcomes: tuple[Outcome, Outcome]) -> str:
     if not prompts:
         return '<p class="dr-quiet">They have drawn no prompt in common.</p>'
     return "".join(
-        f'<figure class="dr-pair"><figcaption>{text(prompt)}</figcaption>'
+        f'<figure class="dr-two"><figcaption>{text(prompt)}</figcaption>'
         + "".join(_sample(one.samples[prompt], name) for one, name in zip(outcomes, names, strict=True))
         + "</figure>"
         for prompt in prompts
