@@ -112,10 +112,10 @@ def test_a_run_is_named_thrown_away_and_put_back(library, made, home):
     name.press("Tab")
     expect(library.get_by_role("heading", name="<i>Tabby</i>")).to_be_visible()
     assert read_about(made["tabby"]).name == "<i>Tabby</i>"
-    library.get_by_role("button", name="Move to trash").click()
+    library.get_by_role("button", name="Move to trash", exact=True).click()
     expect(library.get_by_text("<i>Tabby</i> was moved to the trash.")).to_be_visible()
     assert not made["tabby"].folder.exists() and len(list_trash(Home(home))) == 1
-    library.get_by_role("button", name="Put back").first.click()
+    library.get_by_role("button", name="Put back", exact=True).click()
     expect(library.get_by_role("article", name="<i>Tabby</i>")).to_be_visible()
     assert made["tabby"].config.exists() and not list_trash(Home(home))
 
