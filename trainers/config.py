@@ -177,6 +177,9 @@ class DataConfig(Section):
         "What each picture folder is called in kohya's layout, in their order: `10_sks dog` shows its pictures 10 "
         "times per epoch, and captions those without caption `sks dog`. Empty texts leave the folder its own name.",
     )
+    left_out: Lines = setting(
+        (), "Left-out pictures", "Not trained: paths inside the picture folders, with forward slashes (`sub/07.png`)."
+    )
     trigger: str = setting("", "Trigger word", "Stands for the concept; used alone where a picture has no caption.")
     kind: Literal["person", "style", "object", "character"] = setting(
         "object", "Kind", "What the pictures teach; completes the caption of uncaptioned pictures."

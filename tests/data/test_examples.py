@@ -198,3 +198,14 @@ def test_settings_may_call_a_folder_by_a_name_of_kohyas(tmp_path):
     assert not problem(found, tmp_path / "cats", "named as in kohya's layout")  # nothing to rename
     only = scan(DataConfig(folders=folders, folder_names=("7_", "3_dog")))
     assert {e.path.parent.name: e.caption for e in only.examples}["cats"] == "object"
+
+
+def test_left_out_pictures_are_not_trained_and_stay_where_they_are(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.png", "b.png", "sub/a.png"):
+        picture(32, 32, len(name)).save(tmp_path / name)
+    found = scan(DataConfig(folders=(str(tmp_path),), left_out=("sub/a.png", "b.png", "gone.png")))
+    assert [e.path.relative_to(tmp_path).as_posix() for e in found.examples] == ["a.png"]
+    with pytest.raises(UserError, match="are left out"):
+        scan(DataConfig(folders=(str(tmp_path),), left_out=("sub/a.png", "b.png", "a.png")))
+    assert len(list(tmp_path.rglob("*.png"))) == 3

@@ -65,6 +65,12 @@ def list_pictures(folders: tuple[str, ...], called: tuple[str, ...] = ()) -> tup
     return pictures, problems
 
 
+def without(pictures: list[Found], folders: tuple[str, ...], left_out: tuple[str, ...]) -> list[Found]:
+    """The pictures that are not left out; `left_out` holds paths inside the folders, with forward slashes."""
+    gone = {os.path.normpath(root / name) for root in _roots(folders) for name in left_out} if left_out else set()
+    return [found for found in pictures if str(found.path) not in gone]
+
+
 def _roots(folders: tuple[str, ...]) -> list[Path]:
     roots = [Path(os.path.abspath(os.path.expanduser(folder))) for folder in folders]
     if not roots:
