@@ -32,8 +32,8 @@ def build_concept_page(context: Context, here: Here) -> None:
     page = gr.State(Look().number)
     with gr.Row(equal_height=True, elem_classes=["dr-concept-top"]):
         choice = gr.Dropdown([], label="Project", scale=4, min_width=240, filterable=True)
-        new = gr.Button("New project", scale=1, min_width=130)
-        train = gr.Button("Continue to Train", variant="primary", scale=1, min_width=170)
+        new = gr.Button("New project", scale=1, min_width=150)
+        train = gr.Button("Continue to Train", variant="primary", scale=1, min_width=200)
     start = panel("Samples")
     with gr.Column(visible=False, elem_classes=["dr-new"]) as form:
         with gr.Row():
