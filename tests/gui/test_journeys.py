@@ -110,7 +110,7 @@ def test_a_killed_app_comes_back_to_its_run_and_the_queue_goes_on(home, open_pag
         kill()
     assert runs.is_alive(made[0])  # a run goes on without the window
     with window(home) as (address, _):
-        page, other = open_page(f"{address}?show=monitor"), open_page(f"{address}?show=library")
+        page, other = open_page(f"{address}?show=monitor&run={made[0].key}"), open_page(f"{address}?show=library")
         expect(page.locator(".dr-line")).to_contain_text("Step 1 of 10")
         expect(other.get_by_role("list", name="Waiting runs").get_by_role("listitem")).to_have_count(2)
         page.get_by_role("button", name="Stop and keep").click()
