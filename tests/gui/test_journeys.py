@@ -114,12 +114,12 @@ def test_a_killed_app_comes_back_to_its_run_and_the_queue_goes_on(home, open_pag
         expect(page.locator(".dr-line")).to_contain_text("Step 1 of 10")
         expect(other.get_by_role("list", name="Waiting runs").get_by_role("listitem")).to_have_count(2)
         page.get_by_role("button", name="Stop and keep").click()
-        expect(page.locator(".dr-word")).to_have_text("Stopped")
+        expect(page.locator(".dr-word")).to_have_text("Stopped and kept")
         expect(other.get_by_role("list", name="Waiting runs").get_by_role("listitem")).to_have_count(1)
         third = open_page(f"{address}?show=monitor")  # another tab, of whatever runs now
         expect(third.get_by_role("tabpanel", name="Monitor").locator(".dr-head")).to_contain_text("third")
         third.get_by_role("button", name="Stop and keep").click()
-        expect(third.locator(".dr-word")).to_have_text("Stopped")
+        expect(third.locator(".dr-word")).to_have_text("Stopped and kept")
         expect(other.get_by_text("second").first).to_be_visible()
         for one in (page, other, third):
             one.context.close()
