@@ -15,6 +15,7 @@ from app import cli_output as output
 from app import demo as demonstration
 from app.cli_inspect import adapter_facts
 from app.paths import absolute, find_home
+from app.queue import Queue
 from app.settings import load_settings
 from trainers import config_io
 from trainers.errors import UserError, disk_error
@@ -220,12 +221,12 @@ def status(
     run: Annotated[str | None, typer.Argument(metavar="RUN", help="One run; all of them without.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List all runs, or tell everything about one."""
+    """List all runs and the queue, or tell everything about one run."""
     home = find_home(context.obj)
     if run is not None:
         output.run_details(runs.status(runs.find(home, run)), as_json)
     else:
-        output.run_list([runs.status(one) for one in runs.list_runs(home)], as_json)
+        output.run_list([runs.status(one) for one in runs.list_runs(home)], Queue(home), as_json)
 
 
 @app.command()

@@ -45,13 +45,22 @@ class Run:
         return self.folder / "log.txt"
 
     @property
+    def control(self) -> Path:
+        """Where the app puts what it asks the engine for."""
+        return self.folder / "control"
+
+    @property
     def stop_file(self) -> Path:
-        return self.folder / "control" / "stop"
+        return self.control / "stop"
+
+    @property
+    def pause_file(self) -> Path:
+        return self.control / "pause"
 
 
 @dataclass(frozen=True)
 class Status:
-    """`word`: new, starting, running, stopping, stopped, interrupted, finished or failed."""
+    """`word`: new, starting, running, pausing, paused, stopping, stopped, interrupted, finished or failed."""
 
     run: Run
     state: RunState
@@ -124,12 +133,20 @@ def status(run: Run, state: RunState | None = None) -> Status:
     state = state or events.fold(events.read(run.events))
     alive = is_alive(run)
     if alive:
-        word = "stopping" if run.stop_file.exists() else "running" if state.status == "running" else "starting"
+        word = _word_alive(run, state)
     elif state.status == "running" or (state.status == "new" and run.process.exists()):
         word = "interrupted"
     else:
         word = state.status
     return Status(run, state, alive, word)
+
+
+def _word_alive(run: Run, state: RunState) -> str:
+    if run.stop_file.exists():
+        return "stopping"
+    if run.pause_file.exists():
+        return "pausing"
+    return "running" if state.status == "running" else "starting"
 
 
 def _is_adapter(file: Path) -> bool:

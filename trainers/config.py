@@ -177,6 +177,12 @@ class DataConfig(Section):
         "What each picture folder is called in kohya's layout, in their order: `10_sks dog` shows its pictures 10 "
         "times per epoch, and captions those without caption `sks dog`. Empty texts leave the folder its own name.",
     )
+    leave_out: Lines = setting(
+        (),
+        "Left out",
+        "Pictures that are not trained on: each a file's place inside its picture folder, such as `beach/07.png`, or "
+        "its whole path.",
+    )
     trigger: str = setting("", "Trigger word", "Stands for the concept; used alone where a picture has no caption.")
     kind: Literal["person", "style", "object", "character"] = setting(
         "object", "Kind", "What the pictures teach; completes the caption of uncaptioned pictures."

@@ -57,10 +57,15 @@ class Validation(Event):
 
 @dataclass(frozen=True)
 class Sample(Event):
+    """A picture. `asked`: a person wished for this one; the others are the columns of the preview grid."""
+
     type: ClassVar[str] = "sample"
     step: int
     prompt: str
     path: str
+    seed: int | None = None  # None in events of earlier versions
+    strength: float = 1.0
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,10 +93,11 @@ class Warned(Event):
 
 @dataclass(frozen=True)
 class Stopped(Event):
-    """Ended early at a person's wish, everything saved."""
+    """Ended early at a person's wish, everything saved. `paused`: the person means to go on later."""
 
     type: ClassVar[str] = "stopped"
     step: int
+    paused: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,7 @@ def read(path: Path) -> Iterator[Event]:
 class RunState:
     """All that events tell about a run."""
 
-    status: str = "new"  # new, running, stopped, finished, failed
+    status: str = "new"  # new, running, paused, stopped, finished, failed
     phase: str = ""
     phase_done: int = 0
     phase_total: int = 0
@@ -190,6 +196,9 @@ def fold(events: Iterator[Event] | list[Event], state: RunState | None = None) -
             case Started():
                 state.status, state.step, state.steps = "running", event.step, event.steps
                 state.message = state.hint = ""
+                # steps after the checkpoint that it goes on from are done again
+                state.losses = [one for one in state.losses if one[0] <= event.step]
+                state.validation = [one for one in state.validation if one[0] <= event.step]
             case Phase():
                 state.phase, state.phase_done, state.phase_total = event.name, event.done, event.total
             case Step():
@@ -199,6 +208,7 @@ def fold(events: Iterator[Event] | list[Event], state: RunState | None = None) -
             case Validation():
                 state.validation.append((event.step, event.loss))
             case Sample():
+                state.samples = [one for one in state.samples if one.path != event.path]  # drawn again
                 state.samples.append(event)
             case Checkpoint():
                 state.checkpoints.append(event)
@@ -207,7 +217,7 @@ def fold(events: Iterator[Event] | list[Event], state: RunState | None = None) -
             case Warned():
                 state.notes.append(f"{event.message} {event.hint}".strip())
             case Stopped():
-                state.status, state.step = "stopped", event.step
+                state.status, state.step = "paused" if event.paused else "stopped", event.step
             case Finished():
                 state.status, state.step, state.adapter = "finished", event.step, event.path
             case Failed():

@@ -58,7 +58,7 @@ def build_app(context: Context) -> fastapi.FastAPI:
 def serving(home: Home, port: int | None = None) -> Iterator[Served]:
     """The window on an address, until the block ends. Runs go on after it."""
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
-    context = Context(home, Queue(home), Worker())
+    context = Context(home, Queue(home), Worker(home))
     with _socket(port) as listening:
         config = uvicorn.Config(build_app(context), log_level="error", ws="none", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)

@@ -1,6 +1,6 @@
 """Stands in for the engine: `python fake_engine.py MODE RUN_DIR` writes the events and files of a short training.
 
-Modes: finish, fail, die (no last word), wait (until control/stop asks for the end).
+Modes: finish, fail, die (no last word), wait (until control/stop or control/pause asks for the end).
 """
 
 import json
@@ -26,8 +26,9 @@ from trainers.events import (  # noqa: E402
 
 
 def main(mode: str, run: Path) -> int:
-    for word in ("stop", "pause"):
-        (run / "control" / word).unlink(missing_ok=True)
+    if "DARKROOM_SWEPT" not in os.environ:
+        for word in ("stop", "pause"):
+            (run / "control" / word).unlink(missing_ok=True)
     config = load(run / "config.toml")
     emit = EventLog(run / "events.jsonl")
     (run / "environment.json").write_text(json.dumps(dict(os.environ)), "utf-8")
@@ -44,7 +45,7 @@ def main(mode: str, run: Path) -> int:
         return 7
     stopped = False
     while mode == "wait" and not stopped:
-        stopped = (run / "control" / "stop").exists()
+        stopped = any((run / "control" / word).exists() for word in ("stop", "pause"))
         time.sleep(0.01)
     last = first + 1 if stopped else steps
     (run / "checkpoints" / f"step_{last:06d}").mkdir(parents=True, exist_ok=True)
@@ -53,7 +54,8 @@ def main(mode: str, run: Path) -> int:
     adapter = run / "output" / f"{config.saving.name}.safetensors"
     adapter.write_bytes(b"adapter")
     adapter.with_suffix(".json").write_text("{}", "utf-8")
-    emit(Stopped(last) if stopped else Finished(last, f"output/{adapter.name}", 2.0))
+    paused = not (run / "control" / "stop").exists()
+    emit(Stopped(last, paused) if stopped else Finished(last, f"output/{adapter.name}", 2.0))
     return 0
 
 

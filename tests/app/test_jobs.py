@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from app import jobs, runs
+from trainers.control import Control, Wish
 from trainers.errors import UserError
 from trainers.events import Finished, Started
 
@@ -86,6 +87,54 @@ def test_run_in_training_is_not_started_twice_and_stops_when_asked(run, place, e
     jobs.stop(run, wait=lambda: job.process.poll())
     assert job.process.wait(30) == 0 and runs.status(run).word == "stopped"
     assert not run.stop_file.exists()
+
+
+def test_pause_asked_for_at_once_is_heard_and_the_run_goes_on_later(run, place, engine_mode):
+    with pytest.raises(UserError, match="not being trained"):
+        jobs.pause(run)
+    job = jobs.start(run, place, engine_mode("wait"))
+    jobs.pause(run)  # before the engine has read a thing
+    assert runs.status(run).word == "pausing"
+    assert job.process.wait(30) == 0
+    assert runs.status(run).word == "paused"
+    outcome = jobs.foreground(run, place, lambda events: None, lambda count: None, engine_mode("finish"))
+    assert outcome.state.status == "finished"
+
+
+def test_stop_outweighs_a_pause(run, place, engine_mode):
+    job = jobs.start(run, place, engine_mode("wait"))
+    run.control.mkdir(exist_ok=True)
+    jobs.request_stop(run)
+    run.pause_file.touch()
+    assert runs.status(run).word == "stopping"
+    assert job.process.wait(30) == 0 and runs.status(run).word == "stopped"
+
+
+def test_pictures_are_asked_for_in_turn_and_only_of_a_run_in_training(run, place, engine_mode):
+    with pytest.raises(UserError, match="not being trained"):
+        jobs.sample_now(run, "a cat", 1)
+    jobs.start(run, place, engine_mode("wait"))
+    for wrong in ((" ", 1, 1.0), ("a cat", -1, 1.0), ("a cat", 1, float("nan"))):
+        with pytest.raises(UserError):
+            jobs.sample_now(run, *wrong)
+    jobs.sample_now(run, "a cat", 1)
+    jobs.sample_now(run, "‘Ü’", 2, 0.5)
+    assert Control(run.control).take() == [Wish("a cat", 1, 1.0), Wish("‘Ü’", 2, 0.5)]
+    jobs.preview_now(run)
+    assert Control(run.control).take() == []
+    assert Control(run.control).take() is None
+    jobs.stop(run, wait=lambda: None)
+
+
+def test_preview_prompts_can_be_edited_and_given_back(run):
+    usual = jobs.prompts(run)
+    assert len(usual) == 4 and usual[0] == "object"
+    jobs.set_prompts(run, ["a  cat\n", "", "漢字"])
+    assert jobs.prompts(run) == ["a cat", "漢字"]
+    jobs.set_prompts(run, [])
+    assert jobs.prompts(run) == usual
+    (run.control / "prompts.json").write_text("{", "utf-8")
+    assert jobs.prompts(run) == usual
 
 
 def test_engine_is_cut_off_from_the_terminal_on_every_system():

@@ -100,6 +100,7 @@ SECRETS = {
     "data": {
         "folders": ("/home/someone/secretfolder",),
         "folder_names": ("3_secretname",),
+        "leave_out": ("secretname.png",),
         "class_words": ("secretword",),
     },
     "preview": {"prompts": ("secretprompt",), "negative": "secretnegative"},
