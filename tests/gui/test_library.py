@@ -36,6 +36,12 @@ class FakeQueue:
     def running(self):
         return None
 
+    def held(self):
+        return False
+
+    def problems(self):
+        return []
+
     def move(self, run, place):
         self.runs.remove(run)
         self.runs.insert(place, run)
