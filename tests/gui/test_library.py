@@ -56,6 +56,9 @@ class FakeQueue:
 
 
 class FakeWorker:
+    def __init__(self, home):
+        pass
+
     def ask(self, name, report=None, *, file):
         assert name == "inspect"
         if file.endswith(".txt"):
