@@ -87,7 +87,7 @@ class Shelf:
     def _entry(self, run: Run, names: dict[Path, str]) -> Entry:
         project = run.folder.parent.parent
         name = names.get(project, project.name)
-        parts = (run.config, run.events, run.process, run.stop_file, about_file(run))
+        parts = (run.config, run.events, run.process, run.stop_file, run.pause_file, about_file(run))
         folders = (run.folder, run.folder / "samples", run.folder / "output", run.folder / "checkpoints")
         state = (name, *(_stamp(path) for path in (*parts, *folders)))
         seen, entry = self._known.get(run.folder, (None, None))
@@ -136,15 +136,21 @@ class Shelf:
 
 
 def find(entries: list[Entry], wish: Wish) -> list[Entry]:
-    """The entries that hold every word of the search and fit the filters, in the wished order."""
-    words = wish.search.casefold().split()
+    """The entries that hold every word of the search and fit the filters, in the wished order.
+
+    A number is looked for where numbers begin: "rank 8" does not find rank 28.
+    """
+    words = [
+        re.compile((r"(?<![\d.])" if word.isdecimal() else "") + re.escape(word))
+        for word in wish.search.casefold().split()
+    ]
     found = [
         entry
         for entry in entries
         if wish.word in ("", entry.word)
         and wish.kind in ("", entry.kind)
         and wish.family in ("", entry.family)
-        and all(word in entry.said() for word in words)
+        and all(word.search(entry.said()) for word in words)
     ]
     if wish.order == "Name":
         return sorted(found, key=lambda entry: (entry.name.casefold(), entry.made))

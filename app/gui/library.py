@@ -95,11 +95,11 @@ def build_library_page(context: Context, here: Here) -> None:
 def _queue(page: Library) -> dict[str, str]:
     queue = page.context.queue
     now, waiting = queue.running(), queue.waiting()
-    problems = getattr(queue, "problems", list)()
+    problems = queue.problems()
     running = (_named(page, now), status(now)) if now else None
     told = [(_named(page, run), said) for run, said in problems]
     return {
-        "running": queue_views.running(running, len(waiting)),
+        "running": queue_views.running(running, len(waiting), queue.held()),
         "waiting": queue_views.waiting_runs([_named(page, run) for run in waiting], told),
     }
 
@@ -135,6 +135,9 @@ def _wire_queue(page: Library, panels: list[gr.HTML]) -> None:
         if done["act"] == "open":
             return [go_to(where, done), gr.skip(), gr.skip()]
         try:
+            if done["act"] == "go_on":
+                queue.go_on()
+                return [gr.skip(), shown.again(), ""]
             run = run_of(home, done["key"])
             match done["act"]:
                 case "move":

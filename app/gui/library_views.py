@@ -5,7 +5,7 @@ from datetime import datetime
 from app.gui.markup import act, button, empty, notice, picture_address, text
 from app.library import Entry
 
-PAGE = 24  # cards shown at first, and more at each wish
+PAGE = 12  # cards shown at first, and more at each wish
 EVERY = "All"
 WORDS = {  # a status word -> how a card says it
     "new": "Not started",

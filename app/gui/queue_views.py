@@ -7,6 +7,8 @@ from app.gui.markup import button, empty, notice, text
 from app.progress import duration
 from app.runs import Run, Status
 
+LEAVING = {"stopping": "Saving and stopping", "pausing": "Saving and pausing"}
+
 
 @dataclass(frozen=True)
 class Waiting:
@@ -15,10 +17,13 @@ class Waiting:
     project: str
 
 
-def running(now: tuple[Waiting, Status] | None, waiting: int) -> str:
-    """The run in training; apart from `waiting_runs`, because it changes every second."""
+def running(now: tuple[Waiting, Status] | None, waiting: int, held: bool) -> str:
+    """The run in training; apart from `waiting_runs`, because it changes every second. `held`: by a pause."""
     if now:
         return _running(*now)
+    if held:
+        told = notice("The queue waits because you paused a run.", "The device is free until you let it go on.")
+        return f'<div class="dr-beside">{told}{button("Start the next run", "go_on")}</div>'
     if waiting:
         return '<p class="dr-quiet">The next run starts in a moment.</p>'
     told = "What you train next runs at once. While something runs, further runs wait here, one after the other."
@@ -50,7 +55,7 @@ def progress_words(status: Status) -> str:
 def _running(one: Waiting, status: Status) -> str:
     state = status.state
     share = 100 * state.step / state.steps if state.steps else 0
-    word = "Saving and stopping" if status.word == "stopping" else progress_words(status)
+    word = LEAVING.get(status.word) or progress_words(status)
     return (
         f'<div class="dr-now"><div><strong>{text(one.name)}</strong> <span class="dr-quiet">{text(one.project)}</span>'
         f'<div class="dr-meter" role="progressbar" aria-label="Progress of {text(one.name)}" aria-valuemin="0" '

@@ -51,7 +51,7 @@ def test_search_looks_at_everything_that_a_card_shows(search, project, shelf):
     changes = ("adapter.rank=8", "data.trigger=tbby", "model.base=owner/painter")
     run = make_run(project, "tabby", changes, steps=30, end="failed")
     annotate(run, "the grey one")
-    make_run(project, "other", ("adapter.rank=4",))
+    make_run(project, "other", ("adapter.rank=18",))
     assert names(library.find(shelf.entries(), Wish(search=search))) == ["tabby"]
 
 

@@ -67,7 +67,7 @@ def test_names_of_any_kind_are_text_wherever_they_stand(entry, place):
         run_views.differences([change], EVIL, EVIL),
         run_views.change_shown(change),
         run_views.comparison((entry, entry), [change], (outcome, outcome)),
-        queue_views.running((waiting, status), 1),
+        queue_views.running((waiting, status), 1, False),
         queue_views.waiting_runs([waiting], [(waiting, EVIL)]),
         storage_views.projects([storage_views.Kept(project, 1, False)]),
         storage_views.trash([thrown], place.trash),
@@ -81,15 +81,24 @@ def test_names_of_any_kind_are_text_wherever_they_stand(entry, place):
 def test_cards_are_shown_in_pages_and_say_how_many_fit(entry):
     many = [entry] * 60
     html = library_views.cards(many, library_views.PAGE, (), 70)
-    assert html.count("<article") == library_views.PAGE and "60 of 70 runs" in html and "Show 24 more" in html
+    assert (
+        html.count("<article") == library_views.PAGE
+        and "60 of 70 runs" in html
+        and f"Show {library_views.PAGE} more" in html
+    )
     assert "Show" not in library_views.cards(many, 60, (), 60)
 
 
 def test_empty_states_say_what_will_appear(place):
     assert "Every training shows here" in library_views.cards([], 24, (), 0)
     assert "Nothing fits" in library_views.cards([], 24, (), 3)
-    assert "wait here" in queue_views.running(None, 0)
+    assert "wait here" in queue_views.running(None, 0, False)
     assert "until you put them back" in storage_views.trash([], place.trash)
+
+
+def test_a_queue_that_a_pause_holds_can_go_on():
+    html = queue_views.running(None, 2, True)
+    assert "paused a run" in html and 'data-act="go_on"' in html
 
 
 def test_two_runs_at_most_are_chosen():

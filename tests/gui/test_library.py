@@ -36,6 +36,12 @@ class FakeQueue:
     def running(self):
         return None
 
+    def held(self):
+        return False
+
+    def problems(self):
+        return []
+
     def move(self, run, place):
         self.runs.remove(run)
         self.runs.insert(place, run)
@@ -50,6 +56,9 @@ class FakeQueue:
 
 
 class FakeWorker:
+    def __init__(self, home):
+        pass
+
     def ask(self, name, report=None, *, file):
         assert name == "inspect"
         if file.endswith(".txt"):
