@@ -25,7 +25,7 @@ ZIP_FILES = 20_000
 ZIP_BYTES = 20 * 2**30  # unpacked
 CHUNK = 2**20
 SAMPLES = {  # name in CONCEPTS_BY_NAME -> name of the project, what it shows
-    "style": ("Fluent style", "39 emoji in one way of drawing. The adapter draws other things that way."),
+    "style": ("Fluent style", "Emoji in one way of drawing. The adapter draws other things that way."),
     "mascot": ("Zibbo the mascot", "A small invented figure in many places. The adapter puts it into new ones."),
 }
 
@@ -135,7 +135,7 @@ def _unpack(project: Project, file: Path, added: Added) -> None:
             inside = []
             for entry in entries:
                 path = PurePosixPath(_entry_name(entry).replace("\\", "/"))  # only its last part names a file of ours
-                if not any(part.startswith((".", "__MACOSX")) for part in path.parts):
+                if not any(part.startswith((".", "__MACOSX")) and part != ".." for part in path.parts):
                     inside.append(_Dropped(path.name, str(path.parent), entry))
             _take(project, inside, archive, added)
     except (zipfile.BadZipFile, EOFError) as error:
@@ -163,7 +163,7 @@ def _take(project: Project, files: list[_Dropped], archive: zipfile.ZipFile | No
     placed: list[tuple[int, _Dropped, Path]] = []  # place among the files, which file, where it is now
     for number, file in enumerate(files):
         ending = os.path.splitext(file.name)[1].lower()
-        if ending in CAPTION_ENDINGS or file.name.startswith("."):
+        if _is_caption(file) or file.name.startswith("."):
             continue
         if ending not in PICTURE_ENDINGS:
             what = "lies inside a zip file and is one itself" if ending == ".zip" else "is no picture that can be used"
@@ -186,24 +186,28 @@ def _take(project: Project, files: list[_Dropped], archive: zipfile.ZipFile | No
         placed.append((number, file, target))
         added.pictures += 1
     for number, file in enumerate(files):
-        if os.path.splitext(file.name)[1].lower() in CAPTION_ENDINGS and not file.name.startswith("."):
-            _take_caption(number, file, archive, folder, placed, added)
+        if _is_caption(file):
+            _take_caption(number, files, archive, folder, placed, added)
 
 
 def _take_caption(
     number: int,
-    file: _Dropped,
+    files: list[_Dropped],
     archive: zipfile.ZipFile | None,
     folder: Path,
     placed: list[tuple[int, _Dropped, Path]],
     added: Added,
 ) -> None:
-    """Put a caption beside its picture: same name, same folder, and the nearest of those in the order they came."""
-    rivals = [
-        (abs(number - other), path)
-        for other, picture, path in placed
-        if _stem(picture.name) == _stem(file.name) and picture.place == file.place
-    ]
+    """Put a caption beside its picture: the one of the same name and, where that is told, of the same folder.
+
+    A browser tells no folders, so several may fit: where there are as many captions of that name, each gets the one
+    that came in its turn, else the nearest.
+    """
+    file = files[number]
+    rivals = [(abs(number - other), path) for other, picture, path in placed if _same_name(picture, file)]
+    turns = [turn for turn, other in enumerate(files) if _is_caption(other) and _same_name(other, file)]
+    if len(turns) == len(rivals):
+        rivals = [rivals[turns.index(number)]]
     rivals = [(distance, path) for distance, path in rivals if caption_file(path) is None]
     if not rivals:  # the picture may have been dropped earlier
         earlier = [path for path in projects.list_pictures(folder) if _stem(path.name) == _stem(safe_name(file.name))]
@@ -260,6 +264,14 @@ def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: BinaryIO)
         if type(error).__module__ in ("zlib", "lzma"):
             raise _Refused("it is damaged") from error
         raise
+
+
+def _is_caption(file: _Dropped) -> bool:
+    return os.path.splitext(file.name)[1].lower() in CAPTION_ENDINGS and not file.name.startswith(".")
+
+
+def _same_name(one: _Dropped, other: _Dropped) -> bool:
+    return _stem(one.name) == _stem(other.name) and one.place == other.place
 
 
 def _stem(name: str) -> str:

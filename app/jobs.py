@@ -103,7 +103,7 @@ def pause(run: Run) -> None:
     """Ask the engine to save and end after the step it is in, so that the device is free; does not wait for it.
 
     Nothing is lost: started again, the run goes on to the very weights it would have reached without the pause.
-    Asking also while it prepares: it ends after its first step. UserError when the run is not being trained.
+    UserError when the run is not being trained.
     """
     if not is_alive(run):
         raise UserError(f"{run.folder.name} is not being trained.")

@@ -20,6 +20,7 @@ from trainers.files import write_whole
 
 MEASURED_AT = 256  # pixels of the longer side, so that a large picture and a small one are judged alike
 BLURRED = 0.01  # sharpness below it; see `sharpness`
+ROUNDING = 20 / 12  # variance of the Laplacian that rounding to whole greys makes: weights 4, -1 x 4; 1/12 each
 ALIKE = 4  # bits of 64 in which the hashes of near-duplicates differ at most
 SAVED_EVERY = 100  # pictures
 
@@ -151,7 +152,7 @@ def sharpness(grey: np.ndarray) -> float:
         return 1.0
     inner = grey[1:-1, 1:-1]
     laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * inner
-    return float(laplacian.var() / grey.var())
+    return float(max(laplacian.var() - ROUNDING, 0) / grey.var())
 
 
 def twins(likeness: Sequence[int]) -> dict[int, int]:

@@ -1,14 +1,14 @@
 """A project's pictures as the trainer will see them: caption, crop, bucket, and what should be looked at."""
 
 import functools
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from app.paths import Home
 from app.picture_facts import BLURRED, Facts, Key, Measured, twins
+from app.picture_folder import read_folder
 from app.presets import EMBEDDED
 from app.projects import Project
 from app.settings import load_settings
@@ -16,7 +16,7 @@ from app.trigger_words import CLIP_READS, EMBEDDED_READS, count, is_too_long
 from trainers import config_io
 from trainers.config import DataConfig
 from trainers.data.buckets import plan
-from trainers.data.captions import ENDINGS, decode, fallback_caption, mentions, read_caption
+from trainers.data.captions import fallback_caption, mentions, read_caption
 from trainers.data.folders import list_pictures
 from trainers.data.types import Crop, Example, Problem, printable
 from trainers.errors import UserError
@@ -38,18 +38,21 @@ class Remark:
     remedy: str = ""
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """`name` is its path inside the project's pictures; `facts` and `crop` are None until it was measured."""
 
     name: str
-    path: Path
+    file: str
     caption: str | None  # None: no caption file
     used: str  # the caption that training uses
     left_out: bool
     facts: Facts | None = None
     crop: Crop | None = None
     warnings: tuple[Remark, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        return Path(self.file)
 
     @property
     def shown(self) -> str:
@@ -83,24 +86,25 @@ class Overview:
 
 def overview(project: Project, measured: Measured, resolution: int) -> Overview:
     """Look at a project's pictures; facts that are not known yet are being measured. UserError: the folder is gone."""
-    found, problems = list_pictures((project.pictures,))
-    folder = Path(project.pictures)
-    names = [one.path.relative_to(folder).as_posix() for one in found]
-    captions = _captions([one.path for one in found])
-    keys = [_key(one.path) for one in found]
+    files = read_folder(project.pictures)
+    found, problems = _found(project.pictures, files.outline)
+    usable = [one for one in found if one.file in files.pictures]
+    keys: list[Key] = [(one.file, *files.pictures[one.file]) for one in usable]
     facts = measured.facts(project.pictures, keys)
     left_out = set(project.left_out)
+    fallback, embedded = fallback_caption(project.trigger, project.kind), resolution == EMBEDDED_RESOLUTION
+    known = [facts.get(key) for key in keys]
+    same = _twins(usable, known, left_out)
     pictures = []
-    for one, name, key in zip(found, names, keys, strict=True):
-        caption = captions[one.path]
-        used = caption or printable(one.words) or fallback_caption(project.trigger, project.kind)
-        known = facts.get(key)
-        crop = crop_of(known.size, resolution) if known and not known.reason else None
-        pictures.append(Picture(name, one.path, caption, used, name in left_out, known, crop))
-    same = _twins(pictures)
-    settings = (project.trigger, resolution == EMBEDDED_RESOLUTION)
-    looked = [_with(picture, _warnings(picture, same.get(picture.name), *settings)) for picture in pictures]
-    return Overview(looked, problems, resolution)
+    for one, fact in zip(usable, known, strict=True):
+        caption, out = files.caption(one.file), one.name in left_out
+        used = caption or one.words or fallback
+        crop = crop_of(fact.size, resolution) if fact and not fact.reason else None
+        remarks = () if out else _of_facts(fact, crop, same.get(one.name))
+        if not out and not (fact and fact.reason):
+            remarks += _of_caption(caption, used, project.trigger, embedded)
+        pictures.append(Picture(one.name, one.file, caption, used, out, fact, crop, remarks))
+    return Overview(pictures, problems, resolution)
 
 
 def chosen(pictures: Sequence[Picture], show: Show, search: str) -> list[Picture]:
@@ -162,41 +166,32 @@ def captions_by_path(pictures: Sequence[Picture]) -> Mapping[Path, str | None]:
     return {picture.path: picture.caption for picture in pictures}
 
 
-def _captions(paths: Sequence[Path]) -> dict[Path, str | None]:
-    """Captions of many pictures: folders are listed once, files read again only when they have changed."""
-    listed: dict[Path, dict[str, os.DirEntry[str]]] = {}
-    found: dict[Path, str | None] = {}
-    for path in paths:
-        if path.parent not in listed:
-            listed[path.parent] = {entry.name: entry for entry in os.scandir(path.parent)}
-        entries = listed[path.parent]
-        entry = next((entries[path.stem + ending] for ending in ENDINGS if path.stem + ending in entries), None)
-        try:
-            facts = entry.stat() if entry and entry.is_file() else None
-            found[path] = _read(entry.path, facts.st_mtime_ns, facts.st_size) if entry and facts else None
-        except OSError:
-            found[path] = None
-    return found
+class _Found(NamedTuple):
+    name: str
+    file: str
+    words: str  # of a folder in kohya's layout
 
 
-@functools.lru_cache(16384)
-def _read(path: str, changed: int, size: int) -> str:
-    return decode(Path(path).read_bytes())
+@functools.lru_cache(8)
+def _found(folder: str, outline: tuple[str, ...]) -> tuple[list[_Found], list[Problem]]:
+    """The pictures of a folder as the trainer lists them. `outline` is there to ask again when files come or go."""
+    found, problems = list_pictures((folder,))
+    return [_Found(_name(one.path, folder), str(one.path), printable(one.words)) for one in found], problems
 
 
-def _key(path: Path) -> Key:
-    try:
-        facts = path.stat()
-        return str(path), facts.st_mtime_ns, facts.st_size
-    except OSError:
-        return str(path), 0, 0
+def _name(path: Path, folder: str) -> str:
+    return path.relative_to(folder).as_posix()
 
 
-def _twins(pictures: Sequence[Picture]) -> dict[str, str]:
+def _twins(pictures: Sequence[_Found], known: Sequence[Facts | None], left_out: set[str]) -> dict[str, str]:
     """Name of a near-duplicate -> name of the first picture that looks alike; among those that are trained."""
-    usable = [p for p in pictures if not p.left_out and p.facts and not p.facts.reason]
-    same = _twins_of(tuple(picture.facts.likeness for picture in usable if picture.facts))
-    return {usable[number].name: usable[first].shown for number, first in same.items()}
+    usable = [
+        (picture.name, fact.likeness)
+        for picture, fact in zip(pictures, known, strict=True)
+        if fact and not fact.reason and picture.name not in left_out
+    ]
+    same = _twins_of(tuple(likeness for _, likeness in usable))
+    return {usable[number][0]: printable(usable[first][0]) for number, first in same.items()}
 
 
 _twins_of = functools.lru_cache(8)(twins)
@@ -206,31 +201,31 @@ def _unreadable(picture: Picture) -> bool:
     return bool(picture.facts and picture.facts.reason)
 
 
-def _with(picture: Picture, warnings: tuple[Remark, ...]) -> Picture:
-    return replace(picture, warnings=warnings)
-
-
-def _warnings(picture: Picture, twin: str | None, trigger: str, embedded: bool) -> tuple[Remark, ...]:
-    if picture.left_out:
+def _of_facts(facts: Facts | None, crop: Crop | None, twin: str | None) -> tuple[Remark, ...]:
+    if facts is None:
         return ()
-    facts, crop = picture.facts, picture.crop
-    if facts and facts.reason:
+    if facts.reason or crop is None:
         return (Remark("unreadable", f"Cannot be used: {facts.reason}", "leave"),)
-    warnings = []
-    if facts and crop:
-        grown = crop.scaled[0] / facts.size[0]
-        if grown > ENLARGED:
-            warnings.append(Remark("small", f"Too small: it would be enlarged {grown:.1f} times.", "leave"))
-        if facts.sharpness < BLURRED:
-            warnings.append(Remark("blurred", "Looks blurred.", "leave"))
+    remarks = []
+    grown = crop.scaled[0] / facts.size[0]
+    if grown > ENLARGED:
+        remarks.append(Remark("small", f"Too small: it would be enlarged {grown:.1f} times.", "leave"))
+    if facts.sharpness < BLURRED:
+        remarks.append(Remark("blurred", "Looks blurred.", "leave"))
     if twin:
-        warnings.append(Remark("twin", f"Nearly the same as {twin}.", "leave"))
-    if not picture.caption:
-        warnings.append(Remark("empty", f'No caption: "{picture.used}" is used.'))
-    elif trigger.strip() and not mentions(picture.caption, trigger):
-        warnings.append(Remark("trigger", f'The trigger word "{trigger}" is missing.', "trigger"))
-    if picture.caption and is_too_long(picture.caption, embedded):
+        remarks.append(Remark("twin", f"Nearly the same as {twin}.", "leave"))
+    return tuple(remarks)
+
+
+@functools.lru_cache(16384)
+def _of_caption(caption: str | None, used: str, trigger: str, embedded: bool) -> tuple[Remark, ...]:
+    if not caption:
+        return (Remark("empty", f'No caption: "{used}" is used.'),)
+    remarks = []
+    if trigger.strip() and not mentions(caption, trigger):
+        remarks.append(Remark("trigger", f'The trigger word "{trigger}" is missing.', "trigger"))
+    if is_too_long(caption, embedded):
         limit = EMBEDDED_READS if embedded else CLIP_READS
-        tokens = count(picture.caption, embedded)
-        warnings.append(Remark("long", f"Too long: {tokens} tokens, and {limit} are read. Put what matters first."))
-    return tuple(warnings)
+        tokens = count(caption, embedded)
+        remarks.append(Remark("long", f"Too long: {tokens} tokens, and {limit} are read. Put what matters first."))
+    return tuple(remarks)

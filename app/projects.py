@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import tomlkit
 
@@ -93,6 +94,16 @@ def update(project: Project, **changes: str | tuple[str, ...]) -> Project:
     return replace(project, **changes)
 
 
+def data_settings(project: Project) -> dict[str, Any]:
+    """The settings of a run, section data, that the project decides."""
+    return {
+        "folders": [project.pictures],
+        "left_out": list(project.left_out),
+        "trigger": project.trigger,
+        "kind": project.kind,
+    }
+
+
 def find(home: Home, name: str) -> Project | None:
     """The project with that slug."""
     return next((project for project in list_projects(home) if project.slug == name), None)
@@ -111,22 +122,6 @@ def list_projects(home: Home) -> list[Project]:
         except (UserError, TypeError, KeyError):  # a damaged project must not hide the others
             continue
     return sorted(found, key=lambda project: project.name.casefold())
-
-
-def _name(name: str) -> str:
-    name = " ".join(name.split())
-    if not name:
-        raise UserError("A project needs a name.")
-    return name
-
-
-def _named(home: Home, name: str) -> Project | None:
-    return next((project for project in list_projects(home) if project.name == name), None)
-
-
-def _write(project: Project, values: dict[str, str]) -> None:
-    values = {"name": project.name, **values, "kind": project.kind, "trigger": project.trigger}
-    write_whole(project.folder / "project.toml", tomlkit.dumps(values).encode())
 
 
 def slug(name: str) -> str:
@@ -179,3 +174,19 @@ def new_folder(parent: Path, name: str) -> Iterator[Path]:
     except OSError:  # a full disk
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _name(name: str) -> str:
+    name = " ".join(name.split())
+    if not name:
+        raise UserError("A project needs a name.")
+    return name
+
+
+def _named(home: Home, name: str) -> Project | None:
+    return next((project for project in list_projects(home) if project.name == name), None)
+
+
+def _write(project: Project, values: dict[str, str]) -> None:
+    values = {"name": project.name, **values, "kind": project.kind, "trigger": project.trigger}
+    write_whole(project.folder / "project.toml", tomlkit.dumps(values).encode())

@@ -40,16 +40,38 @@ class Queue:
     def add(self, run: Run) -> None:
         """Train the run now, or when those before it have ended; a run that was begun goes on where it stopped.
 
-        UserError when it cannot be trained: it is in training, waits already, is finished, or has no base model.
+        A queue that was held goes on, with this run. UserError when it cannot be trained: it is in training, waits
+        already, is finished, or has no base model.
         """
-        with self._held() as kept:
+        with self._locked() as kept:
             self._require_trainable(run, kept)
             kept.problems = [problem for problem in kept.problems if problem.run != run]
-            if not kept.waiting and self.running() is None:
+            first = kept.held or not kept.waiting
+            kept.held = False
+            if first and self.running() is None:
                 self._start(run)
             else:
-                kept.waiting.append(run)
+                kept.waiting.insert(0 if first else len(kept.waiting), run)
                 self._start_next(kept)
+
+    def pause(self, run: Run) -> None:
+        """Pause a run (see jobs.pause); what waits does not take its place, since a person wants the device free.
+
+        The queue is held until a run is added again, which is how a paused one goes on, or until `go_on`.
+        """
+        jobs.pause(run)
+        with self._locked() as kept:
+            kept.held = bool(kept.waiting)
+
+    def held(self) -> bool:
+        """Whether runs wait although nothing runs, because a person paused one."""
+        return self._read().held
+
+    def go_on(self) -> None:
+        """Start what waits, after a pause."""
+        with self._locked() as kept:
+            kept.held = False
+            self._start_next(kept)
 
     def waiting(self) -> list[Run]:
         """The runs that wait, the next one first."""
@@ -71,13 +93,13 @@ class Queue:
 
     def move(self, run: Run, place: int) -> None:
         """Put a waiting run at a place of the queue, 0 being the next. UserError when it no longer waits."""
-        with self._held() as kept:
+        with self._locked() as kept:
             kept.take(run)
             kept.waiting.insert(min(max(place, 0), len(kept.waiting)), run)
 
     def remove(self, run: Run) -> None:
         """Take a waiting run out; it stays what it was before. UserError when it no longer waits."""
-        with self._held() as kept:
+        with self._locked() as kept:
             kept.take(run)
 
     def problems(self) -> list[tuple[Run, str]]:
@@ -86,14 +108,14 @@ class Queue:
 
     def dismiss(self, run: Run) -> None:
         """Forget the problems of a run, which a person has read."""
-        with self._held() as kept:
+        with self._locked() as kept:
             kept.problems = [problem for problem in kept.problems if problem.run != run]
 
     def tick(self) -> None:
         """Start the next run if one waits and nothing runs."""
         self._children = [job for job in self._children if job.process.poll() is None]
         if self.waiting():  # without the lock: most of the time there is nothing to do
-            with self._held() as kept:
+            with self._locked() as kept:
                 self._start_next(kept)
 
     def watch(self) -> None:
@@ -133,7 +155,7 @@ class Queue:
 
     def _start_next(self, kept: "_Kept") -> None:
         """Start the first waiting run that can be started, if nothing runs; the others leave with their reason."""
-        while kept.waiting and self.running() is None:
+        while kept.waiting and not kept.held and self.running() is None:
             run = kept.waiting.pop(0)
             try:
                 self._start(run)
@@ -147,7 +169,7 @@ class Queue:
         self._children.append(jobs.start(run, self.home))
 
     @contextmanager
-    def _held(self) -> Iterator["_Kept"]:
+    def _locked(self) -> Iterator["_Kept"]:
         """What is on disk, to be changed inside the block; written back at its end, if it was changed."""
         with locked(self.home.root / "queue.lock"):
             kept = self._read()
@@ -170,6 +192,7 @@ class Queue:
         return _Kept(
             [run for run in there if not is_alive(run)],  # started, but the app was killed before it wrote so
             [problem for problem in problems if problem.run.config.is_file()],
+            found.get("held") is True,
         )
 
     @property
@@ -192,6 +215,7 @@ class _Problem:
 class _Kept:
     waiting: list[Run] = field(default_factory=list)
     problems: list[_Problem] = field(default_factory=list)
+    held: bool = False
 
     def take(self, run: Run) -> None:
         if run not in self.waiting:
@@ -204,4 +228,4 @@ class _Kept:
             return run.folder.relative_to(home.projects).as_posix() if inside else str(run.folder)
 
         problems = [{"run": name(one.run), "message": one.message, "hint": one.hint} for one in self.problems]
-        return {"waiting": [name(run) for run in self.waiting], "problems": problems}
+        return {"waiting": [name(run) for run in self.waiting], "problems": problems, "held": self.held}

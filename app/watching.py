@@ -38,6 +38,7 @@ class Watched:
     ended: bool = False  # whether a person ended it at once
     problem: str = ""  # why it left the queue without being trained
     queue: tuple[str, ...] = ()  # names of the runs that wait, this one left out
+    held: bool = False  # whether those wait although nothing runs, because a run was paused
     pending: tuple[str, ...] = ()  # prompts of the samples that were asked for and are not drawn yet
     prompts: tuple[str, ...] = ()  # of the previews to come
     read: tuple = ()  # how far its events are read
@@ -94,6 +95,7 @@ def watch(run: Run, queue: Queue) -> Watched:
         ended=ended,
         problem=problem,
         queue=names,
+        held=bool(names) and not found.alive and queue.held(),
         pending=_pending(run, found),
         prompts=tuple(_prompts(run, config)),
         read=(story.born, story.offset),

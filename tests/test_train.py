@@ -267,6 +267,17 @@ def test_a_wish_that_nobody_understands_is_a_warning(tmp_path, wrong):
     assert Control(tmp_path).take() is None  # it is not asked about again
 
 
+@pytest.mark.parametrize("word", ["stop", "pause"])
+def test_a_run_that_is_still_preparing_ends_at_once_and_goes_on_later(tmp_path, base, pictures, word):
+    (tmp_path / "control").mkdir()
+    (tmp_path / "control" / word).touch()
+    seen = run(tmp_path, base, pictures, 2)
+    assert seen[-1] == events.Stopped(0, paused=word == "pause")
+    assert not any(isinstance(e, events.Started) for e in seen) and not (tmp_path / "output").exists()
+    (tmp_path / "control" / word).unlink()
+    assert isinstance(run(tmp_path, base, pictures, 2)[-1], events.Finished)
+
+
 def as_file(wishes: Wish | list[Wish] | None) -> str:
     if wishes is None:
         return ""

@@ -17,6 +17,7 @@ from trainers.adapters.registry import ADAPTERS
 from trainers.adapters.tokens import require_word, start_tokens
 from trainers.checkpoint import Position
 from trainers.config import AdapterConfig, TrainConfig
+from trainers.control import Control
 from trainers.data.batches import Batches, split_validation
 from trainers.data.buckets import plan as plan_crops
 from trainers.data.cache import Cache
@@ -42,6 +43,17 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
 
     Writes events, samples, checkpoints and the adapter file. Raises UserError for what the user can mend.
     """
+    try:
+        _train(config, folders, emit)
+    except EndedEarly:
+        emit(Stopped(checkpoint.newest_step(folders.checkpoints), paused=not folders.control.asked("stop")))
+
+
+class EndedEarly(Exception):
+    """A person asked for the end before the first step: there is nothing to save."""
+
+
+def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) -> None:
     # --- the machine, the base model, the pictures -------------------------------------------------------------------
     plan = memory.plan(config.memory)
     device = plan.device
@@ -63,7 +75,8 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     # --- encode once -------------------------------------------------------------------------------------------------
     cache = Cache(folders.cache) if config.memory.cache_latents else None
     progress = _throttled(emit)
-    latents = encode_pictures(found.examples, crops, family, components, config.data.flip, cache, device, progress)
+    preparing = _ended_by(folders.control, progress)
+    latents = encode_pictures(found.examples, crops, family, components, config.data.flip, cache, device, preparing)
     training, held_out = split_validation(found.examples, config.data.validation_share, config.seed)
     variants = [caption_variants(example, config.data, config.seed) for example in found.examples]
     preserved = [preserved_captions(example, config) for example in found.examples]
@@ -73,7 +86,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
         encoder.to(device)
     base_text = None
     if config.loss.preservation or not config.adapter.trains_text:
-        base_text = text.encode_all(cache, progress)
+        base_text = text.encode_all(cache, preparing)
     if not config.adapter.trains_text:
         text.cached = base_text
         for encoder in components.text_encoders:
@@ -84,7 +97,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     adjusted = memory.set_attention(components.denoiser, config.memory.attention, device)
     if adjusted:
         emit(adjusted)
-    drawn = draw_class_pictures(config, family, components, text, base_text, resolution, cache, progress)
+    drawn = draw_class_pictures(config, family, components, text, base_text, resolution, cache, preparing)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     adapter.train_tokens(tokens)
     if start:
@@ -201,6 +214,17 @@ def _text_ends(config: AdapterConfig, adapter: Adapter, steps: int) -> list[tupl
 
 def _due(step: int, every: int) -> bool:
     return bool(every) and step % every == 0
+
+
+def _ended_by(control: Control, progress: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
+    """Progress of preparations, which can take minutes: EndedEarly as soon as a person asks for the end."""
+
+    def preparing(name: str, done: int, total: int) -> None:
+        if control.asked("stop") or control.asked("pause"):
+            raise EndedEarly
+        progress(name, done, total)
+
+    return preparing
 
 
 def _throttled(emit: Callable[[Event], None], every: float = 0.5) -> Callable[[str, int, int], None]:

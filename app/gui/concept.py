@@ -30,10 +30,10 @@ def build_concept_page(context: Context, here: Here) -> None:
     """Lay the page out and wire it; what it shows is read from the disk each time."""
     home, measured = context.home, Measured(context.home)
     page = gr.State(Look().number)
-    with gr.Row(equal_height=True, elem_classes=["dr-head"]):
+    with gr.Row(equal_height=True, elem_classes=["dr-concept-top"]):
         choice = gr.Dropdown([], label="Project", scale=4, min_width=240, filterable=True)
-        new = gr.Button("New project", scale=1, min_width=130)
-        train = gr.Button("Continue to Train", variant="primary", scale=1, min_width=170)
+        new = gr.Button("New project", scale=1, min_width=150)
+        train = gr.Button("Continue to Train", variant="primary", scale=1, min_width=200)
     start = panel("Samples")
     with gr.Column(visible=False, elem_classes=["dr-new"]) as form:
         with gr.Row():
@@ -158,8 +158,13 @@ def build_concept_page(context: Context, here: Here) -> None:
         return drawn(where, *looked)
 
     def save_trigger(where: Where, word: str, resolution: int) -> str:
-        projects.update(must_find(home, where), trigger=" ".join(word.split()))
+        project, word = must_find(home, where), " ".join(word.split())
+        if word != project.trigger:
+            projects.update(project, trigger=word)
         return trigger_remark(word, resolution)
+
+    def leave_trigger(where: Where, word: str, *looked: Any) -> list[Any]:
+        return [save_trigger(where, word, Look(*looked).resolution), *drawn(where, *looked)]
 
     def suggest_trigger(where: Where, word: str, *looked: Any) -> list[Any]:
         project = must_find(home, where)
@@ -216,8 +221,10 @@ def build_concept_page(context: Context, here: Here) -> None:
     trigger.input(
         in_words(save_trigger), [here.where, trigger, resolution], trigger_note, trigger_mode="always_last", **QUIET
     )
-    for event in (trigger.blur, trigger.submit):
-        event(drawn, [here.where, *look], view, **QUIET)
+    for leaving in (trigger.blur, trigger.submit):
+        leaving(in_words(leave_trigger), [here.where, trigger, *look], [trigger_note, *view], **QUIET)
+    for leaving in (words.blur, instead.blur, words.submit):
+        leaving(in_words(preview), [here.where, show, search, *bulk], [instead, bulk_note], **QUIET)
     suggest.click(in_words(suggest_trigger), [here.where, trigger, *look], [trigger, trigger_note, *view], **QUIET)
     for control in (show, search, resolution):
         control.input(in_words(drawn), [here.where, *look], view, trigger_mode="always_last", **QUIET)

@@ -1,6 +1,5 @@
 """What the Concept page says and draws: cards of pictures with their crop, counts, warnings, samples."""
 
-import time
 from collections.abc import Sequence
 
 from app.captions_edit import Edit
@@ -54,7 +53,7 @@ def problems(found: Sequence[Problem]) -> str:
 
 
 def grid(pictures: Sequence[Picture], seen: Overview, project: Project) -> str:
-    """The cards of one page; the time makes each drawing a new one, so that what was typed before does not stay."""
+    """The cards of one page, or what will appear there."""
     if not seen.pictures and project.owns_pictures:
         return empty("No pictures yet", "Drop them above: each will appear here with its caption and its crop.")
     if not seen.pictures:
@@ -62,7 +61,7 @@ def grid(pictures: Sequence[Picture], seen: Overview, project: Project) -> str:
     if not pictures:
         return empty("No picture fits", "Choose All above, or empty the search, to see the others.")
     cards = "".join(card(picture) for picture in pictures)
-    return f'<div class="dr-grid dr-pictures" data-drawn="{time.time()}">{cards}</div>'
+    return f'<div class="dr-grid dr-pictures">{cards}</div>'
 
 
 def card(picture: Picture) -> str:
@@ -77,7 +76,8 @@ def card(picture: Picture) -> str:
         f'<article class="dr-card dr-picture{" dr-left-out" * picture.left_out}" aria-label="{name}">'
         f'<div class="dr-stage"><div class="dr-frame"><img src="{text(_address(picture))}" alt="{name}" loading="lazy" '
         f'decoding="async">{crop_box(picture)}</div></div>'
-        f'<p class="dr-name" title="{name}">{name}</p><div class="dr-known">{known(picture)}</div>'
+        f'<div class="dr-named"><p class="dr-name" title="{name}">{name}</p><span>{_leave(picture)}</span></div>'
+        f'<div class="dr-known">{known(picture)}</div>'
         f'<textarea class="dr-field dr-caption" rows="3" aria-label="Caption of {name}" placeholder="{hint}" '
         f'spellcheck="false" value="{caption}" {edit("caption", picture=picture.name)}>\n{caption}</textarea></article>'
     )
@@ -112,13 +112,11 @@ def facts_line(facts: Facts | None, crop: Crop | None) -> str:
 
 def known(picture: Picture) -> str:
     """What is known of a picture, and its warnings with what can be done."""
-    line = f'<p class="dr-quiet dr-facts">{text(facts_line(picture.facts, picture.crop))}</p>'
+    line = f'<p class="dr-quiet dr-picture-facts">{text(facts_line(picture.facts, picture.crop))}</p>'
     if picture.left_out:
-        again = button("Use again", "use", picture=picture.name)
-        return f'{line}<div class="dr-row"><span class="dr-tag">Left out</span>{again}</div>'
+        return f'{line}<span class="dr-tag">Left out</span>'
     rows = "".join(_warning(picture, remark) for remark in picture.warnings)
-    leave = "" if any(remark.remedy == "leave" for remark in picture.warnings) else _leave(picture)
-    return line + (f'<ul class="dr-warnings">{rows}</ul>' if rows else "") + leave
+    return line + (f'<ul class="dr-warnings">{rows}</ul>' if rows else "")
 
 
 def pager(number: int, pages: int, count: int) -> str:
@@ -181,7 +179,7 @@ def start_cards(current: str) -> str:
         '<article class="dr-card dr-sample"><h3>Your own pictures</h3><p>15 to 40 sharp, varied pictures of a person, '
         f"an object or a character; 30 or more of a style.</p>{button('New project', 'new')}</article>"
     )
-    return f'<div class="dr-grid dr-samples">{cards}{own}</div>'
+    return f'<div class="dr-grid dr-concepts">{cards}{own}</div>'
 
 
 def linked_note(project: Project) -> str:
@@ -218,10 +216,14 @@ def _warning(picture: Picture, remark: Remark) -> str:
 
 
 def _leave(picture: Picture) -> str:
-    label = text(f"Leave out: {picture.shown}")
+    """The button that leaves the picture out, or uses it again; none where a warning has it already."""
+    if any(remark.remedy == "leave" for remark in picture.warnings):
+        return ""
+    does, action = ("Use again", "use") if picture.left_out else ("Leave out", "leave")
+    label = text(f"{does}: {picture.shown}")
     return (
-        f'<button type="button" class="dr-button quiet dr-leave" aria-label="{label}" '
-        f"{act('leave', picture=picture.name)}>Leave out</button>"
+        f'<button type="button" class="dr-button quiet" aria-label="{label}" '
+        f"{act(action, picture=picture.name)}>{does}</button>"
     )
 
 

@@ -7,6 +7,7 @@ from app.adapter_facts import Verdict, in_words, verdicts
 from app.gui.markup import notice, text
 
 SHOWN_APART = ("file", "problems", "interfaces", "unmatched keys", "what is wrong")
+CALLED = {"dtype": "Precision", "words": "Trained words"}
 LOADS = {"whole": ("good", "Loads whole"), "partly": ("warning", "Loads in part"), "no": ("error", "Does not load")}
 
 
@@ -14,10 +15,11 @@ def inspected(name: str, values: Mapping[str, Any]) -> str:
     """The whole result; `values` as app.engine.inspect gives them, be it through JSON."""
     found = verdicts(values)
     facts = {key: value for key, value in in_words(values).items() if key not in SHOWN_APART and value}
-    rows = "".join(f"<dt>{text(key[0].upper() + key[1:])}</dt><dd>{text(value)}</dd>" for key, value in facts.items())
+    called = {key: CALLED.get(key, key[0].upper() + key[1:]) for key in facts}
+    rows = "".join(f"<dt>{text(called[key])}</dt><dd>{text(value)}</dd>" for key, value in facts.items())
     return (
         f'<h3 class="dr-title">{text(name)}</h3>{_summary(found)}{_problems(values.get("problems") or [])}'
-        f'<dl class="dr-facts">{rows}</dl><h3 class="dr-title">Where it loads</h3>{_table(found)}'
+        f'<dl class="dr-run-facts">{rows}</dl><h3 class="dr-title">Where it loads</h3>{_table(found)}'
     )
 
 

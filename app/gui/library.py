@@ -33,14 +33,12 @@ def build_library_page(context: Context, here: Here) -> None:
         running, waiting = panel("Run in training"), panel("Waiting runs", elem_classes=MAYBE)
         gr.HTML('<h2 class="dr-title">Runs</h2>')
         with gr.Row(elem_classes=["dr-filters"]):
-            search = gr.Textbox(
-                label="Search runs", placeholder="Name, trigger, base, note ...", scale=3, min_width=220
-            )
+            search = gr.Textbox(label="Search runs", placeholder="Name, trigger, base ...", scale=3, min_width=220)
             every = [(views.EVERY, "")]
-            word = gr.Dropdown(every, value="", label="Status of runs", min_width=120)
-            kind = gr.Dropdown(every, value="", label="Kind of concept", min_width=120)
-            family = gr.Dropdown(every, value="", label="Model family", min_width=120)
-            order = gr.Dropdown(list(ORDERS), value=ORDERS[0], label="Order", min_width=120)
+            word = gr.Dropdown(every, value="", label="Status of runs", min_width=150)
+            kind = gr.Dropdown(every, value="", label="Kind of runs", min_width=150)
+            family = gr.Dropdown(every, value="", label="Model family", min_width=150)
+            order = gr.Dropdown(list(ORDERS), value=ORDERS[0], label="Order", min_width=150)
         chosen, cards = panel("Chosen runs", elem_classes=MAYBE), panel("Runs")
         with gr.Accordion("Inspect an adapter file", open=False):
             build_inspector(context, upload=True)

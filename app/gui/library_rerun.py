@@ -28,7 +28,7 @@ def build_rerun(page: Library) -> list[gr.Component]:
         value = gr.Textbox(label="Its new value", min_width=160)
     said = panel("Change of the next run")
     with gr.Row():
-        train = gr.Button("Train with this change", variant="primary", interactive=False, scale=0, min_width=220)
+        train = gr.Button("Train with this change", variant="primary", interactive=False, scale=0, min_width=280)
 
     def on_setting(shown: Shown, name: str | None) -> list[Any]:
         if not name:

@@ -19,18 +19,23 @@ from app.trash import require_idle, throw_run
 from trainers import config_io
 from trainers.errors import UserError
 
+TO_TOP = "watch('value', () => { if (window.scrollY > 300) window.scrollTo(0, 0); });"
 BACK = button("All runs", "back", "quiet")
 
 
 def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column]:
     """Shown while one run is chosen, and while two are compared."""
     with gr.Column(visible=False) as one:
-        back, title, named, details = panel("Way back", BACK), panel("Run"), panel("Name and note"), panel("Details")
+        back, title = panel("Way back", BACK), gr.HTML(label="Run", js_on_load=TO_TOP, apply_default_css=False)
+        named, details = panel("Name and note"), panel("Details")
         asked = build_inspector(page.context, upload=False)
         form = build_rerun(page)
         advised = panel("Against the preset")
     with gr.Column(visible=False) as two:
-        back_too, compared = panel("Way back from the comparison", BACK), panel("Comparison")
+        back_too, compared = (
+            panel("Way back from the comparison", BACK),
+            gr.HTML(label="Comparison", js_on_load=TO_TOP, apply_default_css=False),
+        )
 
     def draw(shown: Shown) -> list[Any]:
         if shown.run:

@@ -122,9 +122,10 @@ def build_monitor_page(context: Context, here: Here) -> None:
 DEEDS: dict[str, Callable[[Context, Run], Any]] = {
     "resume": lambda context, run: context.queue.add(run),
     "unqueue": lambda context, run: context.queue.remove(run),
-    "pause": lambda context, run: jobs.pause(run),
+    "pause": lambda context, run: context.queue.pause(run),
     "stop": lambda context, run: jobs.request_stop(run),
     "end": lambda context, run: jobs.end(run),
+    "next": lambda context, run: context.queue.go_on(),
     "open": lambda context, run: open_folder(watching.watch(run, context.queue).status.adapter or run.folder),
 }
 
@@ -146,20 +147,31 @@ def _look(context: Context, run: Run | None, log_open: bool, before: dict[str, A
         return {"run": run.key, "seen": (), "head": notice(error.message, error.hint, "error"), **log}
     if before.get("seen") == watched.seen:
         return log
-    return {"run": run.key, "seen": watched.seen, **_parts(watched), **log}
+    return {"run": run.key, "seen": watched.seen, **_parts(watched), **_samples(watched, before), **log}
+
+
+def _samples(watched: Watched, before: dict[str, Any]) -> dict[str, Any]:
+    """Made anew only when there are others: a long run has a thousand of them."""
+    samples, folder = watched.status.state.samples, watched.run.folder
+    drawn = (watched.run.key, watched.pending, samples)
+    if before.get("drawn") == drawn:
+        return {}
+    asked = [sample for sample in samples if sample.asked]
+    return {
+        "drawn": drawn,
+        "samples": samples_grid([sample for sample in samples if not sample.asked], folder),
+        "asked": asked_strip(asked, watched.pending, folder),
+    }
 
 
 def _parts(watched: Watched) -> dict[str, Any]:
-    state, folder = watched.status.state, watched.run.folder
-    asked = [sample for sample in state.samples if sample.asked]
+    state = watched.status.state
     return {
         "word": watched.word,
         "head": views.head(watched),
         "actions": views.actions(watched),
         "advice": views.advice(watched),
         "ending": views.ending(watched),
-        "samples": samples_grid([sample for sample in state.samples if not sample.asked], folder),
-        "asked": asked_strip(asked, watched.pending, folder),
         "plot": views.loss(loss_plot(state)),
         "notes": views.notes(watched),
         "sampling": watched.word == "running",

@@ -39,6 +39,7 @@ FREED = {"cuda": "the graphics card", "mps": "the graphics chip"}  # else the pr
 WAYS_OUT = {  # what can be done in a state: (words, action, kind)
     "new": [("Train", "resume", "primary")],
     "waiting": [("Take out of the queue", "unqueue", "")],
+    "starting": [("Pause", "pause", ""), ("Cancel", "end", "")],
     "running": [("Pause", "pause", "primary"), ("Stop and keep", "stop", "")],
     "paused": [("Resume", "resume", "primary"), ("Compare checkpoints", "compare", "")],
     "stopped": [("Resume", "resume", "primary"), ("Compare checkpoints", "compare", "")],
@@ -75,7 +76,8 @@ def head(watched: Watched) -> str:
     return (
         f'<div class="dr-head {watched.word}"><div class="dr-row"><span class="dr-word">{WORDS[watched.word]}</span>'
         f'<h2 class="dr-title">{name}</h2><span class="dr-quiet">{project}</span></div>'
-        f'<p class="dr-line">{text(told)}</p>{bar}<p class="dr-facts">{items}</p>{queue_line(watched.queue)}</div>'
+        f'<p class="dr-line">{text(told)}</p>{bar}<p class="dr-facts">{items}</p>'
+        f"{queue_line(watched.queue, watched.held)}</div>"
     )
 
 
@@ -111,8 +113,8 @@ def actions(watched: Watched) -> str:
     found = list(WAYS_OUT.get(watched.word, []))
     if watched.word == "failed" and any(word in watched.status.state.hint.casefold() for word in MENDED_BY_TRYING):
         found = [("Resume", "resume", "primary"), ("Change the settings", "settings", "")]
-    if watched.word == "starting":
-        found = [("Cancel", "end", "")]
+    if watched.held:
+        found.append(("Train the next run", "next", ""))
     if watched.word in ("stopping", "pausing") and watched.late:
         found = [("End it at once", "end", "quiet")]
     if watched.word == "stopped" and watched.status.state.step >= watched.status.state.steps:
@@ -187,12 +189,13 @@ def unique(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return list(dict.fromkeys(pairs))
 
 
-def queue_line(next_ones: Sequence[str]) -> str:
-    """What waits: names, the next one first."""
+def queue_line(next_ones: Sequence[str], held: bool = False) -> str:
+    """What waits: names, the next one first. `held`: until a person goes on, after a pause."""
     if not next_ones:
         return ""
     more = f" and {len(next_ones) - 3:,} more" if len(next_ones) > 3 else ""
-    return f'<p class="dr-quiet">Next in the queue: {text(", ".join(next_ones[:3]))}{more}</p>'
+    waits = " It waits because a run was paused." if held else ""
+    return f'<p class="dr-quiet">Next in the queue: {text(", ".join(next_ones[:3]))}{more}.{waits}</p>'
 
 
 def log_view(path: Path, lines: str) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from app.gui.library_views import labelled
 from app.gui.markup import button, empty, notice, text
 from app.progress import duration
 from app.runs import Run, Status
@@ -66,18 +67,14 @@ def _row(one: Waiting, place: int, last: int) -> str:
         + _move("Train next", f"Train {called} next", key, 0, place == 0)
         + _move("Up", f"Move {called} up", key, place - 1, place == 0)
         + _move("Down", f"Move {called} down", key, place + 1, place == last)
-        + _labelled(button("Remove", "remove", key=key), f"Remove {called} from the queue")
+        + labelled(button("Remove", "remove", key=key), f"Remove {called} from the queue")
         + "</span></li>"
     )
 
 
 def _move(label: str, told: str, key: str, place: int, off: bool) -> str:
-    made = _labelled(button(label, "move", key=key, place=place), told)
+    made = labelled(button(label, "move", key=key, place=place), told)
     return made.replace("<button ", "<button disabled ", 1) if off else made
-
-
-def _labelled(made: str, told: str) -> str:
-    return made.replace("<button ", f'<button aria-label="{text(told)}" ', 1)
 
 
 def _problem(one: Waiting, said: str) -> str:

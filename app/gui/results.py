@@ -57,9 +57,9 @@ def build_results_page(context: Context, here: Here) -> None:
     home = context.home
     at, known, number, mark = gr.State(""), gr.State(()), gr.State(0), gr.State("")
     chosen = gr.Dropdown([], label="Run to look at", interactive=True)
-    story = panel("About the run's results")
-    with gr.Column(visible=False) as body:
-        with gr.Accordion("What to compare", open=True), gr.Row():
+    story = panel("About the run's results", visible="hidden")
+    with gr.Column(visible="hidden") as body:
+        with gr.Accordion("What to compare", open=True) as choices, gr.Row():
             with gr.Column(min_width=260):
                 steps = gr.CheckboxGroup([], label="Checkpoints to compare")
                 with gr.Row():
@@ -68,24 +68,31 @@ def build_results_page(context: Context, here: Here) -> None:
             with gr.Column(min_width=260):
                 prompts = gr.Textbox(label="Prompts to compare", info="One per line", lines=4, max_lines=8)
                 count = panel("Size of the comparison")
-                with gr.Row():
-                    compare = gr.Button("Compare", variant="primary")
-                    stop = gr.Button("Stop comparing", visible=False)
-        progress = panel("Progress of the comparison")
-        shown = gr.Dropdown([], label="Comparison to look at", interactive=True, visible=False)
+                compare = gr.Button("Compare", variant="primary")
+        progress = panel("Progress of the comparison", visible="hidden")
+        stop = gr.Button("Stop comparing", visible="hidden")
+        shown = gr.Dropdown([], label="Comparison to look at", interactive=True, visible="hidden")
         grid = gr.HTML(label="Comparison", js_on_load=LISTEN + CLIENT, apply_default_css=False)
         picked = panel("Picked checkpoint")
-        with gr.Row(equal_height=True, visible=False) as export_row:
+        with gr.Row(visible="hidden") as export_row:
             name = gr.Textbox(label="Name of the adapter file", min_width=200)
             form = gr.Dropdown([(said, form) for form, said in views.LAYOUTS.items()], label="Layout", min_width=200)
-            export = gr.Button("Save adapter file", variant="primary", min_width=160)
-        saved = gr.HTML(label="Adapter file", js_on_load=LISTEN + CLIENT, apply_default_css=False)
-        sending = panel("Send to an image program")
+            export = gr.Button("Save adapter file", variant="primary", min_width=160, elem_classes=["dr-low"])
+        saved = gr.HTML(label="Adapter file", js_on_load=LISTEN + CLIENT, apply_default_css=False, visible="hidden")
+        sending = panel("Send to an image program", visible="hidden")
     timer = gr.Timer(1)
 
     parts = {
         **{"at": at, "known": known, "number": number, "mark": mark, "run": chosen, "story": story},
-        **{"body": body, "steps": steps, "prompts": prompts, "strengths": strengths, "seeds": seeds, "count": count},
+        **{
+            "body": body,
+            "choices": choices,
+            "steps": steps,
+            "prompts": prompts,
+            "strengths": strengths,
+            "seeds": seeds,
+            "count": count,
+        },
         **{"compare": compare, "stop": stop, "progress": progress, "shown": shown, "grid": grid, "picked": picked},
         **{"export_row": export_row, "name": name, "form": form, "saved": saved, "sending": sending},
     }
@@ -100,7 +107,7 @@ def build_results_page(context: Context, here: Here) -> None:
     stop.click(filled(partial(_stop, home)), [at, shown, number], **options)
     shown.input(filled(partial(_look, home)), [at, shown], **options)
     grid.act(_heard(parts, partial(_act, home)), [at, shown, number], **options)
-    busy = export.click(lambda: notice("Writing and verifying the adapter file ..."), None, saved, **QUIET)
+    busy = export.click(lambda: _said(notice("Writing and verifying the adapter file ...")), None, saved, **QUIET)
     busy.then(filled(partial(_export, context)), [at, name, form], **options)
     saved.act(in_words(lambda at: _open(home, at)), at, None, **QUIET)
     sending.act(_heard(parts, partial(_send, context)), [at], **options)
@@ -136,14 +143,20 @@ def _show(home: Home, where: Where, at: str, known: tuple[int, ...]) -> dict[str
         return {}
     run = comparisons.shown_run(home, where.run)
     if run is None:
-        return {"at": "", "story": views.no_run(), "body": gr.update(visible=False), "run": gr.update(visible=False)}
+        return {
+            "at": "",
+            "story": _said(views.no_run()),
+            "body": _visible(False),
+            "run": _visible(False),
+        }
     place, steps = comparisons.place_of(run), tuple(comparisons.checkpoint_steps(run))
     head = {"at": place, "known": steps, "run": gr.update(choices=_runs(home), value=place, visible=True)}
     if not steps:
-        return {**head, "story": views.no_checkpoints(run.folder.name), "body": gr.update(visible=False)}
+        return {**head, "story": _said(views.no_checkpoints(run.folder.name)), "body": _visible(False)}
     fields = _fields(run, steps) if (place, steps) != (at, known) else {}
-    head |= {"story": "", "body": gr.update(visible=True), "number": 0}
-    return {**head, **fields, **_comparisons(run), **_live(run, _newest(run), 0), **_result(home, run)}
+    made = _newest(run)
+    head |= {"story": _said(""), "body": _visible(True), "choices": gr.update(open=made is None)}
+    return {**head, **fields, **_comparisons(run), **_first(run, made), **_result(home, run)}
 
 
 def _count(home: Home, at: str, *fields: Any) -> dict[str, Any]:
@@ -163,7 +176,7 @@ def _compare(home: Home, at: str, *fields: Any) -> dict[str, Any]:
         comparisons.start(run, made, home)
     except UserError as error:
         return {"count": notice(error.message, error.hint, "error")}
-    return {"number": 0, **_comparisons(run, made), **_live(run, made, 0)}
+    return {"count": "", "choices": gr.update(open=False), **_comparisons(run, made), **_first(run, made)}
 
 
 def _stop(home: Home, at: str, shown: str, number: int) -> dict[str, Any]:
@@ -175,7 +188,7 @@ def _stop(home: Home, at: str, shown: str, number: int) -> dict[str, Any]:
 
 def _look(home: Home, at: str, shown: str) -> dict[str, Any]:
     run = _run(home, at)
-    return {"number": 0, **_live(run, _comparison(run, shown), 0)}
+    return _first(run, _comparison(run, shown))
 
 
 def _act(home: Home, values: dict[str, Any], at: str, shown: str, number: int) -> dict[str, Any]:
@@ -196,7 +209,7 @@ def _export(context: Context, at: str, name: str, form: str) -> dict[str, Any]:
             raise UserError("No checkpoint is picked yet.", "Press Pick beside one first.")
         picks.export(run, found, name, form, context.worker.ask)
     except UserError as error:
-        return {"saved": notice(error.message, error.hint, "error")}
+        return {"saved": _said(notice(error.message, error.hint, "error"))}
     return _result(context.home, run)
 
 
@@ -216,7 +229,7 @@ def _send(context: Context, values: dict[str, Any], at: str) -> dict[str, Any]:
         return {}
     show = partial(views.sending, found)
     if values["act"] == "ask" or program not in send_to.PROGRAMS:
-        return {"sending": show(folders, program)}
+        return {"sending": _said(show(folders, program))}
     try:
         if values["act"] == "folder":
             folders |= {program: send_to.choose_folder(context.home, program, values["value"])}
@@ -224,10 +237,10 @@ def _send(context: Context, values: dict[str, Any], at: str) -> dict[str, Any]:
         files = send_to.send(file.files, program, folders[program], values.get("called", ""))
     except send_to.NameTaken as error:
         said = notice(error.message, error.hint, "warning")
-        return {"sending": show(folders, program, said, error.free)}
+        return {"sending": _said(show(folders, program, said, error.free))}
     except UserError as error:
-        return {"sending": show(folders, program, notice(error.message, error.hint, "error"))}
-    return {"sending": show(folders, "", views.sent(program, files, file))}
+        return {"sending": _said(show(folders, program, notice(error.message, error.hint, "error")))}
+    return {"sending": _said(show(folders, "", views.sent(program, files, file)))}
 
 
 def _tick(
@@ -248,6 +261,12 @@ def _tick(
     return {**changed, **live}
 
 
+def _first(run: Run, made: Comparison | None) -> dict[str, Any]:
+    """A comparison as it is shown at first."""
+    number = views.first_prompt(made) if made else 0
+    return {"number": number, **_live(run, made, number)}
+
+
 def _live(run: Run, made: Comparison | None, number: int) -> dict[str, Any]:
     """What moves while pictures are drawn; `mark` is another where the grid is."""
     if made is None:
@@ -263,7 +282,7 @@ def _live(run: Run, made: Comparison | None, number: int) -> dict[str, Any]:
     running = state.word == "running"
     chosen = f"{picked.step} {picked.strength}" if picked else ""
     return {
-        "progress": views.progress(state),
+        "progress": _said(views.progress(state)),
         "grid": views.grid(made, number, picked, running),
         "compare": gr.update(interactive=not running),
         "stop": _visible(running),
@@ -279,7 +298,7 @@ def _result(home: Home, run: Run) -> dict[str, Any]:
     if found:
         changes |= {"name": found.name, "form": found.form}
     sending = views.sending(found, send_to.lora_folders(home)) if found and found.made else ""
-    return {**changes, "saved": views.saved(found, config.data.trigger), "sending": sending}
+    return {**changes, "saved": _said(views.saved(found, config.data.trigger)), "sending": _said(sending)}
 
 
 def _fields(run: Run, steps: tuple[int, ...]) -> dict[str, Any]:
@@ -303,7 +322,7 @@ def _comparisons(run: Run, made: Comparison | None = None) -> dict[str, Any]:
     chosen = made or (found[0] if found else None)
     choices = [(views.title(one), one.folder.name) for one in found]
     value = chosen.folder.name if chosen else None
-    return {"shown": gr.update(choices=choices, value=value, visible=len(found) > 1)}
+    return {"shown": gr.update(choices=choices, value=value, visible=True if len(found) > 1 else "hidden")}
 
 
 def _runs(home: Home) -> list[tuple[str, str]]:
@@ -328,5 +347,11 @@ def _comparison(run: Run, name: str | None) -> Comparison | None:
     return next((one for one in comparisons.list_comparisons(run) if one.folder.name == name), None)
 
 
+def _said(html: str) -> dict[str, Any]:
+    """A region that takes no room where it says nothing; it stays there, and goes on listening."""
+    return gr.update(value=html, visible=True if html else "hidden")
+
+
 def _visible(wanted: bool) -> dict[str, Any]:
-    return gr.update(visible=wanted)
+    """Hidden in the browser: what is not sent there at all misses the updates of what is inside it."""
+    return gr.update(visible=True if wanted else "hidden")

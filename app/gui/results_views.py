@@ -11,16 +11,16 @@ from app.send_to import PROGRAMS
 from trainers.comparison import BASE, Cell, Comparison
 
 ALL = -1  # the tab that shows every prompt
+SIZES, SMALL = {1: 240, 2: 220, 3: 200, 4: 168}, 152  # columns -> pixels of a picture on the page
 SIDE = 320  # pixels of a thumbnail
 LAYOUTS = {  # layout -> for whom
     "kohya": "kohya: most image programs",
     "diffusers": "diffusers: Python scripts, and SD 3 in ComfyUI",
     "peft": "peft: a folder for Python scripts",
 }
-HOW_TO_CHOOSE = (
-    "Pick the earliest checkpoint that looks like your pictures and still follows every prompt. "
-    "The rows without the trigger word should look alike: where they differ, the adapter changes other pictures too."
-)
+HOW_TO_CHOOSE = "Pick the earliest checkpoint that looks like your pictures and still follows every prompt."
+DRIFT = "should look like the row above: else the adapter changes other pictures too"
+FEW = 6  # columns that stand side by side in the window
 
 
 def no_run() -> str:
@@ -55,10 +55,16 @@ def progress(state: Progress | None) -> str:
         return notice(f"Stopped at {count}.", "Compare goes on from there.")
     left = "" if state.seconds_left is None else f", about {duration(state.seconds_left)} left"
     bar = (
-        f'<div class="dr-progress" role="progressbar" aria-label="Pictures drawn" aria-valuemin="0" '
+        f'<div class="dr-drawn" role="progressbar" aria-label="Pictures drawn" aria-valuemin="0" '
         f'aria-valuemax="{state.total}" aria-valuenow="{state.drawn}"><span style="width:{share:.1%}"></span></div>'
     )
     return f'<div role="status"><p>{text(state.phase)}: {count}{left}</p>{bar}</div>'
+
+
+def first_prompt(made: Comparison) -> int:
+    """What is shown at first: every prompt where they have room, else the first one."""
+    wide = len(made.prompts) * len(made.seeds) * len(made.strengths)
+    return ALL if 1 < len(made.prompts) and wide <= FEW else 0
 
 
 def grid(made: Comparison, shown: int = 0, picked: Pick | None = None, drawing: bool = False) -> str:
@@ -68,7 +74,11 @@ def grid(made: Comparison, shown: int = 0, picked: Pick | None = None, drawing: 
     table = "".join(_row(made, row, columns, picked, drawing) for row in rows_of(made))
     head = _head(made, columns, len(numbers) > 1)
     hint = f'<p class="dr-quiet">{text(HOW_TO_CHOOSE)}</p>'
-    sheet = f'<div class="dr-sheet" tabindex="0" role="region" aria-label="Checkpoints compared"><table>{head}'
+    size = SIZES.get(len(columns) * len(made.strengths), SMALL)
+    sheet = (
+        f'<div class="dr-sheet" style="--side: {size}px" tabindex="0" role="region" aria-label="Checkpoints compared">'
+        f"<table>{head}"
+    )
     return f"{hint}{_tabs(made, shown)}{sheet}<tbody>{table}</tbody></table></div>"
 
 
@@ -98,9 +108,9 @@ def saved(found: Pick | None, trigger: str) -> str:
     """What became of the pick: the file, its verification, and what one needs to use it."""
     if found is None or not found.made:
         return ""
-    lines = [f"Read back: {found.verified}."]
-    lines += [f"Hash {found.hash[:12]}."] if found.hash else []
+    lines = [f"Verified: {found.verified}."] + ([f"Hash {found.hash[:12]}."] if found.hash else [])
     parts = [
+        '<div class="dr-stack">',
         notice(f"Saved as {found.adapter}", " ".join(lines), "good"),
         *(notice(warning, kind="warning") for warning in found.warnings),
         _interfaces(found),
@@ -108,7 +118,7 @@ def saved(found: Pick | None, trigger: str) -> str:
         _copy(trigger, f"Copy trigger word: {trigger}") if trigger else "",
         _copy(f"{found.strength:g}", f"Copy suggested strength: {found.strength:g}"),
         button("Open folder", "open"),
-        "</div>",
+        "</div></div>",
     ]
     return "".join(parts)
 
@@ -126,7 +136,7 @@ def sending(found: Pick | None, folders: Mapping[str, Path], asking: str = "", s
     if name:
         again = f'<div class="dr-row">{button(f"Send as {name}", "send", "primary", program=asking, called=name)}</div>'
     title = '<h3 class="dr-title">Send to an image program</h3>'
-    return f'{title}{said}{again if name else question}<ul class="dr-programs">{rows}</ul>'
+    return f'<div class="dr-stack">{title}{said}{again if name else question}<ul class="dr-programs">{rows}</ul></div>'
 
 
 def sent(program: str, files: Sequence[Path], found: Pick) -> str:
@@ -139,7 +149,7 @@ def sent(program: str, files: Sequence[Path], found: Pick) -> str:
         done += notice(word, f"In ComfyUI write embedding:{beside[0].stem}." * (program == "ComfyUI"))
     if not found.loads_in(program):
         done += notice(f"{program} will not use it whole: {found.said_of(program)}", kind="warning")
-    return done
+    return f'<div class="dr-stack">{done}</div>'
 
 
 def _tabs(made: Comparison, shown: int) -> str:
@@ -189,7 +199,7 @@ def _row(
     if step != BASE and not plain:
         note = f"<strong>Picked, at {picked.strength:g}</strong>" if chosen else _pick(made, step)
     elif plain and step != BASE:
-        note = '<span class="dr-quiet">trigger word left out</span>'
+        note = f'<span class="dr-quiet">{DRIFT}</span>'
     return f'<tr class="{kind}"><th scope="row"><span>{text(label)}</span>{note}</th>{pictures}</tr>'
 
 
@@ -213,7 +223,7 @@ def _cell(made: Comparison, cell: Cell | None, label: str, wide: int, drawing: b
     strength = "" if cell.step == BASE else f", strength {cell.strength:g}"
     title = f"{label}{strength}, seed {cell.seed}: {cell.prompt}"
     return (
-        f'<td{span}><button type="button" class="dr-zoom" data-zoom="{text(picture_address(file))}" '
+        f'<td{span}><button type="button" class="dr-cell" data-zoom="{text(picture_address(file))}" '
         f'data-title="{text(title)}" aria-label="Enlarge: {text(title)}">'
         f'<img src="{text(picture_address(file, SIDE))}" alt="{text(title)}" loading="lazy"></button></td>'
     )
@@ -221,7 +231,8 @@ def _cell(made: Comparison, cell: Cell | None, label: str, wide: int, drawing: b
 
 def _interfaces(found: Pick) -> str:
     if isinstance(found.interfaces, str):
-        return notice(f"This adapter is {found.interfaces}") if found.interfaces else ""
+        said = found.interfaces.replace("`", "")
+        return notice("Where it loads", f"{said[:1].upper()}{said[1:]}") if said else ""
     rows = "".join(
         f'<li><strong>{text(name)}</strong> <span class="{"dr-yes" if found.loads_in(name) else "dr-no"}">'
         f"{text(said)}</span></li>"

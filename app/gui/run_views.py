@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from app.compare import Change, Outcome, shared_prompts
-from app.gui.library_views import WORDS, badge, day, picture, size, steps
+from app.gui.library_views import WORDS, badge, day, labelled, picture, size, steps
 from app.gui.markup import button, edit, notice, picture_address, text
 from app.library import Entry
 from trainers.config_problems import SETTINGS
@@ -45,7 +45,7 @@ def details(entry: Entry) -> str:
     told = "".join(f"<dt>{name}</dt><dd>{text(value)}</dd>" for name, value in rows.items() if value)
     return (
         f'<div class="dr-one"><div class="dr-cover">{picture(entry, 640)}</div><div>'
-        f'<dl class="dr-facts">{told}</dl>{_files(entry)}{_actions(entry)}</div></div>'
+        f'<dl class="dr-run-facts">{told}</dl>{_files(entry)}{_actions(entry)}</div></div>'
     )
 
 
@@ -91,7 +91,7 @@ def against_preset(told: str, found: list[Change]) -> str:
     if not found:
         return f'<p class="dr-quiet">Its settings are those of {text(told)}.</p>'
     head = f'<p class="dr-quiet">Its settings differ from {text(told)} in:</p>'
-    return head + differences(found, told.capitalize(), "This run")
+    return head + differences(found, told[0].upper() + told[1:], "This run")
 
 
 def comparison(entries: tuple[Entry, Entry], found: list[Change], outcomes: tuple[Outcome, Outcome]) -> str:
@@ -133,7 +133,7 @@ def _samples(names: list[str], outcomes: tuple[Outcome, Outcome]) -> str:
     if not prompts:
         return '<p class="dr-quiet">They have drawn no prompt in common.</p>'
     return "".join(
-        f'<figure class="dr-pair"><figcaption>{text(prompt)}</figcaption>'
+        f'<figure class="dr-two"><figcaption>{text(prompt)}</figcaption>'
         + "".join(_sample(one.samples[prompt], name) for one, name in zip(outcomes, names, strict=True))
         + "</figure>"
         for prompt in prompts
@@ -150,7 +150,7 @@ def _files(entry: Entry) -> str:
         return '<p class="dr-quiet">Its adapter file will lie here when the training has written it.</p>'
     rows = "".join(
         f'<li><span class="dr-grow dr-mono">{text(file.name)}</span><span>{size(count)}</span>'
-        f"{button('Inspect', 'inspect', key=entry.key, file=file.name)}</li>"
+        f"{labelled(button('Inspect', 'inspect', key=entry.key, file=file.name), f'Inspect {file.name}')}</li>"
         for file, count in entry.files
     )
     return f'<ul class="dr-list" aria-label="Adapter files">{rows}</ul>'

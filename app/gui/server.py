@@ -63,7 +63,7 @@ def build_app(context: Context) -> fastapi.FastAPI:
         ssr_mode=False,
         show_error=True,
         theme=theme(),
-        css_paths=ROOT / "assets" / "app.css",
+        css_paths=sorted((ROOT / "assets" / "css").glob("*.css")),
         mcp_server=False,
         enable_monitoring=False,
     )

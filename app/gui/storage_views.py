@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.chores import Chore
-from app.gui.library_views import counted, size
+from app.gui.library_views import counted, labelled, size
 from app.gui.markup import button, edit, empty, notice, text
 from app.projects import Project
 from app.trash import Thrown
@@ -47,7 +47,7 @@ def archives(found: list[Path], folder: Path) -> str:
         return empty("No archive yet", "Runs that you save as a zip are listed here, and can be restored.") + where
     rows = "".join(
         f'<li><span class="dr-grow dr-mono">{text(file.name)}</span><span>{size(file.stat().st_size)}</span>'
-        f"{button('Restore', 'restore', file=file.name)}</li>"
+        f"{labelled(button('Restore', 'restore', file=file.name), f'Restore {file.name}')}</li>"
         for file in found
     )
     return f'<ul class="dr-list" aria-label="Archives">{rows}</ul>{where}'
@@ -64,7 +64,7 @@ def trash(found: list[Thrown], folder: Path) -> str:
     rows = "".join(
         f'<li><span class="dr-grow"><strong>{text(one.name)}</strong> <span class="dr-quiet">{text(one.kind)}, '
         f"{text(one.when)}</span></span><span>{size(one.bytes)}</span>"
-        f"{button('Put back', 'put_back', folder=one.folder.name)}</li>"
+        f"{labelled(button('Put back', 'put_back', folder=one.folder.name), f'Put {one.name} back')}</li>"
         for one in found
     )
     told = f'<p class="dr-quiet">{counted(len(found), "thing")}, {total}</p>'
@@ -75,9 +75,12 @@ def _project(kept: Kept) -> str:
     project = kept.project
     place = "pictures of its own" if kept.own_pictures else f"pictures in {project.pictures}, which stay there"
     told = f"{project.kind}, {counted(kept.runs, 'run')}, {place}"
+    throw = labelled(
+        button("Move to trash", "trash", slug=project.slug), f"Move the project {project.name} to the trash"
+    )
     return (
         f'<li><label class="dr-grow"><span class="dr-hidden">Name of the project {text(project.name)}</span>'
         f'<input class="dr-field" value="{text(project.name)}" maxlength="120" {edit("rename", slug=project.slug)}>'
         f'</label><span class="dr-quiet dr-grow">{text(told)}</span>'
-        f"{button('Move to trash', 'trash', slug=project.slug)}</li>"
+        f"{throw}</li>"
     )

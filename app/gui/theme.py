@@ -2,8 +2,9 @@
 
 import gradio as gr
 
-FONT = [gr.themes.LocalFont("Source Sans 3"), "system-ui", "sans-serif"]
-MONO = [gr.themes.LocalFont("IBM Plex Mono"), "ui-monospace", "monospace"]
+# The weights whose files hold every letter: some of those that come with Gradio hold only Vietnamese or Cyrillic ones.
+FONT = [gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"]
+MONO = [gr.themes.LocalFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "monospace"]
 
 
 def theme() -> gr.themes.Base:

@@ -140,3 +140,17 @@ def test_preview_prompts_can_be_edited_and_given_back(run):
 def test_engine_is_cut_off_from_the_terminal_on_every_system():
     assert jobs.detached("posix") == {"start_new_session": True}
     assert jobs.detached("nt") == {"creationflags": 0x08000200}
+
+
+def test_a_sudden_end_is_told_with_and_without_the_exit_code(run):
+    assert jobs.sudden_end(run, 3) == "The training ended without a word (exit code 3)."
+    assert "(signal 9)" in jobs.sudden_end(run, -9) and "memory ran out" in jobs.sudden_end(run, -9)
+    assert jobs.sudden_end(run).startswith("The training ended without a word. The system may have ended it")
+
+
+def test_an_engine_is_ended_at_once_and_its_run_goes_on_later(run, place, engine_mode):
+    jobs.start(run, place, engine_mode("wait"))
+    jobs.end(run)
+    assert not runs.is_alive(run) and run.ended_file.exists()
+    jobs.foreground(run, place, lambda events: None, lambda count: None, engine_mode("finish"))
+    assert runs.status(run).word == "finished" and not run.ended_file.exists()

@@ -56,7 +56,7 @@ def test_fast_steps_are_not_rounded_to_nothing():
     [
         ("new", ["Train"]),
         ("waiting", ["Take out of the queue"]),
-        ("starting", ["Cancel"]),
+        ("starting", ["Pause", "Cancel"]),
         ("running", ["Pause", "Stop and keep"]),
         ("pausing", []),
         ("stopping", []),
@@ -107,7 +107,14 @@ def test_changes_and_warnings_are_counted_once_each():
 
 def test_what_waits_is_named_in_order():
     assert views.queue_line([]) == ""
-    assert "Next in the queue: a, b, c and 1 more" in views.queue_line(["a", "b", "c", "d"])
+    assert "Next in the queue: a, b, c and 1 more." in views.queue_line(["a", "b", "c", "d"])
+
+
+def test_a_queue_that_a_pause_holds_can_go_on():
+    run = a_run("paused")
+    held = Watched(run.status, run.config, run.project, "paused", queue=("next",), held=True)
+    assert labels(views.actions(held)) == ["Resume", "Compare checkpoints", "Train the next run"]
+    assert "Next in the queue: next. It waits because a run was paused." in views.head(held)
 
 
 def test_a_run_is_labelled_by_project_and_time():

@@ -155,6 +155,25 @@ def test_run_that_cannot_start_leaves_with_its_reason_and_the_next_one_starts(qu
     end(queue, third)
 
 
+def test_pause_frees_the_device_until_the_person_goes_on(queue, run, make_run, place, engine_mode):
+    engine_mode("wait")
+    second = make_run()
+    queue.add(run)
+    queue.add(second)
+    queue.pause(run)
+    wait(queue)
+    assert runs.status(run).word == "paused"
+    queue.tick()
+    assert queue.running() is None and queue.waiting() == [second] and Queue(place).held()
+    queue.add(run)  # it goes on before those that wait
+    assert queue.running() == run and queue.waiting() == [second] and not queue.held()
+    queue.pause(run)
+    wait(queue)
+    queue.go_on()
+    assert queue.running() == second and queue.waiting() == []
+    end(queue, second)
+
+
 def test_problem_that_was_read_is_gone(queue, run, place):
     (place.root / "queue.json").write_text(
         json.dumps({"waiting": [], "problems": [{"run": str(run.folder), "message": "No.", "hint": ""}]}), "utf-8"

@@ -59,6 +59,12 @@ def test_all_prompts_are_shown_side_by_side(made):
     assert rows(views.grid(made, 1))[1].count("<td") == 2
 
 
+def test_every_prompt_is_shown_at_first_where_there_is_room(made):
+    assert views.first_prompt(made) == views.ALL
+    assert views.first_prompt(replace(made, strengths=(0.4, 0.6, 0.8, 1.0))) == 0
+    assert views.first_prompt(replace(made, prompts=("zib",))) == 0
+
+
 def test_prompts_and_names_are_shown_as_text(made):
     html = views.grid(made, views.ALL) + views.no_checkpoints(NASTY)
     html += views.saved(Pick(1, 1.0, NASTY, adapter=str(Path(__file__)), verified=NASTY), NASTY)

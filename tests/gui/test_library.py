@@ -4,13 +4,14 @@ import pytest
 from playwright.sync_api import expect
 
 from app import projects
-from app.about import read_about
+from app.about import read_about, rename_run
 from app.gui import server
 from app.paths import Home
 from app.trash import list_trash
 from tests.app.library_runs import make_run
 from trainers.errors import UserError
 
+ODD = "<img src=x onerror=alert(1)>"
 FACTS = {
     "family": "Stable Diffusion 1.x",
     "rank": {"16": 192},
@@ -60,10 +61,12 @@ class FakeWorker:
 
 
 @pytest.fixture
-def made(home, tmp_path_factory, pictures_folder):
+def made(home, pictures_folder):
     """Three runs of one project."""
     project = projects.create(Home(home), "Cats <b>bold</b>", pictures_folder, "object")
-    return {name: make_run(project, name) for name in ("tabby", "grey", "<img src=x>")}
+    runs = {name: make_run(project, name) for name in ("tabby", "grey", "odd")}
+    rename_run(runs["odd"], ODD)
+    return runs
 
 
 @pytest.fixture
@@ -91,13 +94,13 @@ def test_the_queue_is_put_in_order(library, made):
         queue.add(run)
     rows = library.get_by_role("list", name="Waiting runs").get_by_role("listitem")
     expect(rows).to_have_count(3)
-    library.get_by_role("button", name="Train <img src=x> next").click()
-    expect(rows.nth(0)).to_contain_text("<img src=x>")
+    library.get_by_role("button", name=f"Train {ODD} next").click()
+    expect(rows.nth(0)).to_contain_text(ODD)
     library.get_by_role("button", name="Move tabby down").click()
     expect(rows.nth(2)).to_contain_text("tabby")
     library.get_by_role("button", name="Remove grey from the queue").click()
     expect(rows).to_have_count(2)
-    assert queue.runs == [made["<img src=x>"], made["tabby"]]
+    assert queue.runs == [made["odd"], made["tabby"]]
 
 
 def test_a_run_is_named_thrown_away_and_put_back(library, made, home):
@@ -109,10 +112,10 @@ def test_a_run_is_named_thrown_away_and_put_back(library, made, home):
     name.press("Tab")
     expect(library.get_by_role("heading", name="<i>Tabby</i>")).to_be_visible()
     assert read_about(made["tabby"]).name == "<i>Tabby</i>"
-    library.get_by_role("button", name="Move to trash").click()
+    library.get_by_role("button", name="Move to trash", exact=True).click()
     expect(library.get_by_text("<i>Tabby</i> was moved to the trash.")).to_be_visible()
     assert not made["tabby"].folder.exists() and len(list_trash(Home(home))) == 1
-    library.get_by_role("button", name="Put back").first.click()
+    library.get_by_role("button", name="Put back", exact=True).click()
     expect(library.get_by_role("article", name="<i>Tabby</i>")).to_be_visible()
     assert made["tabby"].config.exists() and not list_trash(Home(home))
 

@@ -105,7 +105,7 @@ def test_a_run_grows_before_ones_eyes_and_draws_what_is_asked_for(served, open_p
         page.reload()
         expect(grid.get_by_role("columnheader").last).to_have_text("Step 40")
         expect(page.locator(".dr-strip")).to_contain_text(NASTY)
-        page.goto("about:blank")
+        page.context.close()
 
 
 def test_pause_resume_and_stop_and_keep(served, open_page, started):

@@ -1,6 +1,5 @@
 """Results: checkpoints compared while they are drawn, the best one picked, saved under a name, and sent on."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -88,16 +87,17 @@ def test_checkpoints_are_compared_picked_saved_and_sent(served, open_page, run, 
     drawer.draw(5)
     expect(page.get_by_text("5 of 16 pictures")).to_be_visible()
     expect(page.get_by_alt_text("Base model, seed 42: zib", exact=True)).to_be_visible()
-    page.reload()
+    page = open_page(f"{served.address}?show=results")  # as after a reload
     expect(page.get_by_text("5 of 16 pictures")).to_be_visible()
     page.get_by_role("button", name="Stop comparing").click()
     expect(page.get_by_text("Stopped at 5 of 16 pictures.")).to_be_visible()
+    page.get_by_role("button", name="What to compare").click()
     expect(page.get_by_label("Step 250")).not_to_be_checked()  # the fields are those of the comparison
     page.get_by_role("button", name="Compare", exact=True).click()
     expect(page.get_by_text("Drawing: 5 of 16 pictures")).to_be_visible()
     drawer.draw()
     page.get_by_role("button", name=NAME, exact=True).click()  # the prompt's tab
-    picture = page.get_by_role("button", name=re.compile("Enlarge: Step 500, strength 0.6"))
+    picture = page.get_by_role("button", name=f"Enlarge: Step 500, strength 0.6, seed 42: {NAME}")
     picture.click()
     expect(page.get_by_role("dialog")).to_contain_text(NAME)
     page.keyboard.press("Escape")
@@ -130,7 +130,7 @@ def test_checkpoints_are_compared_picked_saved_and_sent(served, open_page, run, 
     expect(page.get_by_text("A1111 will not use it whole")).to_be_visible()
     assert (other / "best zib.safetensors").is_file()
 
-    page.reload()
+    page = open_page(f"{served.address}?show=results")  # as after a reload
     expect(page.get_by_text("Picked: step 500 at strength 0.6")).to_be_visible()
     expect(page.get_by_text("Saved as")).to_be_visible()
 

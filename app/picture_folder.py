@@ -1,0 +1,84 @@
+"""A folder's files at a glance: states of pictures and captions, quick enough to be read at every click."""
+
+import functools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainers.data.captions import ENDINGS as CAPTIONS
+from trainers.data.captions import decode
+from trainers.data.decoding import ENDINGS as PICTURES
+from trainers.data.folders import SYSTEM_FOLDERS
+
+State = tuple[int, int]  # time of the last change in ns, bytes
+
+
+@dataclass(frozen=True)
+class Files:
+    """`pictures` and `captions` by path; `outline` changes when files come or go, and not when captions are edited."""
+
+    pictures: dict[str, State]
+    captions: dict[str, State]
+    outline: tuple[str, ...]
+
+    def caption(self, picture: str) -> str | None:
+        """The caption beside a picture; None where there is none, or it cannot be read."""
+        stem = os.path.splitext(picture)[0]
+        for ending in CAPTIONS:
+            state = self.captions.get(stem + ending)
+            if state is not None:
+                return _read(stem + ending, *state)
+        return None
+
+
+def read_folder(folder: str) -> Files:
+    """List a folder and what is below it. Folders that cannot be opened hold nothing here; the trainer names them."""
+    pictures: dict[str, State] = {}
+    captions: dict[str, State] = {}
+    others: list[str] = []
+    for entry in _walk(folder, set()):
+        ending = os.path.splitext(entry.name)[1]
+        is_picture = ending.lower() in PICTURES
+        if not is_picture and ending not in CAPTIONS:
+            others.append(entry.path)
+            continue
+        try:
+            facts = entry.stat()
+        except OSError:  # a broken link
+            others.append(entry.path)
+            continue
+        (pictures if is_picture else captions)[entry.path] = (facts.st_mtime_ns, facts.st_size)
+    stems = {os.path.splitext(picture)[0] for picture in pictures}
+    lonely = [caption for caption in captions if os.path.splitext(caption)[0] not in stems]
+    return Files(pictures, captions, tuple(sorted([*pictures, *others, *lonely])))
+
+
+def _walk(folder: str, seen: set[str]) -> Iterator[os.DirEntry[str]]:
+    real = os.path.realpath(folder)
+    if real in seen:  # links may lead in circles
+        return
+    seen.add(real)
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        try:
+            is_folder = entry.is_dir()
+        except OSError:
+            is_folder = False
+        if not is_folder:
+            yield entry
+        elif entry.name.lower() not in SYSTEM_FOLDERS:
+            yield from _walk(entry.path, seen)
+
+
+@functools.lru_cache(16384)
+def _read(path: str, changed: int, size: int) -> str | None:
+    try:
+        return decode(Path(path).read_bytes())
+    except OSError:
+        return None

@@ -1,0 +1,93 @@
+"""Captions are written beside their pictures as the trainer reads them, and every change can be taken back."""
+
+from pathlib import Path
+
+import pytest
+
+from app import captions_edit, projects
+from app.captions_edit import Edit
+from trainers.data.captions import read_caption
+from trainers.errors import UserError
+
+
+@pytest.fixture
+def project(place, pictures):
+    """Three pictures of a linked folder: one captioned in an old encoding, one with another ending, one without."""
+    (pictures / "0.txt").write_bytes("Ein Käfer".encode("cp1252"))
+    (pictures / "1.caption").write_text("two, tags", "utf-8")
+    return projects.create(place, "x", pictures, "object")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("edit", "before", "after"),
+    [
+        (Edit("front", "sks"), "a cat, red", "sks, a cat, red"),
+        (Edit("front", "A cat"), "a cat, red", "a cat, red"),
+        (Edit("front", "sks"), "", "sks"),
+        (Edit("back", "blue"), "a cat,", "a cat, blue"),
+        (Edit("remove", "RED"), "a cat, red , big", "a cat, big"),
+        (Edit("remove", "re"), "a cat,  red", "a cat,  red"),
+        (Edit("replace", "cat", "dog"), "a cat, cats", "a dog, dogs"),
+        (Edit("replace", ", red", ""), "a cat, red", "a cat"),
+        (Edit("replace", ".*", "x"), "a cat", "a cat"),
+        (Edit("prefix", "photo of"), "a cat", "photo of a cat"),
+        (Edit("prefix", "photo of"), "photo of a cat", "photo of a cat"),
+        (Edit("front", "  "), "a cat", "a cat"),
+    ],
+)
+def test_edits(edit, before, after):
+    assert edit(before) == after
+
+
+def test_a_caption_is_written_as_utf_8_into_the_file_that_was_there(project, pictures):
+    captions_edit.write(project, {pictures / "1.png": "漢字 <b>\n  two\0"}, "a")
+    captions_edit.write(project, {pictures / "2.png": "new"}, "b")
+    assert (pictures / "1.caption").read_text("utf-8") == "漢字 <b> two"
+    assert (pictures / "2.txt").read_text("utf-8") == "new"
+    assert read_caption(pictures / "1.png") == "漢字 <b> two"
+
+
+def test_undo_brings_back_every_byte_in_turn(project, pictures):
+    states = [contents(pictures)]
+    captions_edit.write(project, {pictures / "0.png": "a beetle"}, "the caption of 0.png")
+    states.append(contents(pictures))
+    many = captions_edit.changes(
+        {pictures / f"{i}.png": read_caption(pictures / f"{i}.png") for i in range(3)}, Edit("front", "sks")
+    )
+    assert captions_edit.write(project, many, "sks added in front") == 3
+    assert captions_edit.undoable(project) == "sks added in front"
+    assert captions_edit.undo(project) == "Taken back: sks added in front (3 captions)."
+    assert contents(pictures) == states[1]
+    captions_edit.undo(project)
+    assert contents(pictures) == states[0]
+    assert captions_edit.undoable(project) == ""
+    with pytest.raises(UserError, match="no change"):
+        captions_edit.undo(project)
+
+
+def test_undo_leaves_alone_what_others_changed_since(project, pictures):
+    captions_edit.write(project, {pictures / "0.png": "mine", pictures / "2.png": "mine"}, "x")
+    (pictures / "0.txt").write_text("theirs", "utf-8")
+    assert "1 caption was changed elsewhere" in captions_edit.undo(project)
+    assert (pictures / "0.txt").read_text("utf-8") == "theirs" and not (pictures / "2.txt").exists()
+
+
+def test_what_changes_nothing_is_no_change(project, pictures):
+    assert captions_edit.write(project, {pictures / "0.png": " Ein  Käfer ", pictures / "2.png": ""}, "x") == 0
+    assert captions_edit.undoable(project) == ""
+    assert (pictures / "0.txt").read_bytes() == "Ein Käfer".encode("cp1252")
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(project, pictures, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(captions_edit.os, "replace", refuse)
+    before = contents(pictures)
+    with pytest.raises(UserError, match="cannot be written: Permission denied"):
+        captions_edit.write(project, {pictures / "0.png": "x"}, "x")
+    assert contents(pictures) == before
