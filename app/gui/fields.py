@@ -189,7 +189,7 @@ def _back(name: str, advised: str) -> str:
     told = f"{label(name)}: back to the preset's value, {short}"
     return (
         f'<button type="button" class="dr-button quiet dr-back" aria-label="{text(told)}" title="{text(told)}" '
-        f"{act('reset', setting=name)}>Preset: {text(short)}</button>"
+        f"{act('reset', setting=name)}>Back to {text(short)}</button>"
     )
 
 

@@ -27,7 +27,7 @@ const filter = () => {
   const left = fields.filter((one) => !one.hidden).length;
   const count = element.querySelector('.dr-count');
   if (count) count.textContent = left < fields.length ? `${left} of ${fields.length}` : `${fields.length} settings`;
-  const none = element.querySelector('.dr-none');
+  const none = element.querySelector('.dr-unfound');
   if (none) none.hidden = left > 0;
 };
 element.addEventListener('input', (event) => {

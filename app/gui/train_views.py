@@ -42,7 +42,7 @@ def form(plan: Plan) -> str:
     if opened:
         for section, names in by_section().items():
             parts.append(_group(SECTIONS[section], [n for n in names if n not in ESSENTIALS], plan, opened))
-        parts.append('<p class="dr-quiet dr-none" hidden>No setting goes by these words.</p>')
+        parts.append('<p class="dr-quiet dr-unfound" hidden>No setting goes by these words.</p>')
     return f'<div class="dr-form {"opened" if opened else ""}">{"".join(parts)}</div>'
 
 

@@ -58,7 +58,7 @@ def test_a_change_is_marked_and_leads_back(place, plan):
     project = projects.list_projects(place)[0]
     changed = drafts.change(place, project, "adapter.rank", "8")
     states = json.loads(fields_of(views.states(changed)))
-    assert "Preset: 16" in states["setting-adapter-rank"]["back"]
+    assert "Back to 16" in states["setting-adapter-rank"]["back"]
     assert [name for name, state in states.items() if state["back"]] == ["setting-adapter-rank"]
     assert "Object, 1 changed" in views.numbers(changed)
 

@@ -86,6 +86,7 @@ def test_settings_are_found_by_any_name_marked_when_changed_and_reach_the_run(se
         control = page.get_by_label(label, exact=True)
         expect(control).to_be_visible()
         expect(page.get_by_label("Comment", exact=True)).to_be_hidden()
+        expect(page.get_by_text("No setting goes by these words.")).to_be_hidden()
         if value is True:
             control.check()
         elif label == "Loss":
