@@ -52,22 +52,9 @@ class Progress:
     hint: str = ""
 
 
-def run_at(home: Home, place: str) -> Run | None:
-    """The run at "<project's slug>/<run folder's name>"; None where there is none."""
-    project, _, name = place.partition("/")
-    folder = home.projects / project / "runs" / name
-    inside = bool(project and name) and not {"/", "\\", ".."} & {project, name} and Path(name).name == name
-    return Run(folder) if inside and (folder / "config.toml").is_file() else None
-
-
-def place_of(run: Run) -> str:
-    """The same the other way round."""
-    return f"{run.folder.parent.parent.name}/{run.folder.name}"
-
-
 def shown_run(home: Home, place: str) -> Run | None:
     """The run at a place, else the newest that has checkpoints, else the newest."""
-    if found := run_at(home, place):
+    if found := runs.by_key(home, place):
         return found
     known = runs.list_runs(home)
     return next((run for run in known if checkpoint_steps(run)), known[0] if known else None)

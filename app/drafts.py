@@ -11,6 +11,7 @@ import tomlkit
 from app import new_runs, presets, runs
 from app.concepts import SAMPLES
 from app.demo import CONCEPTS_BY_NAME
+from app.library import project_of
 from app.new_runs import Concept
 from app.paths import Home
 from app.presets import EMBEDDED, Preset
@@ -155,12 +156,13 @@ def reset(home: Home, project: Project, name: str = "") -> Draft:
     return update(home, project, texts={other: text for other, text in texts.items() if name and other != name})
 
 
-def from_run(project: Project, run: Run) -> Draft:
-    """Fill the project's draft with a run's settings, to train once more with one change.
+def from_run(home: Home, run: Run) -> Draft:
+    """Fill the draft of the run's project with a run's settings, to train once more with one change.
 
-    The preset is the one that needs the fewest changes. UserError where the run's settings cannot be read.
+    The preset is the one that needs the fewest changes. UserError where the run's settings cannot be read, or its
+    project is gone.
     """
-    return _fill(Home(project.folder.parent.parent), project, config_io.load(run.config))
+    return _fill(home, project_of(home, run), config_io.load(run.config))
 
 
 def from_import(home: Home, project: Project, found: "Imported") -> Draft:

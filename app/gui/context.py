@@ -47,6 +47,10 @@ class Here:
 
         self.where.change(in_words(when_shown), self.where, list(outputs), **{**QUIET, **options})
 
+    def while_shown(self, page: str, timer: gr.Timer) -> None:
+        """Let a timer tick only while a page is in sight."""
+        self.where.change(lambda where: gr.Timer(active=where.page == page), self.where, timer, **QUIET)
+
 
 def going(where: Where, **changes: str) -> Where:
     """Another place: going(where, page="monitor", run=...). Also the same one again, brought up to date."""

@@ -82,7 +82,9 @@ def build_library_page(context: Context, here: Here) -> None:
         trigger_mode="always_last",
         **QUIET,
     )
-    gr.Timer(EVERY_SECONDS).tick(refresh, inputs, outputs, **QUIET)
+    timer = gr.Timer(EVERY_SECONDS, active=False)
+    here.while_shown("library", timer)
+    timer.tick(refresh, inputs, outputs, **QUIET)
     here.on_show("library", lambda where: [time.time()], [page.asked])
     page.asked.change(lambda shown: shown.again(), page.shown, page.shown, **QUIET)
 

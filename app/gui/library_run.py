@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import about, archive
+from app import about, archive, drafts
 from app.compare import against_preset, changes, outcome
 from app.gui import run_views as views
 from app.gui.context import QUIET, Where
@@ -56,6 +56,8 @@ def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column]:
         """Returns for: where, shown, said, asked."""
         done = acted(event)
         try:
+            if done["act"] == "train":
+                drafts.from_run(page.context.home, run_of(page.context.home, done["key"]))
             if done["act"] in PLACES:
                 return [go_to(where, done), gr.skip(), gr.skip(), gr.skip()]
             if done["act"] == "inspect":

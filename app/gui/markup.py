@@ -33,17 +33,17 @@ def text(value: object) -> str:
     return html.escape(str(value), quote=True)
 
 
-def act(name: str, **values: Any) -> str:
+def act(name: str, /, **values: Any) -> str:
     """Attributes of an element whose click is an action: `<button {act("remove", name=name)}>`."""
     return f'data-act="{text(name)}" data-values="{text(json.dumps(values))}"'
 
 
-def edit(name: str, **values: Any) -> str:
+def edit(name: str, /, **values: Any) -> str:
     """Attributes of a form control whose change is an action, with `value` among the values that the handler gets."""
     return f'data-edit="{text(name)}" data-values="{text(json.dumps(values))}"'
 
 
-def button(label: str, name: str, kind: str = "", **values: Any) -> str:
+def button(label: str, name: str, kind: str = "", /, **values: Any) -> str:
     """A button; `kind` is "", "primary" or "quiet"."""
     return f'<button type="button" class="dr-button {kind}" {act(name, **values)}>{text(label)}</button>'
 

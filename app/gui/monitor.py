@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import jobs, watching
+from app import drafts, jobs, watching
 from app.gui import monitor_views as views
 from app.gui.context import QUIET, Context, Here, Where, going
 from app.gui.markup import LISTEN, acted, in_words, notice, panel
@@ -88,9 +88,12 @@ def build_monitor_page(context: Context, here: Here) -> None:
         run = by_key(context.home, asked["run"])
         if run is None:
             return {said: notice("This run is no longer there.", kind="error")}
-        if asked["act"] in ELSEWHERE:
-            return {here.where: going(where, page=ELSEWHERE[asked["act"]], run=run.key)}
         try:
+            if asked["act"] == "settings":
+                drafts.from_run(context.home, run)
+            if asked["act"] in ELSEWHERE:
+                project = run.key.partition("/")[0]
+                return {here.where: going(where, page=ELSEWHERE[asked["act"]], project=project, run=run.key)}
             DEEDS[asked["act"]](context, run)
             answer = ""
         except UserError as error:
@@ -107,7 +110,7 @@ def build_monitor_page(context: Context, here: Here) -> None:
     refresh_now = in_words(refresh)
     many = {**QUIET, "concurrency_limit": None}
     here.where.change(refresh_now, place, parts, **many)
-    here.where.change(lambda where: gr.Timer(active=where.page == "monitor"), here.where, timer, **QUIET)
+    here.while_shown("monitor", timer)
     here.where.change(lambda where: ["", "", ""], here.where, [said, sampled, prompted], **QUIET)
     timer.tick(refresh_now, place, parts, **many)
     details.expand(lambda: True, None, reading, **QUIET).then(refresh_now, place, parts, **many)

@@ -80,7 +80,8 @@ def build_results_page(context: Context, here: Here) -> None:
             export = gr.Button("Save adapter file", variant="primary", min_width=160, elem_classes=["dr-low"])
         saved = gr.HTML(label="Adapter file", js_on_load=LISTEN + CLIENT, apply_default_css=False, visible="hidden")
         sending = panel("Send to an image program", visible="hidden")
-    timer = gr.Timer(1)
+    timer = gr.Timer(1, active=False)
+    here.while_shown("results", timer)
 
     parts = {
         **{"at": at, "known": known, "number": number, "mark": mark, "run": chosen, "story": story},
@@ -149,7 +150,7 @@ def _show(home: Home, where: Where, at: str, known: tuple[int, ...]) -> dict[str
             "body": _visible(False),
             "run": _visible(False),
         }
-    place, steps = comparisons.place_of(run), tuple(comparisons.checkpoint_steps(run))
+    place, steps = run.key, tuple(comparisons.checkpoint_steps(run))
     head = {"at": place, "known": steps, "run": gr.update(choices=_runs(home), value=place, visible=True)}
     if not steps:
         return {**head, "story": _said(views.no_checkpoints(run.folder.name)), "body": _visible(False)}
@@ -160,7 +161,7 @@ def _show(home: Home, where: Where, at: str, known: tuple[int, ...]) -> dict[str
 
 
 def _count(home: Home, at: str, *fields: Any) -> dict[str, Any]:
-    run = comparisons.run_at(home, at)
+    run = runs.by_key(home, at)
     if run is None:
         return {}
     try:
@@ -247,7 +248,7 @@ def _tick(
     home: Home, where: Where, at: str, known: tuple[int, ...], shown: str, number: int, mark: str
 ) -> dict[str, Any]:
     """What has changed on disk since the last look; nothing else is sent, so that nobody loses the focus."""
-    run = comparisons.run_at(home, at) if where.page == "results" else None
+    run = runs.by_key(home, at) if where.page == "results" else None
     if run is None:
         return {}
     steps = tuple(comparisons.checkpoint_steps(run))
@@ -326,14 +327,11 @@ def _comparisons(run: Run, made: Comparison | None = None) -> dict[str, Any]:
 
 
 def _runs(home: Home) -> list[tuple[str, str]]:
-    return [
-        (f"{run.folder.name} ({run.folder.parent.parent.name})", comparisons.place_of(run))
-        for run in runs.list_runs(home)
-    ]
+    return [(f"{run.folder.name} ({run.folder.parent.parent.name})", run.key) for run in runs.list_runs(home)]
 
 
 def _run(home: Home, at: str) -> Run:
-    run = comparisons.run_at(home, at)
+    run = runs.by_key(home, at)
     if run is None:
         raise UserError("The run is no longer there.", "Choose another one.")
     return run

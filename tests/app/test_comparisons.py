@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from app import comparisons, tasks
+from app import comparisons, runs, tasks
 from app.comparisons import Wish
 from app.runs import Run
 from app.tasks import TaskStatus
@@ -196,10 +196,10 @@ def test_the_sheet_has_a_row_for_each_and_leaves_room_for_what_is_missing(traine
 
 
 def test_places_lead_to_runs_and_to_nothing_else(trained, place):
-    assert comparisons.run_at(place, comparisons.place_of(trained)) == trained
+    assert runs.by_key(place, trained.key) == trained
     project = trained.folder.parent.parent.name
     for text in ("", project, f"{project}/", f"{project}/..", "../..", f"{project}/x/../{trained.folder.name}", "/"):
-        assert comparisons.run_at(place, text) is None, text
+        assert runs.by_key(place, text) is None, text
 
 
 def test_the_newest_run_with_checkpoints_is_shown(trained, place):

@@ -133,7 +133,7 @@ def test_a_run_can_be_started_again_with_one_change(place, project):
     drafts.change(place, project, "adapter.rank", "5")
     run = drafts.make_run(place, project)
     drafts.save(project, drafts.Draft("embedded", "object"))
-    draft = drafts.from_run(project, run)
+    draft = drafts.from_run(place, run)
     assert draft.preset == "style" and dict(draft.texts) == {"adapter.rank": "5"}
     assert drafts.make_run(place, project).config.read_bytes() == run.config.read_bytes()
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from app import comparisons, projects, runs, send_to, tasks
+from app import projects, runs, send_to, tasks
 from app.paths import Home
 from app.tasks import TaskStatus
 from tests.app.test_picks import Engine
@@ -136,7 +136,7 @@ def test_checkpoints_are_compared_picked_saved_and_sent(served, open_page, run, 
 
 
 def test_a_run_without_checkpoints_says_what_will_appear_and_then_it_does(served, open_page, run, drawer):
-    page = open_page(f"{served.address}?show=results&run={comparisons.place_of(run)}")
+    page = open_page(f"{served.address}?show=results&run={run.key}")
     expect(page.get_by_text("has no checkpoint yet")).to_be_visible()
     checkpoints(run)
     expect(page.get_by_label("Step 1,000")).to_be_checked()
