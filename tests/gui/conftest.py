@@ -12,7 +12,7 @@ from app.paths import Home
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-PATIENCE = 12_000  # ms: what is expected is waited for, on a busy machine as well
+PATIENCE = 60_000  # ms: what is expected is waited for, on a busy machine as well
 SIZE = {"width": 1280, "height": 800}
 expect.set_options(timeout=PATIENCE)
 
