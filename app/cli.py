@@ -10,21 +10,33 @@ from typing import Annotated
 
 import typer
 
-from app import cli_import, cli_runs, cli_tools, engine, hardware, jobs, presets, projects, runs
+from app import (
+    cli_compare,
+    cli_import,
+    cli_runs,
+    cli_tools,
+    engine,
+    hardware,
+    jobs,
+    new_runs,
+    presets,
+    projects,
+    runs,
+    window,
+)
 from app import cli_output as output
 from app import demo as demonstration
 from app.cli_inspect import adapter_facts
+from app.new_runs import Concept
 from app.paths import absolute, find_home
+from app.queue import Queue
 from app.settings import load_settings
 from trainers import config_io
 from trainers.errors import UserError, disk_error
 from trainers.families.locate import require_base
 
 KINDS = ("person", "style", "object", "character")
-UNKNOWN_FAMILY = (
-    "{0} shows its family only when it is loaded: these are settings for Stable Diffusion 1.x. "
-    "For another, add --set model.family=sdxl (sd2, sd3)."
-)
+UNKNOWN_FAMILY = f"{new_runs.UNKNOWN_FAMILY}For another, add --set model.family=sdxl (sd2, sd3)."
 app = typer.Typer(
     help="LoRA Darkroom turns a folder of pictures into a LoRA adapter for Stable Diffusion, on your own machine.",
     add_completion=False,
@@ -65,9 +77,7 @@ def start(
     """Without a command: open the window."""
     context.obj = home
     if context.invoked_subcommand is None:
-        from app.gui.server import open_window  # noqa: PLC0415 - Gradio takes seconds, which no command should wait
-
-        open_window(find_home(home), port, browser, native, output.say)
+        window.open_window(find_home(home), port, browser, native, output.say)
 
 
 @app.command()
@@ -104,13 +114,13 @@ def new(
         raise typer.BadParameter(f"{kind} is none of {', '.join(KINDS)}.", param_hint="--kind")
     home = find_home(context.obj)
     pictures = absolute(pictures)
-    count = projects.require_pictures(pictures)
+    concept = Concept(name, pictures, kind, trigger)
+    count = concept.count
     model = {"model": {"base": base or load_settings(home).base}}
     wished = config_io.override(config_io.parse(model), [one for one in changes if one.lstrip().startswith("model.")])
-    family = require_base(wished.model).family or wished.model.family.replace("auto", "")
-    config = presets.apply(presets.find_preset(preset or kind), count, wished.model.base, family)
-    data = {"folders": [str(pictures)], "kind": kind, "trigger": trigger}
-    config = config_io.merge(config, {"data": data, "saving": {"name": projects.slug(name)}})
+    _, family = new_runs.look_at_base(wished.model)
+    chosen = presets.find_preset(preset or kind, presets.all_presets(home))
+    config = new_runs.settings(concept, chosen, wished.model.base, family, count)
     config = config_io.override(config, changes)  # before anything is made, so that a typo leaves nothing behind
     if not family:
         output.note(UNKNOWN_FAMILY.format(wished.model.base))
@@ -220,12 +230,12 @@ def status(
     run: Annotated[str | None, typer.Argument(metavar="RUN", help="One run; all of them without.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List all runs, or tell everything about one."""
+    """List all runs and the queue, or tell everything about one run."""
     home = find_home(context.obj)
     if run is not None:
         output.run_details(runs.status(runs.find(home, run)), as_json)
     else:
-        output.run_list([runs.status(one) for one in runs.list_runs(home)], as_json)
+        output.run_list([runs.status(one) for one in runs.list_runs(home)], Queue(home), as_json)
 
 
 @app.command()
@@ -290,6 +300,7 @@ def inspect(
 
 
 cli_tools.register(app)
+cli_compare.register(app)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.hardware import Finding
 from app.progress import duration
+from app.queue import Queue
 from app.runs import Status
 
 
@@ -53,14 +54,20 @@ def lines(value: Any, indent: int = 0) -> list[str]:
     return found
 
 
-def run_list(found: list[Status], as_json: bool) -> None:
+def run_list(found: list[Status], queue: Queue, as_json: bool) -> None:
+    """All runs, and at which place of the queue they wait (1 is the next)."""
+    places = {run: place for place, run in enumerate(queue.waiting(), start=1)}
     if as_json:
-        say(json.dumps([_as_dict(status) for status in found], ensure_ascii=False, indent=2))
+        listed = [{**_as_dict(status), "queue_place": places.get(status.run)} for status in found]
+        say(json.dumps(listed, ensure_ascii=False, indent=2))
         return
     if not found:
         say("There is no run yet. Make one with `darkroom new`, or try `darkroom demo`.")
     for status in found:
-        say(f"{status.run.folder.name}: {_summary(status)}")
+        place = places.get(status.run)
+        say(f"{status.run.folder.name}: {_summary(status)}" + (f", number {place} of the queue" if place else ""))
+    for run, problem in queue.problems():
+        say(f"{run.folder.name} left the queue: {problem}")
 
 
 def run_details(status: Status, as_json: bool) -> None:

@@ -26,12 +26,13 @@ def train_here(run: Run, home: Home) -> None:
             display.note(once if times == 1 else "Ended at once.")
 
         outcome = jobs.foreground(run, home, display, interrupted)
-    if outcome.state.status == "stopped":
-        saved = f"Stopped at step {outcome.state.step:,}; everything is saved."
+    ended_early = outcome.state.status in ("stopped", "paused")
+    if ended_early:
+        saved = f"{outcome.state.status.capitalize()} at step {outcome.state.step:,}; everything is saved."
         say(f"{saved} Go on with: darkroom resume {run.folder.name}")
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
-    if outcome.state.status == "stopped":
+    if ended_early:
         raise typer.Exit
 
 

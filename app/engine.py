@@ -10,6 +10,7 @@ from trainers.config import TrainConfig
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from trainers.events import Event
     from trainers.importing.imported import Imported
 
 
@@ -30,11 +31,23 @@ def sample(
     return sample(config, adapter, prompts, seed=seed, strength=strength, count=count)
 
 
-def export(run: Path, checkpoint: str | None, form: str, to: Path | None) -> dict[str, Any]:
-    """Write and verify the adapter of a run's checkpoint; says where the file is and what was found."""
+def export(run: Path, checkpoint: str | None, form: str, to: Path | None, called: str = "") -> dict[str, Any]:
+    """Write and verify the adapter of a run's checkpoint; says where the file is and what was found.
+
+    `called`: its name without ending; without one it is named after the run and the step.
+    """
     from trainers.export_run import export_run
 
-    return export_run(run, checkpoint, form, to)
+    return export_run(run, checkpoint, form, to, called)
+
+
+def compare(run: Path, folder: Path, emit: "Callable[[Event], None]") -> str:
+    """Draw what is missing of the comparison in `folder`; returns the path of the sheet with all its pictures."""
+    from app.comparisons import write_sheet
+    from trainers.compare import compare
+
+    compare(run, folder, emit)
+    return str(write_sheet(folder))
 
 
 def inspect(file: Path) -> dict[str, Any]:

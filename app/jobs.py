@@ -1,5 +1,6 @@
 """Jobs: the engine as a process of its own, started, followed, stopped, and found again after the app was closed."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from app.paths import ROOT, Home
 from app.runs import Run, is_alive, status
 from app.settings import load_settings
 from trainers import config_io, events
+from trainers.control import Control, parse_wishes
 from trainers.errors import UserError
 from trainers.events import Event, Failed, Finished, RunState, Stopped
 from trainers.families.locate import require_base
 from trainers.files import write_whole
+from trainers.prompts import preview_prompts
 
 ENGINE = (sys.executable, "-m", "trainers")
 POLL = 0.2  # seconds between looks at the events
@@ -57,9 +60,11 @@ def start(run: Run, home: Home, command: Sequence[str] | None = None) -> Job:
         name = run.folder.name
         raise UserError(f"{name} is being trained already.", f"See it with `darkroom status {name}`, or stop it first.")
     require_base(config_io.load(run.config).model)  # the engine says it too, ten seconds later and in its own log
-    run.stop_file.unlink(missing_ok=True)
+    for file in (run.stop_file, run.pause_file, run.ended_file):  # left over from the sitting before
+        file.unlink(missing_ok=True)
     offset = run.events.stat().st_size if run.events.exists() else 0
     environment = engine_environment(os.environ, ROOT, load_settings(home).cache_folder(home))
+    environment["DARKROOM_SWEPT"] = "1"  # what control/ holds from now on is meant for this sitting
     with run.log.open("ab") as log:
         process = subprocess.Popen(
             [*(command or ENGINE), str(run.folder)],
@@ -70,31 +75,91 @@ def start(run: Run, home: Home, command: Sequence[str] | None = None) -> Job:
             env=environment,
             **detached(os.name),
         )
+    write_process(run.process, process)
+    return Job(run, process, offset)
+
+
+def write_process(file: Path, process: subprocess.Popen) -> None:
+    """Write down by what a process is found again; one that cannot be written down is ended."""
     try:
         born = psutil.Process(process.pid).create_time()
     except psutil.Error:  # it has ended already
         born = time.time()
     try:
-        write_whole(run.process, json.dumps({"pid": process.pid, "create_time": born}).encode())
+        write_whole(file, json.dumps({"pid": process.pid, "create_time": born}).encode())
     except BaseException:
         process.kill()  # nobody could find it again to stop it
         process.wait()
         raise
-    return Job(run, process, offset)
 
 
 def request_stop(run: Run) -> None:
-    """Ask the engine to save and stop after the step it is in."""
-    run.stop_file.parent.mkdir(exist_ok=True)
+    """Ask the engine to save and stop after the step it is in; the adapter so far is written, and kept."""
+    run.control.mkdir(exist_ok=True)
     run.stop_file.touch()
+
+
+def pause(run: Run) -> None:
+    """Ask the engine to save and end after the step it is in, so that the device is free; does not wait for it.
+
+    Nothing is lost: started again, the run goes on to the very weights it would have reached without the pause.
+    UserError when the run is not being trained.
+    """
+    if not is_alive(run):
+        raise UserError(f"{run.folder.name} is not being trained.")
+    run.control.mkdir(exist_ok=True)
+    run.pause_file.touch()
+
+
+def sample_now(run: Run, prompt: str, seed: int, strength: float = 1.0) -> None:
+    """Ask a run in training for one picture after the step it is in; it comes as a Sample event with `asked`.
+
+    What is asked for while another picture is still awaited is drawn after it. UserError when the run is not being
+    trained, or the wish is none: an empty prompt, a seed below 0, a strength beyond -10 to 10.
+    """
+    if not is_alive(run):
+        raise UserError(f"{run.folder.name} is not being trained.", "Draw the picture from one of its checkpoints.")
+    wish = {"prompt": prompt, "seed": seed, "strength": strength}
+    parse_wishes(json.dumps([wish]))
+    file = run.control / "sample_now"
+    try:
+        awaited = [asdict(one) for one in parse_wishes(file.read_text("utf-8"))]
+    except (OSError, ValueError, UserError):
+        awaited = []
+    run.control.mkdir(exist_ok=True)
+    write_whole(file, json.dumps([*awaited, wish], ensure_ascii=False).encode())
+
+
+def preview_now(run: Run) -> None:
+    """Ask a run in training for all its previews after the step it is in."""
+    run.control.mkdir(exist_ok=True)
+    write_whole(run.control / "sample_now", b"")
+
+
+def prompts(run: Run) -> list[str]:
+    """The prompts of the run's next previews: those that were edited while it trained, else the settings'."""
+    try:
+        edited = Control(run.control).prompts()
+    except UserError:
+        edited = []
+    return edited or preview_prompts(config_io.load(run.config))
+
+
+def set_prompts(run: Run, prompts: Sequence[str]) -> None:
+    """What previews draw from now on, also after a resume; the settings' own prompts where none is named."""
+    named = [" ".join(prompt.split()) for prompt in prompts]
+    run.control.mkdir(exist_ok=True)
+    content = json.dumps([prompt for prompt in named if prompt], ensure_ascii=False, indent=1)
+    write_whole(run.control / "prompts.json", content.encode())
 
 
 def stop(run: Run, wait: Callable[[], None] = lambda: time.sleep(POLL)) -> None:
     """Ask the engine to save and stop, and wait until its process has ended."""
     while is_alive(run):
-        request_stop(run)  # again and again: an engine that just starts sweeps control/ once
+        request_stop(run)  # again and again: an engine that just starts may sweep control/ once
         wait()
-    run.stop_file.unlink(missing_ok=True)
+    for file in (run.stop_file, run.pause_file):
+        file.unlink(missing_ok=True)
 
 
 def foreground(
@@ -116,8 +181,34 @@ def foreground(
     if isinstance(last, Failed):
         raise UserError(last.message, last.hint)
     if last is None and presses.count < 2:
-        raise UserError(_sudden_end(job), f"Its last words are in {run.log}. `darkroom resume` goes on from there.")
+        raise UserError(
+            sudden_end(run, job.process.returncode),
+            f"Its last words are in {run.log}. `darkroom resume` goes on from there.",
+        )
     return Outcome(status(run).state, presses.count > 0 and not isinstance(last, Finished))
+
+
+def sudden_end(run: Run, code: int | None = None) -> str:
+    """Why a process may have ended without a word; `code` is its exit code, where somebody waited for it."""
+    if shutil.disk_usage(run.folder).free < ROOM:
+        return f"The training ended without a word: the disk of {run.folder} is full."
+    reason = "" if code is None else f" (signal {-code})" if code < 0 else f" (exit code {code})"
+    killed = " The system may have ended it because memory ran out." if code in (None, -9, 137) else ""
+    return f"The training ended without a word{reason}.{killed}"
+
+
+def end(run: Run) -> None:
+    """End the engine at once, and remember that a person did; the steps since the last checkpoint are lost."""
+    if is_alive(run):
+        run.control.mkdir(exist_ok=True)
+        run.ended_file.touch()
+        with contextlib.suppress(psutil.Error, OSError, ValueError, KeyError):
+            process = psutil.Process(int(json.loads(run.process.read_text("utf-8"))["pid"]))
+            for one in [*process.children(recursive=True), process]:
+                one.kill()
+            process.wait(5)
+    for file in (run.stop_file, run.pause_file):
+        file.unlink(missing_ok=True)
 
 
 def engine_environment(environment: Mapping[str, str], root: Path, cache: Path) -> dict[str, str]:
@@ -170,7 +261,7 @@ def _follow(
         if presses.count > 1:
             job.process.kill()
         elif presses.count:
-            request_stop(job.run)  # again and again: an engine that just starts sweeps control/ once
+            request_stop(job.run)  # again and again: an engine that just starts may sweep control/ once
     return last
 
 
@@ -181,12 +272,3 @@ def _ended(process: subprocess.Popen) -> bool:
         return True
     except subprocess.TimeoutExpired:
         return False
-
-
-def _sudden_end(job: Job) -> str:
-    if shutil.disk_usage(job.run.folder).free < ROOM:
-        return f"The training ended without a word: the disk of {job.run.folder} is full."
-    code = job.process.returncode
-    reason = f"signal {-code}" if code < 0 else f"exit code {code}"
-    killed = " The system may have ended it because memory ran out." if code in (-9, 137) else ""
-    return f"The training ended without a word ({reason}).{killed}"

@@ -34,6 +34,16 @@ class Home:
     def cache(self) -> Path:
         return self.root / "cache"
 
+    @property
+    def archive(self) -> Path:
+        """Zips of runs that were put away."""
+        return self.root / "archive"
+
+    @property
+    def trash(self) -> Path:
+        """What was thrown away; only a person deletes it for good."""
+        return self.root / "trash"
+
 
 def find_home(wish: Path | None = None) -> Home:
     """The home folder: `wish`, else DARKROOM_HOME, else the system's place for user data. Made when it is missing.

@@ -10,7 +10,8 @@ import psutil
 
 from app.paths import Home, absolute
 from app.projects import Project, new_folder, slug
-from trainers import config_io, events
+from app.story import read_story
+from trainers import config_io
 from trainers.config import MODEL_FILES, TrainConfig
 from trainers.errors import UserError
 from trainers.events import RunState
@@ -22,6 +23,11 @@ WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".bin")
 @dataclass(frozen=True)
 class Run:
     folder: Path
+
+    @property
+    def key(self) -> str:
+        """Names the run in addresses: "<the project's slug>/<the run folder's name>"."""
+        return f"{self.folder.parent.parent.name}/{self.folder.name}"
 
     @property
     def config(self) -> Path:
@@ -40,13 +46,27 @@ class Run:
         return self.folder / "log.txt"
 
     @property
+    def control(self) -> Path:
+        """Where the app puts what it asks the engine for."""
+        return self.folder / "control"
+
+    @property
     def stop_file(self) -> Path:
-        return self.folder / "control" / "stop"
+        return self.control / "stop"
+
+    @property
+    def pause_file(self) -> Path:
+        return self.control / "pause"
+
+    @property
+    def ended_file(self) -> Path:
+        """There while the newest sitting is one that a person ended at once."""
+        return self.control / "ended"
 
 
 @dataclass(frozen=True)
 class Status:
-    """`word`: new, starting, running, stopping, stopped, interrupted, finished or failed."""
+    """`word`: new, starting, running, pausing, paused, stopping, stopped, interrupted, finished or failed."""
 
     run: Run
     state: RunState
@@ -84,6 +104,14 @@ def list_runs(home: Home) -> list[Run]:
     return [Run(file.parent) for file in sorted(files, key=lambda file: (file.parent.name, file.parent), reverse=True)]
 
 
+def by_key(home: Home, key: str) -> Run | None:
+    """The run of that key, where there is one."""
+    slug, _, name = key.partition("/")
+    folder = home.projects / slug / "runs" / name
+    plain = all(part not in ("", ".", "..") and Path(part).name == part for part in (slug, name))
+    return Run(folder) if plain and (folder / "config.toml").is_file() else None
+
+
 def find(home: Home, text: str) -> Run:
     """A run by its folder, "last", its folder's name, or its project's name (the newest run of it)."""
     folder = absolute(text)
@@ -106,17 +134,25 @@ def find(home: Home, text: str) -> Run:
     )
 
 
-def status(run: Run) -> Status:
-    """What events and the process say about a run, derived from disk each time."""
-    state = events.fold(events.read(run.events))
+def status(run: Run, state: RunState | None = None) -> Status:
+    """What events and the process say about a run, derived from disk each time; `state` spares reading the events."""
+    state = state or read_story(run.events).state
     alive = is_alive(run)
     if alive:
-        word = "stopping" if run.stop_file.exists() else "running" if state.status == "running" else "starting"
+        word = _word_alive(run, state)
     elif state.status == "running" or (state.status == "new" and run.process.exists()):
         word = "interrupted"
     else:
         word = state.status
     return Status(run, state, alive, word)
+
+
+def _word_alive(run: Run, state: RunState) -> str:
+    if run.stop_file.exists():
+        return "stopping"
+    if run.pause_file.exists():
+        return "pausing"
+    return "running" if state.status == "running" else "starting"
 
 
 def _is_adapter(file: Path) -> bool:

@@ -16,6 +16,13 @@ class Settings(BaseModel):
 
     base: str = Field("embedded", title="Base model", description="Used by new projects that name none.")
     cache: str = Field("", title="Cache folder", description="Encoded pictures; empty means inside the home folder.")
+    lora_folders: str = Field(
+        "",
+        title="LoRA folders",
+        description='Of image programs, one a line: "ComfyUI = /home/me/ComfyUI/models/loras".',
+    )
+
+    model_folders: tuple[str, ...] = Field((), title="Model folders", description="Searched for base models as well.")
 
     def cache_folder(self, home: Home) -> Path:
         return absolute(self.cache, home.root) if self.cache else home.cache
@@ -30,12 +37,15 @@ def load_settings(home: Home) -> Settings:
     except ValidationError as error:
         wrong = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
         known = ", ".join(Settings.model_fields)
-        raise UserError(f"{home.settings} has wrong entries: {wrong}.", f"It may hold {known}, each a text.") from error
+        raise UserError(
+            f"{home.settings} has wrong entries: {wrong}.", f"It may hold {known}; texts stand in quotes."
+        ) from error
 
 
 def save_settings(home: Home, settings: Settings) -> None:
     document = tomlkit.document()
     for name, field in type(settings).model_fields.items():
         document.add(tomlkit.comment(f"{field.title}: {field.description}"))
-        document.add(name, getattr(settings, name))
+        value = getattr(settings, name)
+        document.add(name, list(value) if isinstance(value, tuple) else value)
     write_whole(home.settings, tomlkit.dumps(document).encode())

@@ -14,9 +14,11 @@ from trainers.events import (
     Finished,
     Phase,
     RunState,
+    Sample,
     Started,
     Step,
     Stopped,
+    Validation,
     Warned,
 )
 
@@ -39,7 +41,7 @@ def log(tmp_path) -> EventLog:
 
 
 def an_event(name: str) -> events.Event:
-    samples = {int: 3, float: 0.5, str: "x", "int": 3, "float": 0.5, "str": "x"}
+    samples = {int: 3, float: 0.5, str: "x", bool: True, int | None: 4}
     return EVENTS[name](**{field.name: samples[field.type] for field in dataclasses.fields(EVENTS[name])})
 
 
@@ -101,6 +103,30 @@ def test_state_tells_the_story():
     assert state.losses == [(10, 0.5), (100, 0.25)]
     assert state.adapter == "output/cat.safetensors"
     assert state.notes == ["Attention runs on SDPA (xformers is missing)", "‘Ünïcode’ 漢字\n🎉"]
+
+
+def test_pause_is_told_from_a_stop():
+    assert events.fold([Stopped(4)]).status == "stopped"
+    assert events.fold([Stopped(4, paused=True)]).status == "paused"
+
+
+def test_what_is_done_again_after_a_crash_counts_once():
+    story = [
+        Started(100, 0, "cpu", 12, "cat"),
+        Sample(0, "a cat", "samples/0.png", 42),
+        Step(10, 100, 0.5, 1e-4, 0.2, 1.0),
+        Validation(10, 0.4, 0.3),
+        Step(20, 100, 0.4, 1e-4, 0.2, 1.0),
+        Validation(20, 0.3, 0.2),
+        Sample(20, "a cat", "samples/20.png", 42),
+        Started(100, 10, "cpu", 12, "cat"),
+        Step(20, 100, 0.4, 1e-4, 0.2, 1.0),
+        Validation(20, 0.3, 0.2),
+        Sample(20, "a dog", "samples/20.png", 42),
+    ]
+    state = events.fold(story)
+    assert state.losses == [(10, 0.5), (20, 0.4)] and state.validation == [(10, 0.4), (20, 0.3)]
+    assert [(one.step, one.prompt) for one in state.samples] == [(0, "a cat"), (20, "a dog")]
 
 
 def test_failure_is_forgotten_when_the_run_goes_on():

@@ -13,15 +13,22 @@ ROOT = Path(__file__).resolve().parent.parent
 
 TORCH_FREE = [
     "app.cli",
+    "app.queue",
+    "app.tasks",
+    "app.worker",
+    "app.worker_main",
     "trainers.config",
     "trainers.config_io",
+    "trainers.control",
     "trainers.data.buckets",
     "trainers.data.captions",
     "trainers.errors",
     "trainers.events",
+    "trainers.failure",
     "trainers.families.detect",
     "trainers.importing.imported",
     "trainers.importing.report",
+    "trainers.prompts",
 ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from trainers.adapters.adapter_file import read_adapter
 from trainers.adapters.lora import attach
 from trainers.choices import ADAPTERS
 from trainers.config import ModelConfig
+from trainers.control import Control, Wish
 from trainers.data.types import Example
 from trainers.errors import UserError
 from trainers.families.base import Conditioning
@@ -52,7 +54,7 @@ def pictures(tmp_path_factory) -> Path:
 
 
 def run(
-    folder: Path, base: Path, pictures: Path, steps: int, stop_at: int | None = None, **changes
+    folder: Path, base: Path, pictures: Path, steps: int, stop_at: int | None = None, heard=None, **changes
 ) -> list[events.Event]:
     settings = {section: {**values} for section, values in EVERYTHING.items()}
     for section, values in changes.items():
@@ -65,12 +67,26 @@ def run(
 
     def emit(event: events.Event) -> None:
         seen.append(event)
+        if heard:
+            heard(event)
         if isinstance(event, events.Checkpoint) and event.step == stop_at:
             (folder / "control").mkdir(exist_ok=True)
             (folder / "control" / "stop").touch()
 
     train(config_io.parse(settings), Folders(folder, folder / "cache"), emit)
     return seen
+
+
+def run_with_files(folder: Path, base: Path, pictures: Path, files: dict, changes: dict) -> list[events.Event]:
+    """Six steps; `files` holds, by the step of a checkpoint, what is put into control/ right after it."""
+
+    def put(event: events.Event) -> None:
+        if isinstance(event, events.Checkpoint):
+            for name, content in files.get(event.step, {}).items():
+                (folder / "control").mkdir(exist_ok=True)
+                (folder / "control" / name).write_text(content, "utf-8")
+
+    return run(folder, base, pictures, 6, heard=put, **{**changes, "saving": {"every": 1}})
 
 
 @pytest.mark.parametrize("classes", [{}, {"class_words": ["a cat"], "class_pictures": 3}], ids=["own", "class"])
@@ -198,6 +214,80 @@ def test_previews_and_broken_previews_leave_the_training_alone(tmp_path, base, p
     without, *others = (load_file(tmp_path / folder / name) for folder in ("without", "with", "broken"))
     for other in others:
         assert all(torch.equal(without[key], other[key]) for key in without)
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "loha"])
+def test_pictures_asked_for_while_it_trains_leave_the_training_alone(tmp_path, base, pictures, kind):
+    settings = {"adapter": {"type": kind}, "preview": {"prompts": ["zib"], "seed": 5}}
+    run(tmp_path / "without", base, pictures, 6, **settings)
+    wishes = [Wish("zib", None, 1.0), Wish("zib", 5, 0.0), Wish("zib", 6, -0.5)]
+    files = {2: wishes[0], 3: wishes[1:], 4: None}
+    seen = run_with_files(
+        tmp_path / "with", base, pictures, {n: {"sample_now": as_file(w)} for n, w in files.items()}, settings
+    )
+    asked = [e for e in seen if isinstance(e, events.Sample) and e.asked]
+    assert [(e.step, e.prompt, e.seed, e.strength) for e in asked] == [
+        (3, "zib", 5, 1.0),
+        (4, "zib", 5, 0.0),
+        (4, "zib", 6, -0.5),
+    ]
+    assert [(e.step, e.seed) for e in seen if isinstance(e, events.Sample) and not e.asked] == [(5, 5)]
+    assert [e.step for e in seen if isinstance(e, events.Validation)] == [5]  # an empty file is all previews
+    one, other, backwards = (picture_of(tmp_path / "with" / e.path) for e in asked)
+    assert one != other != backwards
+    name = "checkpoints/step_000006/adapter.safetensors"
+    without, along = (load_file(tmp_path / folder / name) for folder in ("without", "with"))
+    assert all(torch.equal(without[key], along[key]) for key in without)
+
+
+def test_asked_pictures_are_those_of_the_grid_and_of_the_base(tmp_path, base, pictures):
+    settings = {"preview": {"every": 3, "prompts": ["zib", "a cat"], "seed": 5}}
+    wishes = [Wish("a cat", 6, 1.0), Wish("zib", 5, 0.0)]
+    seen = run_with_files(tmp_path, base, pictures, {2: {"sample_now": as_file(wishes)}}, settings)
+    trained, of_base = (picture_of(tmp_path / e.path) for e in seen if isinstance(e, events.Sample) and e.asked)
+    assert trained == picture_of(tmp_path / "samples" / "step_000003_1.png")
+    assert of_base == picture_of(tmp_path / "samples" / "step_000000_0.png")
+
+
+def test_prompts_edited_while_it_trains_are_drawn_from_the_next_preview_on(tmp_path, base, pictures):
+    settings = {"preview": {"every": 2, "prompts": ["zib"]}}
+    files = {2: {"prompts.json": '["a dog", "a cat"]'}, 4: {"prompts.json": "[3"}}
+    seen = run_with_files(tmp_path, base, pictures, files, settings)
+    drawn = [(e.step, e.prompt) for e in seen if isinstance(e, events.Sample)]
+    assert drawn == [(0, "zib"), (2, "a dog"), (2, "a cat"), (4, "zib"), (6, "zib")]
+    assert isinstance(seen[-1], events.Finished)
+    assert sum(isinstance(e, events.Warned) and "prompts.json" in e.message for e in seen) == 2
+
+
+@pytest.mark.parametrize("wrong", ["{", "[]", '"zib"', '{"prompt": 3}', '{"prompt": "zib", "seed": -1}', b"\xff"])
+def test_a_wish_that_nobody_understands_is_a_warning(tmp_path, wrong):
+    (tmp_path / "sample_now").write_bytes(wrong if isinstance(wrong, bytes) else wrong.encode())
+    with pytest.raises(UserError):
+        Control(tmp_path).take()
+    assert Control(tmp_path).take() is None  # it is not asked about again
+
+
+@pytest.mark.parametrize("word", ["stop", "pause"])
+def test_a_run_that_is_still_preparing_ends_at_once_and_goes_on_later(tmp_path, base, pictures, word):
+    (tmp_path / "control").mkdir()
+    (tmp_path / "control" / word).touch()
+    seen = run(tmp_path, base, pictures, 2)
+    assert seen[-1] == events.Stopped(0, paused=word == "pause")
+    assert not any(isinstance(e, events.Started) for e in seen) and not (tmp_path / "output").exists()
+    (tmp_path / "control" / word).unlink()
+    assert isinstance(run(tmp_path, base, pictures, 2)[-1], events.Finished)
+
+
+def as_file(wishes: Wish | list[Wish] | None) -> str:
+    if wishes is None:
+        return ""
+    listed = [asdict(wish) for wish in wishes] if isinstance(wishes, list) else asdict(wishes)
+    return json.dumps(listed)
+
+
+def picture_of(path: Path) -> bytes:
+    with Image.open(path) as picture:
+        return picture.tobytes()
 
 
 @pytest.mark.parametrize("kind", ["tiny", "embedded"])

@@ -104,6 +104,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.name.split("_")[1]))
 
 
+def newest_step(folder: Path) -> int:
+    """The step from which a run goes on; 0 without checkpoints."""
+    found = list_checkpoints(folder)
+    return int(found[-1].name.split("_")[1]) if found else 0
+
+
 def load(folder: Path) -> Saved:
     """Read a checkpoint back. UserError when a file of it is missing or damaged."""
     try:

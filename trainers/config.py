@@ -4,6 +4,7 @@ Form controls, command-line keys, TOML, bounds and help all come from these Fiel
 shares lie in 0..1; sizes are pixels.
 """
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -177,8 +178,11 @@ class DataConfig(Section):
         "What each picture folder is called in kohya's layout, in their order: `10_sks dog` shows its pictures 10 "
         "times per epoch, and captions those without caption `sks dog`. Empty texts leave the folder its own name.",
     )
-    left_out: Lines = setting(
-        (), "Left-out pictures", "Not trained: paths inside the picture folders, with forward slashes (`sub/07.png`)."
+    leave_out: Lines = setting(
+        (),
+        "Left out",
+        "Pictures that are not trained on: each a file's place inside its picture folder, such as `beach/07.png`, or "
+        "its whole path.",
     )
     trigger: str = setting("", "Trigger word", "Stands for the concept; used alone where a picture has no caption.")
     kind: Literal["person", "style", "object", "character"] = setting(
@@ -412,3 +416,13 @@ class TrainConfig(Section):
     saving: SavingConfig = SavingConfig()
     memory: MemoryConfig = MemoryConfig()
     seed: int = setting(1, "Seed", "One seed for initial weights, order and noise.", ge=0, le=2**32 - 1)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the run: as set, or as many as its picture views fill."""
+        return self.schedule.steps or math.ceil(self.schedule.views / self.views_per_step)
+
+    @property
+    def views_per_step(self) -> int:
+        """Pictures that one optimizer step learns from."""
+        return self.data.batch_size * self.optimizer.accumulation

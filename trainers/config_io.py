@@ -39,6 +39,11 @@ def merge(config: TrainConfig, sections: dict[str, Any]) -> TrainConfig:
     return _checked(_laid_over(config.model_dump(), sections), [])
 
 
+def examine(config: TrainConfig, sections: dict[str, Any]) -> tuple[TrainConfig | None, list[Problem]]:
+    """`merge` for a form: what it gives, None where something is wrong, and all that is wrong."""
+    return _examined(_laid_over(config.model_dump(), sections), [])
+
+
 def override(config: TrainConfig, assignments: Iterable[str]) -> TrainConfig:
     """`config` with `section.key=value` texts applied in order; an empty value empties an optional setting."""
     sections: dict[str, Any] = {}
@@ -115,6 +120,13 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def _checked(sections: dict[str, Any], found: list[Problem]) -> TrainConfig:
+    config, found = _examined(sections, found)
+    if config is None:
+        raise problems.as_error(found)
+    return config
+
+
+def _examined(sections: dict[str, Any], found: list[Problem]) -> tuple[TrainConfig | None, list[Problem]]:
     known: dict[str, Any] = {}
     for name, value in sections.items():
         kind = problems.section_class(name)
@@ -133,9 +145,7 @@ def _checked(sections: dict[str, Any], found: list[Problem]) -> TrainConfig:
         found += problems.from_pydantic(error.errors())
     if config is not None:
         found += problems.contradictions(config)
-    if found or config is None:
-        raise problems.as_error(found)
-    return config
+    return (None if found else config), list(dict.fromkeys(found))
 
 
 def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

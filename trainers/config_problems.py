@@ -90,6 +90,12 @@ def held(field: FieldInfo) -> set[Any]:
     return {get_args(value)[0] if get_origin(value) is Annotated else value for value in values}
 
 
+def choices(name: str) -> tuple[str, ...]:
+    """What a setting may be, where it is one of a few; else nothing."""
+    literals = (get_args(kind) for kind in _alternatives(SETTINGS[name]) if get_origin(kind) is Literal)
+    return CHOICES.get(name) or next(literals, ())
+
+
 def wrong_values(sections: dict[str, Any]) -> list[Problem]:
     """What pydantic would let through: truth values for numbers, nan, infinity, and choices the engine lacks."""
     problems = []
@@ -113,17 +119,16 @@ def wrong(name: str, value: object) -> Problem:
     field = SETTINGS.get(name)
     if field is None:
         return Problem(f"{name} must be a section of settings, written as [{name}].")
-    choices = _choices(name, field)
-    near = difflib.get_close_matches(str(value).lower(), choices, 1, 0.6)
+    near = difflib.get_close_matches(str(value).lower(), choices(name), 1, 0.6)
     return Problem(f"{name} is {shown(value)}, but must be {wanted(name)}.", f"Did you mean {near[0]}?" if near else "")
 
 
 def wanted(name: str) -> str:
     """What a setting takes, in words: "a whole number between 1 and 1024"."""
     field = SETTINGS[name]
-    choices = _choices(name, field)
-    if choices:
-        return ("one of " if len(choices) > 1 else "") + ", ".join(choices)
+    offered = choices(name)
+    if offered:
+        return ("one of " if len(offered) > 1 else "") + ", ".join(offered)
     if held(field):
         return _collection(field)
     noun = next(noun for kind, noun in NOUNS.items() if kind in kinds(field))
@@ -241,10 +246,6 @@ def _texts(config: TrainConfig) -> Iterator[tuple[str, str]]:
 def _not_unicode(name: str) -> Problem:
     """On Linux a path may hold bytes that no text file can hold."""
     return Problem(f"{name} holds bytes that are not UTF-8.", "Rename the file or folder that it names.")
-
-
-def _choices(name: str, field: FieldInfo) -> tuple[str, ...]:
-    return CHOICES.get(name) or next((get_args(k) for k in _alternatives(field) if get_origin(k) is Literal), ())
 
 
 def _alternatives(field: FieldInfo) -> tuple[Any, ...]:

@@ -17,12 +17,12 @@ from trainers.families.headers import read_header
 from trainers.finish import cover, ending, forms_of
 
 
-def export_run(run: Path, step: str | None, form: str, to: Path | None) -> dict[str, Any]:
+def export_run(run: Path, step: str | None, form: str, to: Path | None, name: str = "") -> dict[str, Any]:
     """Write and verify the adapter of a checkpoint (the newest without `step`), with its picture and name.json.
 
-    It goes to `to`, else to the run's output folder. Every file has a name of its own: `<name>` for the end of the
-    run, `<name>-step00000500` before it, with `-diffusers` or `-peft` (on SD 3 also `-kohya`) behind it in
-    those layouts.
+    It goes to `to`, else to the run's output folder. Every file has a name of its own: the run's for the end of the
+    run, `<name>-step00000500` before it; or just `name`, where one is given. Behind it stands `-diffusers` or `-peft`
+    (on SD 3 also `-kohya`) in those layouts.
 
     Raises:
         UserError: no such checkpoint or layout, a damaged checkpoint, numbers that the precision cannot hold, a full
@@ -31,6 +31,8 @@ def export_run(run: Path, step: str | None, form: str, to: Path | None) -> dict[
     if form not in FORMS:
         raise UserError(f"There is no adapter layout {form!r}.", f"Choose one of {', '.join(FORMS)}.")
     config = config_io.load(run / "config.toml")
+    if name:
+        config = config_io.merge(config, {"saving": {"name": name}})
     state, packed = checkpoint.load_exported(_chosen(run, step))
     facts, spec = unpack(packed)
     modules = modules_of_state(state, config.adapter)
@@ -39,7 +41,8 @@ def export_run(run: Path, step: str | None, form: str, to: Path | None) -> dict[
         return _is_of(path, facts) if config.saving.privacy != "minimal" else _holds(path, modules, config.saving.dtype)
 
     end = ending(form, forms_of(config, spec))
-    path, again = _target(to or run / "output", config.saving.name, end, facts, is_own)
+    stems = [config.saving.name] if name else [config.saving.name, f"{config.saving.name}-step{facts.steps:08d}"]
+    path, again = _target(to or run / "output", stems, end, facts, is_own)
     beside = {"keep": not again, "vectors": tokens_of_state(state)}
     report = export_report(modules, config, facts, spec, path, cover(run, facts.steps), form, **beside)
     return _said(report, facts)
@@ -56,16 +59,18 @@ def _chosen(run: Path, step: str | None) -> Path:
     return saved[int(wanted)]
 
 
-def _target(folder: Path, name: str, ending: str, facts: RunFacts, is_own: Callable[[Path], bool]) -> tuple[Path, bool]:
+def _target(
+    folder: Path, stems: list[str], ending: str, facts: RunFacts, is_own: Callable[[Path], bool]
+) -> tuple[Path, bool]:
     """Where the file goes, and whether this checkpoint's own lies there; a file of another one is never replaced."""
-    plain, numbered = (folder / f"{stem}{ending}" for stem in (name, f"{name}-step{facts.steps:08d}"))
+    paths = [folder / f"{stem}{ending}" for stem in stems]
     at_end = facts.steps == facts.total_steps
-    for path in (plain, numbered):
+    for path in paths:
         own = path.exists() and is_own(path)
-        if own or (not path.exists() and (at_end or path == numbered)):
+        if own or (not path.exists() and (at_end or path == paths[-1])):
             return path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors"), own
-    message = f"{numbered} is there already, and is not known as the adapter of this checkpoint."
-    raise UserError(message, "Move it away, or name another folder with --to.")
+    message = f"{paths[-1]} is there already, and is not known as the adapter of this checkpoint."
+    raise UserError(message, "Move it away, or choose another name or folder.")
 
 
 def _is_of(path: Path, facts: RunFacts) -> bool:

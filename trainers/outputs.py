@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import nn
 
 from trainers import checkpoint, optimizers, preview
 from trainers.adapters.adapter import Adapter
 from trainers.checkpoint import Position, Saved
-from trainers.config import TrainConfig
+from trainers.config import PreviewConfig, TrainConfig
+from trainers.control import Control, Wish
 from trainers.errors import UserError
 from trainers.events import Checkpoint, Event, Sample, Validation, Warned
 from trainers.export.facts import pack
 from trainers.export.metadata import RunFacts
 from trainers.families.base import Components
 from trainers.finish import write_adapter
+from trainers.prompts import preview_prompts
 from trainers.step import TrainingStep
 from trainers.validate import Validator
 
@@ -40,9 +43,9 @@ class Folders:
     def samples(self) -> Path:
         return self.run / "samples"
 
-    def asked(self, word: str) -> bool:
-        """Whether the app put a file of that name into control/."""
-        return (self.run / "control" / word).exists()
+    @property
+    def control(self) -> Control:
+        return Control(self.run / "control")
 
 
 @dataclass
@@ -57,7 +60,6 @@ class Outputs:
     step: TrainingStep
     position: Position
     held_out: list[int]
-    prompts: list[str]
     resolution: int
     facts: Callable[[Position], RunFacts]
 
@@ -93,15 +95,29 @@ class Outputs:
 
     def preview(self) -> None:
         """Sample every prompt; a failure is a warning, since the training is worth more."""
-        try:
-            pictures = self._sampled()
+        with self._warning("The preview pictures could not be made."):
+            prompts, settings = self._prompts(), self.config.preview
+            pictures = self._sampled(prompts, settings)
             paths = preview.save_pictures(pictures, self.folders.samples, self.position.step)
-            for prompt, path in zip(self.prompts, paths, strict=True):
-                self.emit(Sample(self.position.step, prompt, str(path.relative_to(self.folders.run))))
-        except Exception as error:
-            log.exception("preview failed")
-            hint = f"Training goes on. ({type(error).__name__}: {error})"
-            self.emit(Warned("The preview pictures could not be made.", hint))
+            for i, (prompt, path) in enumerate(zip(prompts, paths, strict=True)):
+                self._emit_sample(prompt, path, settings.seed + i)
+
+    def draw(self, wish: Wish) -> None:
+        """Sample one picture that a person asked for; a failure is a warning."""
+        with self._warning("The picture that was asked for could not be made."):
+            seed = self.config.preview.seed if wish.seed is None else wish.seed
+            settings = self.config.preview.model_copy(update={"seed": seed})
+            (picture,) = self._sampled([wish.prompt], settings, wish.strength)
+            path = preview.save_asked(picture, self.folders.samples, self.position.step)
+            self._emit_sample(wish.prompt, path, seed, wish.strength, asked=True)
+
+    def wishes(self) -> list[Wish] | None:
+        """The pictures that a person asked for since the last call: [] for the previews, None for nothing."""
+        try:
+            return self.folders.control.take()
+        except UserError as error:
+            self.emit(Warned(error.message, error.hint))
+            return None
 
     def validate(self) -> None:
         """Measure the held-out pictures, where the run has any."""
@@ -132,18 +148,32 @@ class Outputs:
             step.ema.settle(parameters)
         step.parameters = [parameter for parameter in step.parameters if parameter.requires_grad]
 
-    def _sampled(self) -> list:
-        settings, device = self.config.preview, self.step.feed.text.device
-        with self._as_exported():
-            return preview.sample(
-                self.step.family,
-                self.components,
-                self.prompts,
-                settings,
-                self.config.model.clip_skip,
-                device,
-                self.resolution,
-            )
+    def _prompts(self) -> list[str]:
+        """What a person edited while it trains, else the settings' own."""
+        try:
+            edited = self.folders.control.prompts()
+        except UserError as error:
+            self.emit(Warned(error.message, error.hint))
+            edited = []
+        return edited or preview_prompts(self.config)
+
+    def _sampled(self, prompts: list[str], settings: PreviewConfig, strength: float = 1.0) -> list[Image.Image]:
+        step = self.step
+        how = (settings, self.config.model.clip_skip, step.feed.text.device, self.resolution)
+        with self._as_exported(), self.adapter.at_strength(strength):
+            return preview.sample(step.family, self.components, prompts, *how)
+
+    def _emit_sample(self, prompt: str, path: Path, seed: int, strength: float = 1.0, asked: bool = False) -> None:
+        name = path.relative_to(self.folders.run).as_posix()
+        self.emit(Sample(self.position.step, prompt, name, seed, strength, asked))
+
+    @contextmanager
+    def _warning(self, message: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            log.exception("drawing failed")
+            self.emit(Warned(message, f"Training goes on. ({type(error).__name__}: {error})"))
 
     @contextmanager
     def _as_exported(self) -> Iterator[None]:

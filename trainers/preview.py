@@ -7,24 +7,9 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from torch import Tensor
 
-from trainers.config import DataConfig, PreviewConfig
-from trainers.data.captions import fallback_caption
+from trainers.config import PreviewConfig
 from trainers.families.base import Components, Conditioning, Family, plain_sizes
 from trainers.files import encoded, write_whole
-
-FAR = {  # a prompt far from the data shows whether the adapter still obeys
-    "person": ["{} as a knight in armour", "{} on a beach at sunset"],
-    "character": ["{} riding a bicycle", "{} in a snowy forest"],
-    "object": ["{} on a wooden table", "{} under water"],
-    "style": ["a cat, {}", "a lighthouse by the sea, {}"],
-}
-PLAIN = {"person": "a person", "character": "a character", "object": "an object", "style": "a cat"}
-
-
-def default_prompts(data: DataConfig) -> list[str]:
-    """The trigger alone, two prompts far from the data, and one without the trigger."""
-    trigger = data.trigger or data.kind
-    return [fallback_caption(data.trigger, data.kind), *(p.format(trigger) for p in FAR[data.kind]), PLAIN[data.kind]]
 
 
 @torch.no_grad()
@@ -98,6 +83,13 @@ def _to_image(pixel: Tensor) -> Image.Image:
     """[3, H, W] in -1..1 -> RGB picture."""
     array = ((pixel.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(array)
+
+
+def save_asked(picture: Image.Image, folder: Path, step: int) -> Path:
+    """Write a picture that a person asked for, asked_000250_0.png and so on: no column of the previews, no cover."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = sum(1 for _ in folder.glob(f"asked_{step:06d}_*.png"))
+    return write_whole(folder / f"asked_{step:06d}_{number}.png", encoded(picture))
 
 
 def save_pictures(pictures: list[Image.Image], folder: Path, step: int) -> list[Path]:

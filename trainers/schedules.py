@@ -1,7 +1,5 @@
 """Learning-rate curves by name, each with a linear warm-up (diffusers' schedules)."""
 
-import math
-
 from diffusers.optimization import get_scheduler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -19,8 +17,7 @@ SCHEDULES: dict[str, str] = {
 
 def total_steps(config: TrainConfig) -> int:
     """Optimizer steps of a run: as set, or as many as its picture views fill."""
-    per_step = config.data.batch_size * config.optimizer.accumulation
-    return config.schedule.steps or math.ceil(config.schedule.views / per_step)
+    return config.total_steps
 
 
 def build_schedule(config: ScheduleConfig, optimizer: Optimizer, steps: int) -> LRScheduler:

@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainers import checkpoint, memory, optimizers, preview
+from trainers import checkpoint, memory, optimizers
 from trainers.adapters.adapter import Adapter
 from trainers.adapters.adapter_file import read_adapter, warm_start
 from trainers.adapters.registry import ADAPTERS
 from trainers.adapters.tokens import require_word, start_tokens
 from trainers.checkpoint import Position
 from trainers.config import AdapterConfig, TrainConfig
+from trainers.control import Control
 from trainers.data.batches import Batches, split_validation
 from trainers.data.buckets import plan as plan_crops
 from trainers.data.cache import Cache
@@ -42,6 +43,17 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
 
     Writes events, samples, checkpoints and the adapter file. Raises UserError for what the user can mend.
     """
+    try:
+        _train(config, folders, emit)
+    except EndedEarly:
+        emit(Stopped(checkpoint.newest_step(folders.checkpoints), paused=not folders.control.asked("stop")))
+
+
+class EndedEarly(Exception):
+    """A person asked for the end before the first step: there is nothing to save."""
+
+
+def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) -> None:
     # --- the machine, the base model, the pictures -------------------------------------------------------------------
     plan = memory.plan(config.memory)
     device = plan.device
@@ -63,7 +75,8 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     # --- encode once -------------------------------------------------------------------------------------------------
     cache = Cache(folders.cache) if config.memory.cache_latents else None
     progress = _throttled(emit)
-    latents = encode_pictures(found.examples, crops, family, components, config.data.flip, cache, device, progress)
+    preparing = _ended_by(folders.control, progress)
+    latents = encode_pictures(found.examples, crops, family, components, config.data.flip, cache, device, preparing)
     training, held_out = split_validation(found.examples, config.data.validation_share, config.seed)
     variants = [caption_variants(example, config.data, config.seed) for example in found.examples]
     preserved = [preserved_captions(example, config) for example in found.examples]
@@ -73,7 +86,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
         encoder.to(device)
     base_text = None
     if config.loss.preservation or not config.adapter.trains_text:
-        base_text = text.encode_all(cache, progress)
+        base_text = text.encode_all(cache, preparing)
     if not config.adapter.trains_text:
         text.cached = base_text
         for encoder in components.text_encoders:
@@ -84,7 +97,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     adjusted = memory.set_attention(components.denoiser, config.memory.attention, device)
     if adjusted:
         emit(adjusted)
-    drawn = draw_class_pictures(config, family, components, text, base_text, resolution, cache, progress)
+    drawn = draw_class_pictures(config, family, components, text, base_text, resolution, cache, preparing)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     adapter.train_tokens(tokens)
     if start:
@@ -105,8 +118,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
         return gather(config, components, trained, len(held_out), *where, *how, folders.cache)
 
     position = Position(started=time.time(), session=str(uuid.uuid4().int >> 64))
-    prompts = list(config.preview.prompts) or preview.default_prompts(config.data)
-    outputs = Outputs(config, folders, emit, components, adapter, step, position, held_out, prompts, resolution, facts)
+    outputs = Outputs(config, folders, emit, components, adapter, step, position, held_out, resolution, facts)
     resumed = outputs.resume()  # where an earlier sitting stopped
     position = outputs.position
     if position.step > steps:
@@ -125,7 +137,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     if not ends and text.cached is None:  # the settings leave nothing of the text encoders to train
         text.cached = text.encode_all(None, progress)
     since, clock = position.step, time.perf_counter()
-    stopped = False
+    control, stopped = folders.control, False
     while position.step < steps and not stopped:
         while ends and position.step >= ends[0][0]:
             outputs.settle(ends.pop(0)[1])
@@ -135,12 +147,13 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
         step(position.step)
         position.step += 1
 
-        stopped = position.step < steps and (folders.asked("stop") or folders.asked("pause"))
+        stopped = position.step < steps and (control.asked("stop") or control.asked("pause"))
         last = position.step == steps or stopped
         save_due = last or _due(position.step, config.saving.every)
         preview_due = _due(position.step, config.preview.every) or bool(config.preview.every and position.step == steps)
-        sample_now = folders.asked("sample_now")
-        if save_due or preview_due or sample_now or _due(position.step, REPORT):
+        wishes = outputs.wishes()
+        preview_due = preview_due or wishes == []
+        if save_due or preview_due or wishes or _due(position.step, REPORT):
             mean = step.mean_loss()  # the one host sync
             seconds = time.perf_counter() - clock
             position.seconds += seconds
@@ -150,10 +163,13 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
             emit(Step(position.step, steps, mean, rate, seconds / (position.step - since), peak))
             if save_due:
                 outputs.save()
-            if preview_due or sample_now:
-                (folders.run / "control" / "sample_now").unlink(missing_ok=True)
+            if preview_due:
                 outputs.validate()
                 outputs.preview()
+            for wish in wishes or ():
+                emit(Phase("Drawing a picture that was asked for"))
+                outputs.draw(wish)
+            if preview_due or wishes:
                 emit(Phase("Training"))
             since, clock = position.step, time.perf_counter()
 
@@ -161,7 +177,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     emit(Phase("Writing the adapter"))
     path = outputs.write()
     if stopped:
-        emit(Stopped(position.step))
+        emit(Stopped(position.step, paused=not control.asked("stop")))
     else:
         emit(Finished(position.step, str(path.relative_to(folders.run)), position.seconds))
 
@@ -198,6 +214,17 @@ def _text_ends(config: AdapterConfig, adapter: Adapter, steps: int) -> list[tupl
 
 def _due(step: int, every: int) -> bool:
     return bool(every) and step % every == 0
+
+
+def _ended_by(control: Control, progress: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
+    """Progress of preparations, which can take minutes: EndedEarly as soon as a person asks for the end."""
+
+    def preparing(name: str, done: int, total: int) -> None:
+        if control.asked("stop") or control.asked("pause"):
+            raise EndedEarly
+        progress(name, done, total)
+
+    return preparing
 
 
 def _throttled(emit: Callable[[Event], None], every: float = 0.5) -> Callable[[str, int, int], None]:

@@ -30,7 +30,7 @@ def build_concept_page(context: Context, here: Here) -> None:
     """Lay the page out and wire it; what it shows is read from the disk each time."""
     home, measured = context.home, Measured(context.home)
     page = gr.State(Look().number)
-    with gr.Row(equal_height=True, elem_classes=["dr-head"]):
+    with gr.Row(equal_height=True, elem_classes=["dr-concept-top"]):
         choice = gr.Dropdown([], label="Project", scale=4, min_width=240, filterable=True)
         new = gr.Button("New project", scale=1, min_width=150)
         train = gr.Button("Continue to Train", variant="primary", scale=1, min_width=200)

@@ -111,7 +111,7 @@ def facts_line(facts: Facts | None, crop: Crop | None) -> str:
 
 def known(picture: Picture) -> str:
     """What is known of a picture, and its warnings with what can be done."""
-    line = f'<p class="dr-quiet dr-facts">{text(facts_line(picture.facts, picture.crop))}</p>'
+    line = f'<p class="dr-quiet dr-picture-facts">{text(facts_line(picture.facts, picture.crop))}</p>'
     if picture.left_out:
         return f'{line}<span class="dr-tag">Left out</span>'
     rows = "".join(_warning(picture, remark) for remark in picture.warnings)
@@ -178,7 +178,7 @@ def start_cards(current: str) -> str:
         '<article class="dr-card dr-sample"><h3>Your own pictures</h3><p>15 to 40 sharp, varied pictures of a person, '
         f"an object or a character; 30 or more of a style.</p>{button('New project', 'new')}</article>"
     )
-    return f'<div class="dr-grid dr-samples">{cards}{own}</div>'
+    return f'<div class="dr-grid dr-concepts">{cards}{own}</div>'
 
 
 def linked_note(project: Project) -> str:

@@ -1,9 +1,167 @@
-"""The Library page."""
+"""The Library page: the queue, all runs, one of them, two against each other, and what was put away."""
 
-from app.gui.context import Context, Here
-from app.gui.markup import empty, notice, panel
+import time
+from typing import Any
+
+import gradio as gr
+
+from app.chores import Chores
+from app.gui import library_views as views
+from app.gui import queue_views, storage_views
+from app.gui.context import QUIET, Context, Here, Where
+from app.gui.library_inspect import build_inspector
+from app.gui.library_parts import Library, Shown, go_to, notice_of, wish
+from app.gui.library_run import build_one_and_two
+from app.gui.library_storage import build_storage, stored
+from app.gui.markup import acted, in_words, notice, panel
+from app.library import ORDERS, Shelf, find, run_of
+from app.runs import Run, status
+from app.trash import put_back
+from trainers.errors import UserError
+
+EVERY_SECONDS = 2
+MAYBE = ["dr-maybe"]  # takes no room while it is empty
 
 
 def build_library_page(context: Context, here: Here) -> None:
-    shown = panel("Library", empty("Library", "This page comes next."))
-    here.on_show("library", lambda where: [notice(f"Library of {where.project} {where.run}")], [shown])
+    states = gr.State(Shown()), panel("Library messages", elem_classes=MAYBE), gr.State(0.0)
+    page = Library(context, here, Shelf(context.home), Chores(), *states)
+    sent = gr.State({})  # hash of each panel's HTML: what has not changed is not sent again, and keeps its focus
+    chore = panel("Work on archives", elem_classes=MAYBE)
+    with gr.Column() as everything:
+        gr.HTML('<h2 class="dr-title">Queue</h2>')
+        running, waiting = panel("Run in training"), panel("Waiting runs", elem_classes=MAYBE)
+        gr.HTML('<h2 class="dr-title">Runs</h2>')
+        with gr.Row(elem_classes=["dr-filters"]):
+            search = gr.Textbox(label="Search runs", placeholder="Name, trigger, base ...", scale=3, min_width=220)
+            every = [(views.EVERY, "")]
+            word = gr.Dropdown(every, value="", label="Status of runs", min_width=150)
+            kind = gr.Dropdown(every, value="", label="Kind of runs", min_width=150)
+            family = gr.Dropdown(every, value="", label="Model family", min_width=150)
+            order = gr.Dropdown(list(ORDERS), value=ORDERS[0], label="Order", min_width=150)
+        chosen, cards = panel("Chosen runs", elem_classes=MAYBE), panel("Runs")
+        with gr.Accordion("Inspect an adapter file", open=False):
+            build_inspector(context, upload=True)
+        storage = build_storage(page)
+    one, two = build_one_and_two(page)
+
+    filters = [search, word, kind, family, order]
+    panels = {"running": running, "waiting": waiting, "chore": chore, "chosen": chosen, "cards": cards} | storage
+
+    def refresh(where: Where, shown: Shown, sent: dict[str, int], *wished: str) -> list[Any]:
+        if where.page != "library":
+            return [gr.skip() for _ in outputs]
+        html = _queue(page) | {"chore": storage_views.chore(page.chores.now())}
+        choices = [gr.skip() for _ in lists]
+        if shown.everything:
+            entries = page.shelf.entries()
+            names = {entry.key: entry.name for entry in entries}
+            html["chosen"] = views.chosen_bar([names[key] for key in shown.chosen if key in names])
+            found = find(entries, wish(*wished))
+            html["cards"] = views.cards(found, shown.count, shown.chosen, len(entries))
+            html |= stored(page, entries)
+            choices = [gr.update(choices=known) for known in views.filters(entries)]
+        new = {name: hash(value) for name, value in html.items()}
+        choices_now = hash(str(choices))
+        if sent.get("choices") == choices_now:
+            choices = [gr.skip() for _ in lists]
+        visible = [shown.everything, bool(shown.run), bool(shown.compared)]
+        turned = sent.get("visible") != visible
+        changed = [html[name] if name in html and new[name] != sent.get(name) else gr.skip() for name in panels]
+        known = sent | new | {"choices": choices_now, "visible": visible}
+        return [known, *changed, *choices, *(gr.update(visible=v) if turned else gr.skip() for v in visible)]
+
+    lists, columns = [word, kind, family], [everything, one, two]
+    inputs = [here.where, page.shown, sent, *filters]
+    outputs = [sent, *panels.values(), *lists, *columns]
+    gr.on(
+        [page.shown.change, search.input, word.input, kind.input, family.input, order.input],
+        in_words(refresh),
+        inputs,
+        outputs,
+        trigger_mode="always_last",
+        **QUIET,
+    )
+    gr.Timer(EVERY_SECONDS).tick(refresh, inputs, outputs, **QUIET)
+    here.on_show("library", lambda where: [time.time()], [page.asked])
+    page.asked.change(lambda shown: shown.again(), page.shown, page.shown, **QUIET)
+
+    cards.act(in_words(_on_card), [here.where, page.shown], [here.where, page.shown, page.said], **QUIET)
+    chosen.act(in_words(_on_chosen), page.shown, [page.shown, page.said], **QUIET)
+    _wire_queue(page, [running, waiting])
+    _wire_messages(page, chore)
+
+
+def _queue(page: Library) -> dict[str, str]:
+    queue = page.context.queue
+    now, waiting = queue.running(), queue.waiting()
+    problems = getattr(queue, "problems", list)()
+    running = (_named(page, now), status(now)) if now else None
+    told = [(_named(page, run), said) for run, said in problems]
+    return {
+        "running": queue_views.running(running, len(waiting)),
+        "waiting": queue_views.waiting_runs([_named(page, run) for run in waiting], told),
+    }
+
+
+def _named(page: Library, run: Run) -> queue_views.Waiting:
+    entry = page.shelf.entry(run)
+    return queue_views.Waiting(run, entry.name, entry.project)
+
+
+def _on_card(where: Where, shown: Shown, event: gr.EventData) -> list[Any]:
+    done = acted(event)
+    match done["act"]:
+        case "details":
+            return [gr.skip(), Shown(run=done["key"]).again(), ""]
+        case "choose":
+            return [gr.skip(), shown.choose(done["key"]), gr.skip()]
+        case "more":
+            return [gr.skip(), shown._replace(count=shown.count + views.PAGE), gr.skip()]
+    return [go_to(where, done), gr.skip(), gr.skip()]
+
+
+def _on_chosen(shown: Shown, event: gr.EventData) -> list[Any]:
+    if acted(event)["act"] == "compare":
+        return [Shown(compared=shown.chosen).again(), ""]
+    return [shown._replace(chosen=()), gr.skip()]
+
+
+def _wire_queue(page: Library, panels: list[gr.HTML]) -> None:
+    home, queue = page.context.home, page.context.queue
+
+    def on_queue(where: Where, shown: Shown, event: gr.EventData) -> list[Any]:
+        done = acted(event)
+        if done["act"] == "open":
+            return [go_to(where, done), gr.skip(), gr.skip()]
+        try:
+            run = run_of(home, done["key"])
+            match done["act"]:
+                case "move":
+                    queue.move(run, done["place"])
+                case "remove":
+                    queue.remove(run)
+                case "dismiss":
+                    queue.dismiss(run)
+        except UserError as error:  # it has begun meanwhile
+            return [gr.skip(), shown.again(), notice_of(error)]
+        return [gr.skip(), shown.again(), ""]
+
+    for part in panels:
+        part.act(in_words(on_queue), [page.here.where, page.shown], [page.here.where, page.shown, page.said], **QUIET)
+
+
+def _wire_messages(page: Library, chore: gr.HTML) -> None:
+    def on_said(shown: Shown, event: gr.EventData) -> list[Any]:
+        try:
+            place = put_back(page.context.home, acted(event)["folder"])
+        except UserError as error:
+            return [gr.skip(), notice_of(error)]
+        return [shown.again(), notice(f"{place.name} is back in the library.", kind="good")]
+
+    def on_chore(shown: Shown, event: gr.EventData) -> Shown:
+        page.chores.dismiss()
+        return shown.again()
+
+    page.said.act(in_words(on_said), page.shown, [page.shown, page.said], **QUIET)
+    chore.act(in_words(on_chore), page.shown, page.shown, **QUIET)

@@ -2,8 +2,9 @@
 
 import gradio as gr
 
-FONT = [gr.themes.LocalFont("Source Sans 3"), "system-ui", "sans-serif"]
-MONO = [gr.themes.LocalFont("IBM Plex Mono"), "ui-monospace", "monospace"]
+# The weights whose files hold every letter: some of those that come with Gradio hold only Vietnamese or Cyrillic ones.
+FONT = [gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"]
+MONO = [gr.themes.LocalFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "monospace"]
 
 
 def theme() -> gr.themes.Base:
@@ -16,6 +17,8 @@ def theme() -> gr.themes.Base:
         font=FONT,
         font_mono=MONO,
     ).set(
+        body_text_color_subdued="*neutral_600",  # the theme's own is too pale to read small texts in
+        body_text_color_subdued_dark="*neutral_400",
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
         block_background_fill="white",

@@ -1,6 +1,7 @@
 """Stands in for the engine: `python fake_engine.py MODE RUN_DIR` writes the events and files of a short training.
 
-Modes: finish, fail, die (no last word), wait (until control/stop asks for the end).
+Modes: finish, fail, die (no last word), wait (until control/stop or control/pause asks for the end), live (ten steps,
+previews, a held-out loss and a checkpoint for each control/go; draws what control/sample_now asks for).
 """
 
 import json
@@ -9,25 +10,33 @@ import sys
 import time
 from pathlib import Path
 
+from PIL import Image
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from trainers.config_io import load  # noqa: E402 - the path above makes it importable
+from trainers.config import TrainConfig  # noqa: E402 - the path above makes it importable
+from trainers.config_io import load  # noqa: E402
+from trainers.control import Control  # noqa: E402
 from trainers.events import (  # noqa: E402
     Checkpoint,
     EventLog,
     Failed,
     Finished,
     Phase,
+    Sample,
     Started,
     Step,
     Stopped,
+    Validation,
 )
+from trainers.prompts import preview_prompts  # noqa: E402
 
 
 def main(mode: str, run: Path) -> int:
-    for word in ("stop", "pause"):
-        (run / "control" / word).unlink(missing_ok=True)
+    if "DARKROOM_SWEPT" not in os.environ:
+        for word in ("stop", "pause"):
+            (run / "control" / word).unlink(missing_ok=True)
     config = load(run / "config.toml")
     emit = EventLog(run / "events.jsonl")
     (run / "environment.json").write_text(json.dumps(dict(os.environ)), "utf-8")
@@ -42,19 +51,59 @@ def main(mode: str, run: Path) -> int:
     if mode == "die":
         sys.stderr.write("the last words\n")
         return 7
-    stopped = False
+    last, stopped = steps, False
+    if mode == "live":
+        last, stopped = live(run, config, emit, first, steps)
     while mode == "wait" and not stopped:
-        stopped = (run / "control" / "stop").exists()
+        last, stopped = first + 1, asked_to_end(run)
         time.sleep(0.01)
-    last = first + 1 if stopped else steps
     (run / "checkpoints" / f"step_{last:06d}").mkdir(parents=True, exist_ok=True)
     emit(Checkpoint(last, f"checkpoints/step_{last:06d}"))
     (run / "output").mkdir(exist_ok=True)
     adapter = run / "output" / f"{config.saving.name}.safetensors"
     adapter.write_bytes(b"adapter")
     adapter.with_suffix(".json").write_text("{}", "utf-8")
-    emit(Stopped(last) if stopped else Finished(last, f"output/{adapter.name}", 2.0))
+    paused = not (run / "control" / "stop").exists()
+    emit(Stopped(last, paused) if stopped else Finished(last, f"output/{adapter.name}", 2.0))
     return 0
+
+
+def asked_to_end(run: Path) -> bool:
+    return any((run / "control" / word).exists() for word in ("stop", "pause"))
+
+
+def live(run: Path, config: TrainConfig, emit: EventLog, step: int, steps: int) -> tuple[int, bool]:
+    """Goes on only as the test says; gives back the last step, and whether it was asked to end."""
+    control, go = Control(run / "control"), run / "control" / "go"
+
+    def draw(prompt: str, name: str, *how: object) -> None:
+        path = run / "samples" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64), (step % 256, 90, 160)).save(path)
+        emit(Sample(step, prompt, f"samples/{name}.png", *how))
+
+    def preview() -> None:
+        for i, prompt in enumerate(control.prompts() or preview_prompts(config)):
+            draw(prompt, f"step_{step:06d}_{i}", 42 + i)
+
+    if not step:
+        preview()
+    emit(Phase("Training"))
+    while step < steps and not asked_to_end(run):
+        if go.exists():
+            go.unlink()
+            step += 10
+            emit(Step(step, steps, 1 / (step + 10), 1e-4, 1.3, 0.5))
+            (run / "checkpoints" / f"step_{step:06d}").mkdir(parents=True)
+            emit(Checkpoint(step, f"checkpoints/step_{step:06d}"))
+            emit(Validation(step, 0.1, 0.1))
+            preview()
+        for wish in control.take() or ():
+            emit(Phase("Drawing a picture that was asked for"))
+            draw(wish.prompt, f"asked_{emit.seq:06d}", wish.seed, wish.strength, True)
+            emit(Phase("Training"))
+        time.sleep(0.01)
+    return step, step < steps
 
 
 if __name__ == "__main__":

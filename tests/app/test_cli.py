@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from app import engine, runs
+from app import engine, runs, window
 from tests.app.conftest import NASTY_NAME
 from trainers import config_io
 
@@ -30,12 +30,27 @@ def new_run(darkroom, pictures):
     return make
 
 
-def test_without_a_command_it_speaks_of_the_window_and_helps(darkroom):
-    said = darkroom()
+def test_without_a_command_it_opens_the_window(darkroom, place, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        window, "open_window", lambda home, port, browser, native, say: asked.append((home, port, browser, native))
+    )
+    assert darkroom().code == 0 and darkroom("--port", 8000, "--no-browser", "--window").code == 0
+    assert asked == [(place, None, True, False), (place, 8000, False, True)]
+
+
+def test_help_names_every_command(darkroom):
+    said = darkroom("--help")
     assert said.code == 0
-    assert "window comes with a later version" in said.out
     for command in "demo new import check train resume stop status sample export inspect doctor bench".split():
         assert command in said.out
+
+
+def test_without_a_command_the_window_opens(darkroom, place, monkeypatch):
+    opened = []
+    monkeypatch.setattr("app.gui.server.open_window", lambda *given: opened.append(given[:4]))
+    assert darkroom("--port", "7999", "--no-browser").code == 0
+    assert opened == [(place, 7999, False, False)]
 
 
 @pytest.mark.parametrize("arguments", [["paint"], ["new"], ["train"], ["demo", "--steps", "0"], ["status", "--nope"]])

@@ -200,12 +200,21 @@ def test_settings_may_call_a_folder_by_a_name_of_kohyas(tmp_path):
     assert {e.path.parent.name: e.caption for e in only.examples}["cats"] == "object"
 
 
-def test_left_out_pictures_are_not_trained_and_stay_where_they_are(tmp_path):
-    (tmp_path / "sub").mkdir()
-    for name in ("a.png", "b.png", "sub/a.png"):
-        picture(32, 32, len(name)).save(tmp_path / name)
-    found = scan(DataConfig(folders=(str(tmp_path),), left_out=("sub/a.png", "b.png", "gone.png")))
-    assert [e.path.relative_to(tmp_path).as_posix() for e in found.examples] == ["a.png"]
-    with pytest.raises(UserError, match="are left out"):
-        scan(DataConfig(folders=(str(tmp_path),), left_out=("sub/a.png", "b.png", "a.png")))
-    assert len(list(tmp_path.rglob("*.png"))) == 3
+def test_pictures_that_are_left_out_are_not_trained_on_nor_spoken_of(tmp_path):
+    (tmp_path / "in").mkdir()
+    for seed, name in enumerate(("a.png", "b.png", "in/a.png", "in/cafe\u0301 [1] 漢字.png", "in/c.png")):
+        picture(32, 32, seed).save(tmp_path / name)
+    (tmp_path / "broken.png").write_bytes(b"")
+    before = snapshot(tmp_path)
+    left_out = ("a.png", "in/caf\u00e9 [1] 漢字.png", str(tmp_path / "in" / "c.png"), "broken.png")
+    found = scan(DataConfig(folders=(str(tmp_path),), leave_out=left_out))
+    assert [e.path.relative_to(tmp_path).as_posix() for e in found.examples] == ["b.png", "in/a.png"]
+    assert not found.problems and snapshot(tmp_path) == before
+
+
+def test_what_is_left_out_but_is_not_there_is_named(tmp_path):
+    picture(32, 32, 1).save(tmp_path / "a.png")
+    found = scan(DataConfig(folders=(str(tmp_path),), leave_out=("b.png",)))
+    assert problem(found, Path("b.png"), "no such file") and len(found.examples) == 1
+    with pytest.raises(UserError, match="but those that are left out"):
+        scan(DataConfig(folders=(str(tmp_path),), leave_out=("a.png",)))

@@ -100,7 +100,7 @@ SECRETS = {
     "data": {
         "folders": ("/home/someone/secretfolder",),
         "folder_names": ("3_secretname",),
-        "left_out": ("secretpicture.png",),
+        "leave_out": ("secretname.png",),
         "class_words": ("secretword",),
     },
     "preview": {"prompts": ("secretprompt",), "negative": "secretnegative"},

@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from app.gui.server import Served, serving
 from app.paths import Home
+from app.window import listen
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -34,7 +35,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def served(home: Path) -> Iterator[Served]:
     """The window of an empty home folder."""
-    with serving(Home(home)) as found:
+    with listen() as listening, serving(Home(home), listening) as found:
         yield found
 
 

@@ -116,6 +116,15 @@ class Adapter:
         for layer in self.layers.values():
             layer.set_scale(NAME, strength)
 
+    @contextmanager
+    def at_strength(self, strength: float) -> Iterator[None]:
+        """Inside, the update of every module is multiplied; 0 is the base alone, new tokens aside. Afterwards 1."""
+        self.set_strength(strength)
+        try:
+            yield
+        finally:
+            self.set_strength(1.0)  # of each layer's own kind: a DoRA keeps its strength apart from its scale
+
     def train(self, mode: bool = True) -> None:
         """Dropout of the adapter on or off; the base stays as it is."""
         for layer in self.layers.values():

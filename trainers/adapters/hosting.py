@@ -39,6 +39,15 @@ def attach_updates(components: Components, updates: Mapping[Place, Weights]) -> 
     return Adapter({place: layers[place] for place in updates})
 
 
+def replace_updates(adapter: Adapter, components: Components, updates: Mapping[Place, Weights]) -> None:
+    """Make these the updates of what `attach_updates` gave: those of another checkpoint of the same run.
+
+    They have the same places, types, ranks and alphas.
+    """
+    for place, update in updates.items():
+        put(adapter.layers[place], _hostable(components, place, update).tensors())
+
+
 USE = {  # the forwards that training has, too
     LoraWeights: lean,
     DoraWeights: use_dora,

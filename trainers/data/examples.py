@@ -10,7 +10,7 @@ from pathlib import Path
 from trainers.config import DataConfig
 from trainers.data.captions import caption_file, fallback_caption, mentions, read_caption
 from trainers.data.decoding import Unreadable, inspect
-from trainers.data.folders import NO_PERMISSION, Found, list_pictures, without
+from trainers.data.folders import NO_PERMISSION, Found, list_pictures
 from trainers.data.types import Example, Problem, Scan, printable, shown
 from trainers.errors import UserError
 
@@ -30,8 +30,7 @@ def scan(config: DataConfig, progress: Callable[[int, int], None] | None = None)
     Raises:
         UserError: for missing folders, or when no picture is usable; it names them all.
     """
-    pictures, problems = list_pictures(config.folders, config.folder_names)
-    pictures = without(pictures, config.folders, config.left_out)
+    pictures, problems = list_pictures(config.folders, config.folder_names, config.leave_out)
     examples: list[Example] = []
     first: dict[str, Path] = {}  # content hash -> the first picture with it
     lacking: list[Path] = []  # captions without the trigger word
@@ -115,8 +114,8 @@ def _caption(found: Found, config: DataConfig) -> tuple[str, bool, list[Problem]
 def _nothing_usable(config: DataConfig, problems: list[Problem]) -> UserError:
     where = printable(", ".join(config.folders))
     reasons = [str(problem) for problem in problems if problem.fatal]
-    if not reasons and config.left_out:
-        return UserError(f"All pictures in {where} are left out.", "Use some of them again.")
+    if not reasons and config.leave_out:
+        return UserError(f"There are no pictures in {where} but those that are left out.", "Leave out fewer of them.")
     if not reasons:
         return UserError(
             f"There are no pictures in {where}.", "Put PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF or HEIC files there."

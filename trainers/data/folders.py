@@ -7,6 +7,7 @@ of those that have none. Settings may call a folder so without renaming it.
 import os
 import re
 import stat
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,15 +34,20 @@ class Found:
     words: str = ""
 
 
-def list_pictures(folders: tuple[str, ...], called: tuple[str, ...] = ()) -> tuple[list[Found], list[Problem]]:
+def list_pictures(
+    folders: tuple[str, ...], called: tuple[str, ...] = (), leave_out: tuple[str, ...] = ()
+) -> tuple[list[Found], list[Problem]]:
     """Every picture file in the folders and below, sorted, each once. UserError naming all missing folders.
 
     Args:
         called: what each folder is called in kohya's layout, in their order; empty texts keep the folder's own name.
+        leave_out: files that are passed over, each by its place inside its folder or its whole path.
     """
     pictures: list[Found] = []
     problems: list[Problem] = []
     seen: set[str] = set()  # real paths of folders, so that links and nested folders add nothing twice
+    passed_over = {_comparable(place): place for place in leave_out}
+    absent = dict(passed_over)
     for root, own in zip(_roots(folders), called or ("",) * len(folders), strict=True):
         for folder, names in _walk(root, seen, problems):
             kohya = _kohya(folder, root, own)
@@ -49,7 +55,10 @@ def list_pictures(folders: tuple[str, ...], called: tuple[str, ...] = ()) -> tup
             for name in names:
                 path = folder / name
                 ending = path.suffix.lower()
-                if ending in OTHER_PICTURES:
+                named = passed_over and passed_over.keys() & {_comparable(path), _comparable(path.relative_to(root))}
+                if named:
+                    absent = {key: place for key, place in absent.items() if key not in named}
+                elif ending in OTHER_PICTURES:
                     hint = "Save it as PNG or JPEG, or move it out of the folder."
                     problems.append(Problem(path, f"{ending[1:].upper()} files cannot be trained on.", hint))
                 elif ending in ENDINGS and _usable(path, problems):
@@ -62,13 +71,17 @@ def list_pictures(folders: tuple[str, ...], called: tuple[str, ...] = ()) -> tup
                 problems.append(
                     Problem(folder, message + words, "Rename the folder if you do not mean that.", fatal=False)
                 )
+    for place in absent.values():  # misspelt, and so trained on after all
+        message = "it is to be left out, but there is no such file in the picture folders."
+        hint = "Mend data.leave_out: places inside a picture folder, such as `beach/07.png`."
+        problems.append(Problem(Path(place), message, hint, fatal=False))
     return pictures, problems
 
 
-def without(pictures: list[Found], folders: tuple[str, ...], left_out: tuple[str, ...]) -> list[Found]:
-    """The pictures that are not left out; `left_out` holds paths inside the folders, with forward slashes."""
-    gone = {os.path.normpath(root / name) for root in _roots(folders) for name in left_out} if left_out else set()
-    return [found for found in pictures if str(found.path) not in gone]
+def _comparable(place: str | Path) -> str:
+    """The same text for the same file: one kind of slash, and one of the two ways to write é (macOS has the other)."""
+    text = place.as_posix() if isinstance(place, Path) else Path(os.path.expanduser(place)).as_posix()
+    return unicodedata.normalize("NFC", os.path.normcase(text))
 
 
 def _roots(folders: tuple[str, ...]) -> list[Path]:

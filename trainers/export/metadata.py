@@ -109,7 +109,7 @@ def public_config(config: TrainConfig, facts: RunFacts) -> TrainConfig:
     files = {name: Path(getattr(config.model, name)).name for name in MODEL_FILES}
     changed: dict[str, Any] = {
         "adapter": config.adapter.model_copy(update={"init_from": Path(config.adapter.init_from).name}),
-        "data": config.data.model_copy(update={"folders": (), "folder_names": (), "left_out": ()}),
+        "data": config.data.model_copy(update={"folders": (), "folder_names": (), "leave_out": ()}),
         "model": config.model.model_copy(update={"base": facts.base_name, **files}),
     }
     if config.saving.privacy != "full":

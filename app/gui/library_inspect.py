@@ -1,0 +1,37 @@
+"""The Library page's inspector: what an adapter file is, and which programs load it."""
+
+import time
+from pathlib import Path
+
+import gradio as gr
+
+from app.gui.context import QUIET, Context
+from app.gui.inspect_views import inspected
+from app.gui.library_parts import notice_of
+from app.gui.markup import in_words, notice, panel
+from trainers.errors import UserError
+
+BUSY = notice("Reading the file ...", "The first one takes up to a minute, because the libraries are loaded for it.")
+
+
+def build_inspector(context: Context, upload: bool) -> gr.State:
+    """A panel that answers when a (path, time) is put into the state; with `upload`, also a field to drop files on."""
+    asked = gr.State(("", 0.0))
+    dropped = gr.File(label="Adapter file to inspect", height=120) if upload else None
+    found = panel("Inspected adapter file" if upload else "Inspected adapter of the run")
+
+    def answer(asked: tuple[str, float]) -> str:
+        path = Path(asked[0])
+        if not asked[0]:
+            return ""
+        try:
+            return inspected(path.name, context.worker.ask("inspect", file=str(path)))
+        except UserError as error:
+            return notice_of(error)
+
+    asked.change(lambda asked: BUSY if asked[0] else "", asked, found, **QUIET).then(
+        in_words(answer), asked, found, **QUIET
+    )
+    if dropped:
+        dropped.change(lambda file: (file or "", time.time()), dropped, asked, **QUIET)
+    return asked

@@ -1,0 +1,120 @@
+"""The Library page's view of one run, with what can be done with it, and of two runs compared."""
+
+import time
+from typing import Any
+
+import gradio as gr
+
+from app import about, archive
+from app.compare import against_preset, changes, outcome
+from app.gui import run_views as views
+from app.gui.context import QUIET, Where
+from app.gui.library_inspect import build_inspector
+from app.gui.library_parts import PLACES, Library, Shown, go_to, notice_of
+from app.gui.library_rerun import build_rerun, emptied
+from app.gui.library_views import moved_to_trash
+from app.gui.markup import acted, button, in_words, panel
+from app.library import run_of
+from app.trash import require_idle, throw_run
+from trainers import config_io
+from trainers.errors import UserError
+
+TO_TOP = "watch('value', () => { if (window.scrollY > 300) window.scrollTo(0, 0); });"
+BACK = button("All runs", "back", "quiet")
+
+
+def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column]:
+    """Shown while one run is chosen, and while two are compared."""
+    with gr.Column(visible=False) as one:
+        back, title = panel("Way back", BACK), gr.HTML(label="Run", js_on_load=TO_TOP, apply_default_css=False)
+        named, details = panel("Name and note"), panel("Details")
+        asked = build_inspector(page.context, upload=False)
+        form = build_rerun(page)
+        advised = panel("Against the preset")
+    with gr.Column(visible=False) as two:
+        back_too, compared = (
+            panel("Way back from the comparison", BACK),
+            gr.HTML(label="Comparison", js_on_load=TO_TOP, apply_default_css=False),
+        )
+
+    def draw(shown: Shown) -> list[Any]:
+        if shown.run:
+            return [*_one(page, shown.run), gr.skip(), ("", 0.0), *emptied()]
+        two = _two(page, shown.compared) if shown.compared else gr.skip()
+        return [*[gr.skip()] * 4, two, *[gr.skip()] * (1 + len(form))]
+
+    def on_named(shown: Shown, event: gr.EventData) -> list[Any]:
+        done = acted(event)
+        try:
+            run = run_of(page.context.home, done["key"])
+            about.rename_run(run, done["value"]) if done["act"] == "rename" else about.annotate(run, done["value"])
+        except UserError as error:
+            return [gr.skip(), notice_of(error)]
+        return [views.title(page.shelf.entry(run)), ""]
+
+    def on_details(where: Where, shown: Shown, event: gr.EventData) -> list[Any]:
+        """Returns for: where, shown, said, asked."""
+        done = acted(event)
+        try:
+            if done["act"] in PLACES:
+                return [go_to(where, done), gr.skip(), gr.skip(), gr.skip()]
+            if done["act"] == "inspect":
+                entry = page.shelf.entry(run_of(page.context.home, done["key"]))
+                file = next(file for file, _ in entry.files if file.name == done["file"])
+                return [gr.skip(), gr.skip(), gr.skip(), (str(file), time.time())]
+            return [gr.skip(), *_put_away(page, done), gr.skip()]
+        except UserError as error:
+            return [gr.skip(), gr.skip(), notice_of(error), gr.skip()]
+
+    drawn = [title, named, details, advised, compared, asked, *form]
+    page.shown.change(in_words(draw), page.shown, drawn, **QUIET)
+    for way in (back, back_too):
+        way.act(lambda: [Shown().again(), ""], None, [page.shown, page.said], **QUIET)
+    named.act(in_words(on_named), page.shown, [title, page.said], **QUIET)
+    outputs = [page.here.where, page.shown, page.said, asked]
+    details.act(in_words(on_details), [page.here.where, page.shown], outputs, **QUIET)
+    return one, two
+
+
+def _one(page: Library, key: str) -> list[str]:
+    """Title, name and note, details, and how the settings differ from the preset."""
+    run = run_of(page.context.home, key)
+    entry = page.shelf.entry(run)
+    try:
+        told = views.against_preset(*against_preset(config_io.load(run.config)))
+    except UserError as error:
+        told = notice_of(error)
+    return [views.title(entry), views.about(entry), views.details(entry), told]
+
+
+def _two(page: Library, keys: tuple[str, ...]) -> str:
+    left, right = (page.shelf.entry(run_of(page.context.home, key)) for key in keys)
+    try:
+        found = changes(config_io.load(left.run.config), config_io.load(right.run.config))
+    except UserError as error:
+        return notice_of(error)
+    return views.comparison((left, right), found, (outcome(left.run), outcome(right.run)))
+
+
+def _put_away(page: Library, done: dict[str, Any]) -> tuple[Any, Any]:
+    """Zip, archive or trash the run: what is shown then, and what is said."""
+    home, queue = page.context.home, page.context.queue
+    run = run_of(home, done["key"])
+    name = page.shelf.entry(run).name
+    require_idle(run, queue.waiting())
+    if done["act"] == "trash":
+        thrown = throw_run(home, run, queue.waiting())
+        return Shown().again(), moved_to_trash(name, thrown.folder.name)
+    if done["act"] == "zip":
+        page.chores.start(
+            f"Saving {name} as a zip",
+            lambda report: f"{name} is saved as {archive.save_zip(home, run, queue.waiting(), report)}.",
+        )
+        return gr.skip(), ""
+
+    def work(report: archive.Report) -> str:
+        zip_file, _ = archive.archive(home, run, queue.waiting, report)
+        return f"{name} is archived as {zip_file}, checked, and its folder moved to the trash."
+
+    page.chores.start(f"Archiving {name}", work)
+    return Shown().again(), ""

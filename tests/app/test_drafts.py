@@ -1,0 +1,186 @@
+"""A draft is kept on disk, says all that is wrong, and makes the very run that `darkroom new` makes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app import cli_import, demo, drafts, presets, projects, runs
+from app.setting_text import to_text
+from tests.app.test_setting_text import another
+from trainers import config_io
+from trainers.config import TrainConfig
+from trainers.config_problems import SETTINGS
+from trainers.errors import UserError
+
+ALONE = {  # what must be set along with a setting for it to be no contradiction
+    "data.class_pictures": {"data.class_words": ["dog"], "loss.preservation": 0.5},
+    "adapter.new_tokens": {"data.trigger": "zibbo"},
+}
+FILES = ("model.vae", "model.clip_l", "model.clip_g", "adapter.init_from")
+
+
+@pytest.fixture
+def project(place, pictures):
+    return projects.create(place, "My cat", pictures, "object", "zibbo")
+
+
+def test_a_new_project_has_its_kinds_preset_and_no_problem(place, project):
+    plan = drafts.plan(place, project)
+    assert (plan.draft.preset, plan.draft.base, plan.pictures, plan.family) == ("object", "embedded", 3, "sd15")
+    assert plan.config == plan.start and not plan.problems
+    assert not any(map(plan.is_changed, SETTINGS))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_reaches_config_toml(place, project, name):
+    file = str(next(Path(project.pictures).iterdir()))
+    folders = [project.pictures, str(demo.CONCEPTS)]
+    named = {"data.folders": folders, "model.base": "owner/name", **dict.fromkeys(FILES, file)}
+    advised = drafts.plan(place, project).start.data.flip
+    values = {name: named.get(name, not advised if name == "data.flip" else another(name))} | ALONE.get(name, {})
+    values |= {"data.folders": folders} if name == "data.folder_names" else {}
+    for other, value in values.items():
+        plan = drafts.change(place, project, other, to_text(other, value))
+    assert not plan.problems and (plan.is_changed(name) or name == "model.base")
+    written = config_io.get(config_io.load(drafts.make_run(place, project).config), name)
+    assert (list(written) if isinstance(written, tuple) else written) == values[name]
+
+
+def test_a_run_of_the_window_is_byte_for_byte_that_of_the_command_line(place, project, pictures, darkroom):
+    for name, text in {"optimizer.rate": "3e-4", "adapter.alpha": "8", "preview.prompts": "a zibbo\n漢字"}.items():
+        drafts.change(place, project, name, text)
+    drafts.change(place, project, "data.trigger", "zibbo2")
+    drafts.update(place, project, preset="person")
+    ours = drafts.make_run(place, project)
+    sets = ["optimizer.rate=3e-4", "adapter.alpha=8", 'preview.prompts=["a zibbo", "漢字"]', "data.trigger=zibbo2"]
+    asked = [word for one in sets for word in ("--set", one)]
+    words = ["--pictures", pictures, "--kind", "object", "--preset", "person", "--trigger", "zibbo"]
+    said = darkroom("new", "My cat", *words, *asked)
+    assert said.code == 0, said.err
+    assert Path(said.out.strip(), "config.toml").read_bytes() == ours.config.read_bytes()
+
+
+def test_untouched_drafts_give_what_the_command_line_gives(place, project, pictures, darkroom):
+    ours = drafts.make_run(place, project)
+    said = darkroom("new", "My cat", "--pictures", pictures, "--kind", "object", "--trigger", "zibbo")
+    assert Path(said.out.strip(), "config.toml").read_bytes() == ours.config.read_bytes()
+
+
+def test_a_draft_is_what_it_was_after_a_restart(place, project):
+    drafts.change(place, project, "adapter.rank", "abc")
+    drafts.update(place, project, base="owner/model", preset="style", opened=True)
+    assert drafts.load(place, project) == drafts.Draft("owner/model", "style", {"adapter.rank": "abc"}, True)
+
+
+def test_a_damaged_draft_begins_anew(place, project):
+    (project.folder / "draft.toml").write_text("base = [", "utf-8")
+    assert drafts.load(place, project) == drafts.Draft("embedded", "object")
+
+
+def test_all_problems_are_told_at_their_fields(place, project):
+    drafts.change(place, project, "adapter.rank", "many")
+    drafts.change(place, project, "optimizer.rate", "-1")
+    drafts.change(place, project, "loss.type", "l3")
+    plan = drafts.plan(place, project)
+    assert plan.config is None and set(plan.problems) == {"adapter.rank", "optimizer.rate", "loss.type"}
+    assert plan.problems["adapter.rank"][0].message == "This must be a whole number between 1 and 1024."
+    with pytest.raises(UserError, match="Rank: This must be a whole number"):
+        drafts.make_run(place, project)
+    assert not runs.list_runs(place)
+
+
+def test_a_contradiction_is_told_at_both_fields_by_their_titles(place, project):
+    drafts.change(place, project, "noise.timestep_min", "900")
+    drafts.change(place, project, "noise.timestep_max", "100")
+    plan = drafts.plan(place, project)
+    assert set(plan.problems) == {"noise.timestep_min", "noise.timestep_max"}
+    assert len(plan.ordered) == 1 and "“First timestep”" in plan.ordered[0][1].message
+
+
+@pytest.mark.parametrize("base", ["nowhere.safetensors", "", "README.md"])
+def test_a_wrong_base_is_a_sentence_at_the_base(place, project, base):
+    drafts.update(place, project, base=base)
+    plan = drafts.plan(place, project)
+    assert plan.config is None and plan.problems["model.base"][0].message.endswith(".")
+
+
+def test_missing_pictures_are_a_problem_of_their_folder(place, project, pictures):
+    for picture in pictures.iterdir():
+        picture.unlink()
+    assert "There is no picture" in drafts.plan(place, project).problems["data.folders"][0].message
+
+
+def test_the_preset_value_typed_is_no_change_and_reset_goes_back(place, project):
+    assert drafts.change(place, project, "adapter.rank", "8").is_changed("adapter.rank")
+    assert not drafts.change(place, project, "adapter.rank", "16").draft.texts
+    drafts.change(place, project, "adapter.rank", "8")
+    drafts.change(place, project, "seed", "7")
+    assert set(drafts.reset(place, project, "seed").texts) == {"adapter.rank"}
+    assert not drafts.reset(place, project).texts
+
+
+def test_paths_copied_with_quotes_and_addresses_of_the_hub_are_understood(place, project):
+    assert drafts.change(place, project, "model.base", ' "/models/a b.safetensors" ').draft.base == (
+        "/models/a b.safetensors"
+    )
+    assert drafts.update(place, project, base="https://huggingface.co/owner/name/").base == "owner/name"
+
+
+def test_a_run_can_be_started_again_with_one_change(place, project):
+    drafts.update(place, project, preset="style")
+    drafts.change(place, project, "adapter.rank", "5")
+    run = drafts.make_run(place, project)
+    drafts.save(project, drafts.Draft("embedded", "object"))
+    draft = drafts.from_run(project, run)
+    assert draft.preset == "style" and dict(draft.texts) == {"adapter.rank": "5"}
+    assert drafts.make_run(place, project).config.read_bytes() == run.config.read_bytes()
+
+
+def test_settings_of_another_trainer_fill_the_draft_and_leave_the_project_alone(place, project, tmp_path):
+    theirs = tmp_path / "kohya.toml"
+    theirs.write_text(
+        'network_dim = 12\nlearning_rate = 2e-4\noutput_name = "theirs"\npretrained_model_name_or_path = "gone.ckpt"\n',
+        "utf-8",
+    )
+    drafts.from_import(place, project, cli_import.read(place, [theirs], None, None))
+    config = drafts.plan(place, project).config
+    assert (config.adapter.rank, config.optimizer.rate) == (12, 2e-4)
+    assert (config.saving.name, config.data.trigger, config.model.base) == ("my-cat", "zibbo", "embedded")
+    assert config.data.folders == (project.pictures,)
+
+
+def test_own_presets_hold_only_what_differs_and_nothing_of_the_project(place, project):
+    drafts.change(place, project, "adapter.rank", "5")
+    config = drafts.plan(place, project).config
+    saved = presets.save_own(place, "My “best” one", "For cats.", config)
+    text = (place.root / "presets" / f"{saved.name}.toml").read_text("utf-8")
+    assert "rank = 5" in text and "zibbo" not in text and str(project.pictures) not in text and "alpha" not in text
+    known = presets.all_presets(place)[saved.name]
+    assert known.own and (known.title, known.description) == ("My “best” one", "For cats.")
+    applied = presets.apply(known, 3, "embedded")
+    assert set(config_io.difference(applied, config)) <= set(presets.OF_ONE_PROJECT)
+    assert set(config_io.difference(config, TrainConfig())) >= set(config_io.difference(applied, TrainConfig()))
+
+
+def test_a_removed_preset_lies_in_the_trash_and_a_damaged_one_hides_no_other(place):
+    saved = presets.save_own(place, "Mine", "", TrainConfig(seed=5))
+    (place.root / "presets" / "broken.toml").write_text("title = 3\nadapter = 7", "utf-8")
+    assert set(presets.all_presets(place)) == {*presets.load_presets(), "mine"}
+    assert presets.remove_own(place, saved.name).is_file()
+    assert "mine" not in presets.all_presets(place)
+    with pytest.raises(UserError, match="no preset of yours"):
+        presets.remove_own(place, "style")
+
+
+def test_presets_that_come_along_are_never_replaced(place):
+    with pytest.raises(UserError, match="comes with Darkroom"):
+        presets.save_own(place, "style", "", TrainConfig())
+    with pytest.raises(UserError, match="needs a name"):
+        presets.save_own(place, "  ", "", TrainConfig())
+
+
+def test_the_draft_needs_no_torch():
+    program = "import sys, app.drafts, app.base_models, app.gui.train_views; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2]).returncode == 0

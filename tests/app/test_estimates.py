@@ -1,0 +1,58 @@
+"""Estimates are asked in the background, the newest question of a project only, and each once."""
+
+import threading
+
+from app.estimates import Estimates
+from trainers.config import TrainConfig
+from trainers.errors import UserError
+
+
+class Slow:
+    """A worker that answers with the seed it was asked about, when it may."""
+
+    def __init__(self):
+        self.may, self.began = threading.Semaphore(0), threading.Semaphore(0)
+        self.asked: list[int] = []
+
+    def ask(self, name, report=None, *, config):
+        self.asked.append(config["seed"])
+        self.began.release()
+        assert self.may.acquire(timeout=30)
+        if config["seed"] == 13:
+            raise UserError("Unlucky.")
+        return {"seed": config["seed"]}
+
+
+def ended(estimates: Estimates) -> None:
+    thread = estimates._thread
+    if thread:
+        thread.join(30)
+
+
+def ask(estimates: Estimates, seed: int, project: str = "cat"):
+    return estimates.ask(project, str(seed), TrainConfig(seed=seed))
+
+
+def test_only_the_newest_question_of_a_project_is_asked_and_none_twice():
+    worker = Slow()
+    estimates = Estimates(worker, pause=0)
+    assert ask(estimates, 1) is None
+    assert worker.began.acquire(timeout=30)
+    for seed in (2, 3, 4):
+        assert ask(estimates, seed) is None
+    assert ask(estimates, 5, "dog") is None
+    worker.may.release(3)
+    ended(estimates)
+    assert worker.asked[0] == 1 and sorted(worker.asked) == [1, 4, 5]
+    assert ask(estimates, 4) == estimates.answer("4") == {"seed": 4} and len(worker.asked) == 3
+
+
+def test_a_failure_is_an_answer_until_it_is_forgotten():
+    worker = Slow()
+    estimates = Estimates(worker, pause=0)
+    ask(estimates, 13)
+    worker.may.release()
+    ended(estimates)
+    assert estimates.answer("13").message == "Unlucky."
+    estimates.forget_failures()
+    assert estimates.answer("13") is None

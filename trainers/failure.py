@@ -1,0 +1,19 @@
+"""Whatever goes wrong, in words."""
+
+from trainers.errors import UserError, disk_error
+
+
+def in_words(error: Exception, story: str) -> UserError:
+    """Any error as one that a person can read; `story` names the file with the whole story of an unexpected one."""
+    if isinstance(error, UserError):
+        return error
+    if disk := disk_error(error):
+        return UserError(disk.message, "Make room and resume: the run goes on from its last checkpoint.")
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        hint = "Lower data.batch_size or data.resolution, or turn on memory.checkpointing."
+        return UserError(f"The memory ran out ({(str(error).splitlines() or ['no number'])[0][:160]}).", hint)
+    if isinstance(error, OSError) and error.filename:
+        hint = "Check that it is there and that your account may read and write it, then resume."
+        return UserError(f"{error.filename}: {error.strerror or error}.", hint)
+    words = f"Something unexpected went wrong: {type(error).__name__}: {error}"
+    return UserError(words, f"The whole story is in {story}.")
