@@ -43,7 +43,7 @@ def build_concept_page(context: Context, here: Here) -> None:
             files = gr.File(
                 label="Pictures, captions, zip files or folders",
                 file_count="multiple",
-                height=140,
+                height=170,
                 scale=2,
                 elem_classes=["dr-drop"],
             )
@@ -67,22 +67,23 @@ def build_concept_page(context: Context, here: Here) -> None:
                 suggest = gr.Button("Suggest", scale=1, min_width=90)
             trigger_note = panel("Remarks on the trigger word")
     link_note = panel("Linked folder")
-    with gr.Accordion("Add pictures", open=False) as more:
-        drop = gr.File(
-            label="Drop pictures, captions, zip files or folders",
-            file_count="multiple",
-            height=120,
-            elem_classes=["dr-drop"],
-        )
-        folder = gr.UploadButton("Choose a folder", file_count="directory", size="sm")
     drop_note = panel("What was added")
-    with gr.Accordion("Edit many captions", open=False):
-        with gr.Row(equal_height=True):
-            way = gr.Dropdown(views.BULK, value="front", label="Change", scale=2, min_width=160)
-            words = gr.Textbox(label="Tag or text", scale=3, min_width=160)
-            instead = gr.Textbox(label="Replace it by", scale=3, min_width=160, visible=False)
-            apply = gr.Button("Apply", scale=1, min_width=100)
-        bulk_note = panel("Preview of the change")
+    with gr.Row(equal_height=False):
+        with gr.Accordion("Add pictures", open=False) as more:
+            drop = gr.File(
+                label="Drop pictures, captions, zip files or folders",
+                file_count="multiple",
+                height=150,
+                elem_classes=["dr-drop"],
+            )
+            folder = gr.UploadButton("Choose a folder", file_count="directory", size="sm")
+        with gr.Accordion("Edit many captions", open=False):
+            with gr.Row(equal_height=True, elem_classes=["dr-bulk"]):
+                way = gr.Dropdown(views.BULK, value="front", label="Change", scale=2, min_width=160)
+                words = gr.Textbox(label="Tag or text", scale=3, min_width=150)
+                instead = gr.Textbox(label="Replace it by", scale=3, min_width=150, visible=False)
+                apply = gr.Button("Apply", scale=1, min_width=80)
+            bulk_note = panel("Preview of the change")
     with gr.Row(equal_height=True, elem_classes=["dr-tools"]):
         show = gr.Radio(views.SHOWN, value="all", label="Show", scale=3, min_width=250)
         search = gr.Textbox(label="Search captions and names", scale=3, min_width=180)
@@ -204,7 +205,9 @@ def build_concept_page(context: Context, here: Here) -> None:
     )
     train.click(lambda where: going(where, page="train"), here.where, here.where, **QUIET)
     new.click(lambda: [gr.update(visible=True)] * 2, None, [form, start], **QUIET)
-    cancel.click(lambda: [gr.update(visible=False), ""], None, [form, new_note], **QUIET)
+    cancel.click(
+        lambda where: [gr.update(visible=False), "", going(where)], here.where, [form, new_note, here.where], **QUIET
+    )
     start.act(in_words(start_do), here.where, [form, here.where], **QUIET)
     make.click(
         create,

@@ -74,8 +74,7 @@ def card(picture: Picture) -> str:
     hint = text(f"None: {picture.used} is used" if not picture.caption else "")
     return (
         f'<article class="dr-card dr-picture{" dr-left-out" * picture.left_out}" aria-label="{name}">'
-        f'<div class="dr-stage"><div class="dr-frame"><img src="{text(_address(picture))}" alt="{name}" loading="lazy" '
-        f'decoding="async">{crop_box(picture)}</div></div>'
+        f'<div class="dr-stage">{_drawing(picture, name)}</div>'
         f'<div class="dr-named"><p class="dr-name" title="{name}">{name}</p><span>{_leave(picture)}</span></div>'
         f'<div class="dr-known">{known(picture)}</div>'
         f'<textarea class="dr-field dr-caption" rows="3" aria-label="Caption of {name}" placeholder="{hint}" '
@@ -229,6 +228,13 @@ def _leave(picture: Picture) -> str:
 
 def _turn(label: str, number: int, off: bool) -> str:
     return f'<button type="button" class="dr-button" {act("turn", number=number)}{" disabled" * off}>{label}</button>'
+
+
+def _drawing(picture: Picture, name: str) -> str:
+    if picture.facts and picture.facts.reason:
+        return '<span class="dr-quiet">No picture</span>'
+    image = f'<img src="{text(_address(picture))}" alt="{name}" loading="lazy" decoding="async">'
+    return f'<div class="dr-frame">{image}{crop_box(picture)}</div>'
 
 
 def _address(picture: Picture) -> str:

@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 from fastapi import APIRouter, HTTPException
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 from PIL import Image
 
 from app.paths import CONCEPTS, Home, absolute
@@ -22,7 +22,7 @@ def routes(home: Home) -> APIRouter:
     router = APIRouter()
 
     @router.get("/darkroom/picture")
-    def picture(path: str, side: int = 0) -> FileResponse:
+    def picture(path: str, side: int = 0) -> Response:
         file = absolute(path)
         if not may_be_shown(file, home):
             raise HTTPException(404)
@@ -31,7 +31,9 @@ def routes(home: Home) -> APIRouter:
         wished = min((one for one in SIDES if one >= side), default=SIDES[-1]) if side else SIDES[-1]
         try:
             return FileResponse(thumbnail(file, wished, home), media_type="image/webp")
-        except (Unreadable, OSError) as error:
+        except Unreadable:  # the page says why; to the browser it is no mistake
+            return Response(status_code=204)
+        except OSError as error:
             raise HTTPException(404) from error
 
     return router

@@ -103,6 +103,7 @@ def test_many_captions_change_at_once_and_come_back(served, open_page):
     page.get_by_role("button", name="Leave out: banana.png").click()
     expect(page.get_by_text("40 pictures, 1 left out, no warnings")).to_be_visible()
     page.get_by_label("Trigger word", exact=True).fill("cat")
+    page.get_by_label("Trigger word", exact=True).press("Tab")
     expect(page.get_by_text('"cat" is a common word')).to_be_visible()
 
 
