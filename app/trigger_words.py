@@ -13,6 +13,7 @@ CLIP = ROOT / "trainers" / "families" / "configs" / "clip_tokenizer"
 EMBEDDED = BASE / "tokenizer" / "tokenizer.json"
 CLIP_READS = 75  # tokens of a caption: 77 with the first and the last
 EMBEDDED_READS = 30  # assets/base/tokenizer/tokenizer_config.json: 32 with the first and the last
+RARE = 45_000  # CLIP numbers its tokens from the most common on, to 49,405: saxophone 32,296, ohwx 47,993, sks 48,136
 LONGEST = 3  # tokens of a good trigger word; more of them are hard to move together
 ENDINGS = ("ix", "oz", "ul", "zo", "ek", "axa", "umi", "orv", "yx", "ibo")  # of suggestions: rare at a word's end
 FALLBACK = "zor"  # where a name has no Latin letters
@@ -49,9 +50,10 @@ def complaint(trigger: str, embedded: bool = False) -> str:
 
 
 def is_common(word: str, embedded: bool = False) -> bool:
-    """Whether there is a token for the whole word: it was seen often."""
+    """Whether there is a token for the whole word, and no late one: it was seen often."""
     tokens = _tokens(word, embedded)
-    return len(tokens) == 1 and tokens[0].endswith("</w>")
+    whole = len(tokens) == 1 and tokens[0].endswith("</w>")
+    return whole and (embedded or (_clip().token_to_id(tokens[0]) or 0) < RARE)
 
 
 def suggest(name: str, unlike: str = "") -> str:
