@@ -7,10 +7,11 @@ from typing import Any
 
 import gradio as gr
 
-from app import comparisons, picks, runs, send_to
+from app import comparisons, picks, runs, send_to, watching
 from app.gui import results_views as views
 from app.gui.context import QUIET, Context, Here, Where, going
 from app.gui.markup import LISTEN, acted, in_words, notice, panel
+from app.gui.monitor_views import run_label
 from app.open_folder import open_folder
 from app.paths import Home
 from app.runs import Run
@@ -18,6 +19,7 @@ from trainers import config_io
 from trainers.comparison import Comparison
 from trainers.errors import UserError
 
+HIDDEN = ["dr-hidden"]
 CLIENT = """
 element.addEventListener('click', async (event) => {
   const picture = event.target.closest('[data-zoom]');
@@ -57,8 +59,8 @@ def build_results_page(context: Context, here: Here) -> None:
     home = context.home
     at, known, number, mark = gr.State(""), gr.State(()), gr.State(0), gr.State("")
     chosen = gr.Dropdown([], label="Run to look at", interactive=True)
-    story = panel("About the run's results", visible="hidden")
-    with gr.Column(visible="hidden") as body:
+    story = panel("About the run's results", elem_classes=HIDDEN)
+    with gr.Column(elem_classes=HIDDEN) as body:
         with gr.Accordion("What to compare", open=True) as choices, gr.Row():
             with gr.Column(min_width=260):
                 steps = gr.CheckboxGroup([], label="Checkpoints to compare")
@@ -69,17 +71,17 @@ def build_results_page(context: Context, here: Here) -> None:
                 prompts = gr.Textbox(label="Prompts to compare", info="One per line", lines=4, max_lines=8)
                 count = panel("Size of the comparison")
                 compare = gr.Button("Compare", variant="primary")
-        progress = panel("Progress of the comparison", visible="hidden")
-        stop = gr.Button("Stop comparing", visible="hidden")
-        shown = gr.Dropdown([], label="Comparison to look at", interactive=True, visible="hidden")
+        progress = panel("Progress of the comparison", elem_classes=HIDDEN)
+        stop = gr.Button("Stop comparing", elem_classes=HIDDEN)
+        shown = gr.Dropdown([], label="Comparison to look at", interactive=True, elem_classes=HIDDEN)
         grid = gr.HTML(label="Comparison", js_on_load=LISTEN + CLIENT, apply_default_css=False)
         picked = panel("Picked checkpoint")
-        with gr.Row(visible="hidden") as export_row:
+        with gr.Row(elem_classes=HIDDEN) as export_row:
             name = gr.Textbox(label="Name of the adapter file", min_width=200)
             form = gr.Dropdown([(said, form) for form, said in views.LAYOUTS.items()], label="Layout", min_width=200)
             export = gr.Button("Save adapter file", variant="primary", min_width=160, elem_classes=["dr-low"])
-        saved = gr.HTML(label="Adapter file", js_on_load=LISTEN + CLIENT, apply_default_css=False, visible="hidden")
-        sending = panel("Send to an image program", visible="hidden")
+        saved = gr.HTML(label="Adapter file", js_on_load=LISTEN + CLIENT, apply_default_css=False, elem_classes=HIDDEN)
+        sending = panel("Send to an image program", elem_classes=HIDDEN)
     timer = gr.Timer(1, active=False)
     here.while_shown("results", timer)
 
@@ -151,7 +153,7 @@ def _show(home: Home, where: Where, at: str, known: tuple[int, ...]) -> dict[str
             "run": _visible(False),
         }
     place, steps = run.key, tuple(comparisons.checkpoint_steps(run))
-    head = {"at": place, "known": steps, "run": gr.update(choices=_runs(home), value=place, visible=True)}
+    head = {"at": place, "known": steps, "run": gr.update(choices=_runs(home, run), value=place, elem_classes=[])}
     if not steps:
         return {**head, "story": _said(views.no_checkpoints(run.folder.name)), "body": _visible(False)}
     fields = _fields(run, steps) if (place, steps) != (at, known) else {}
@@ -323,11 +325,13 @@ def _comparisons(run: Run, made: Comparison | None = None) -> dict[str, Any]:
     chosen = made or (found[0] if found else None)
     choices = [(views.title(one), one.folder.name) for one in found]
     value = chosen.folder.name if chosen else None
-    return {"shown": gr.update(choices=choices, value=value, visible=True if len(found) > 1 else "hidden")}
+    return {"shown": gr.update(choices=choices, value=value, elem_classes=[] if len(found) > 1 else HIDDEN)}
 
 
-def _runs(home: Home) -> list[tuple[str, str]]:
-    return [(f"{run.folder.name} ({run.folder.parent.parent.name})", run.key) for run in runs.list_runs(home)]
+def _runs(home: Home, shown: Run) -> list[tuple[str, str]]:
+    names = watching.names_of_projects(home)
+    listed = watching.recent(home, shown)
+    return [(run_label(run, names.get(run.key.partition("/")[0], "")), run.key) for run in listed]
 
 
 def _run(home: Home, at: str) -> Run:
@@ -347,9 +351,9 @@ def _comparison(run: Run, name: str | None) -> Comparison | None:
 
 def _said(html: str) -> dict[str, Any]:
     """A region that takes no room where it says nothing; it stays there, and goes on listening."""
-    return gr.update(value=html, visible=True if html else "hidden")
+    return gr.update(value=html, elem_classes=[] if html else HIDDEN)
 
 
 def _visible(wanted: bool) -> dict[str, Any]:
-    """Hidden in the browser: what is not sent there at all misses the updates of what is inside it."""
-    return gr.update(visible=True if wanted else "hidden")
+    """Hidden by our own style: what is not in the browser misses updates, and a parent that shows itself shows all."""
+    return gr.update(elem_classes=[] if wanted else HIDDEN)

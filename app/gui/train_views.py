@@ -10,6 +10,7 @@ from app.gui.fields import SECTIONS, State, by_section, field, identifier, label
 from app.gui.markup import act, button, empty, notice, text
 from app.presets import Preset
 from trainers.config_problems import SETTINGS
+from trainers.data.batches import held_out_count
 from trainers.errors import UserError
 
 ESSENTIALS = (
@@ -64,8 +65,9 @@ def numbers(plan: Plan) -> str:
     if config is not None:
         rows.append(("Steps", f"{config.total_steps:,}"))
         views = config.total_steps * config.views_per_step
-        if plan.pictures:
-            rows.append(("Views per picture", f"about {views / plan.pictures:,.0f}"))
+        trained = plan.pictures - held_out_count(plan.pictures, config.data.validation_share)
+        if trained:
+            rows.append(("Views per picture", f"about {views / trained:,.0f}"))
     changed = sum(map(plan.is_changed, SETTINGS))
     rows.append(("Preset", f"{plan.preset.title}" + (f", {changed} changed" if changed else "")))
     lines = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in rows)

@@ -48,6 +48,13 @@ class Batches:
         return self.epoch(epoch)[place]
 
 
+def held_out_count(pictures: int, share: float) -> int:
+    """How many of so many different pictures are held out."""
+    if share <= 0 or pictures < FEWEST_FOR_VALIDATION:
+        return 0
+    return min(max(FEWEST_HELD_OUT, round(share * pictures)), pictures - 1)
+
+
 def split_validation(examples: Sequence[Example], share: float, seed: int) -> tuple[list[int], list[int]]:
     """(indices to train, indices held out), both ascending.
 
@@ -58,11 +65,9 @@ def split_validation(examples: Sequence[Example], share: float, seed: int) -> tu
     for index, example in enumerate(examples):
         groups[example.content_hash].append(index)
     everything = list(range(len(examples)))
-    if share <= 0 or len(groups) < FEWEST_FOR_VALIDATION:
-        return everything, []
+    wanted = held_out_count(len(groups), share)
     order = sorted(groups)
     random.Random(f"{seed}/validation").shuffle(order)
     order.sort(key=lambda content: len(groups[content]) > 1)  # pictures without copies first; stable
-    wanted = min(max(FEWEST_HELD_OUT, round(share * len(groups))), len(groups) - 1)
     held_out = {index for content in order[:wanted] for index in groups[content]}
     return [i for i in everything if i not in held_out], sorted(held_out)
