@@ -98,7 +98,7 @@ def build_monitor_page(context: Context, here: Here) -> None:
             answer = ""
         except UserError as error:
             answer = notice(error.message, error.hint, "error")
-        stay = {} if where.run else {here.where: going(where, run=run.key)}  # not on to the run that starts next
+        stay = {} if where.run or answer else {here.where: going(where, run=run.key)}  # not on to the run that starts next
         return {**refresh(where, sent_before, log_open), said: answer, **stay}
 
     def sample(sent_before: dict[str, Any], wished: str, with_seed: float, at: float) -> str:
