@@ -98,8 +98,10 @@ def build_monitor_page(context: Context, here: Here) -> None:
             answer = ""
         except UserError as error:
             answer = notice(error.message, error.hint, "error")
-        stay = {} if where.run or answer else {here.where: going(where, run=run.key)}  # not on to the run that starts next
-        return {**refresh(where, sent_before, log_open), said: answer, **stay}
+        updates = {**refresh(where, sent_before, log_open), said: answer}
+        if not where.run and not answer:  # stay with it, and do not go on to the run that starts next
+            updates[here.where] = going(where, run=run.key)
+        return updates
 
     def sample(sent_before: dict[str, Any], wished: str, with_seed: float, at: float) -> str:
         return _answer(context, sent_before, ASKED, lambda run: jobs.sample_now(run, wished, int(with_seed), float(at)))

@@ -23,9 +23,22 @@ const go = (page) => {  // at once; the server hears of it and brings the page u
     if (panel) { panel.setAttribute('role', 'tabpanel'); panel.setAttribute('aria-label', tab.innerText); }
   }
 };
+let arrived = false, wished = '';  // whoever is quicker than the server's first answer is heard after it
+const turn = (page) => {
+  go(page);
+  if (arrived) trigger('act', {page}); else wished = page;
+};
 const arrive = () => {
   const here = element.querySelector('nav')?.dataset;
-  if (!here || !here.page) return;
+  if (!here) return;
+  if (!here.page) {  // before the server has said anything
+    const asked = new URL(window.location).searchParams.get('show');
+    const known = [...element.querySelectorAll('[role=tab]')].map((tab) => tab.dataset.page);
+    return go(known.includes(asked) ? asked : known[0]);
+  }
+  const first = !arrived;
+  arrived = true;
+  if (first && wished) return turn(wished);
   go(here.page);
   const address = new URL(window.location);
   for (const [name, value] of Object.entries({show: here.page, project: here.project, run: here.run})) {
@@ -35,7 +48,7 @@ const arrive = () => {
 };
 element.addEventListener('click', (event) => {
   const tab = event.target.closest('[role=tab]');
-  if (tab) { go(tab.dataset.page); trigger('act', {page: tab.dataset.page}); }
+  if (tab) turn(tab.dataset.page);
 });
 element.addEventListener('keydown', (event) => {
   const tabs = [...element.querySelectorAll('[role=tab]')];
@@ -58,7 +71,22 @@ def build_window(context: Context) -> gr.Blocks:
         bar.act(_turn_to, here.where, here.where, **QUIET)
         here.where.change(_bar, here.where, bar, **QUIET)
         window.load(_arrive, None, here.where, **QUIET)
+    _answer_at_once(window)
     return window
+
+
+def _answer_at_once(window: gr.Blocks) -> None:
+    """Take out of Gradio's queue whatever need not wait there: it takes one event every 50 ms.
+
+    What changes a State that others listen to must stay: the browser is told of that only through the queue. So must
+    what may not be done side by side.
+    """
+    heard = {target for fn in window.fns.values() for target, event in fn.targets if event == "change"}
+    states = {number for number, block in window.blocks.items() if isinstance(block, gr.State) and number in heard}
+    for fn in window.fns.values():
+        in_turn = isinstance(fn.concurrency_id, str) and not fn.concurrency_id.isdigit()
+        if fn.fn and not in_turn and not states & {block._id for block in fn.outputs}:
+            fn.queue = False
 
 
 def _bar(where: Where) -> str:

@@ -48,7 +48,9 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     def call(address: str, theme: str = "light", **options: object) -> Page:
         page = browser.new_context(viewport=SIZE, color_scheme=theme, **options).new_page()
         page.set_default_timeout(PATIENCE)
-        page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
+        page.on(
+            "pageerror", lambda error: None if is_cut_off(str(error)) else complaints.append(f"{page.url}: {error}")
+        )
         page.on("console", lambda m: complaints.append(f"{page.url}: {m.text}") if is_complaint(m) else None)
         page.on("request", lambda request: None if is_local(request.url) else complaints.append(request.url))
         pages.append(page)
@@ -64,9 +66,13 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
 
 
 def is_complaint(message: ConsoleMessage) -> bool:
-    """An error; but a reload cuts off what is being answered just then, which Gradio tells on the page that goes."""
-    cut_off = ("BodyStreamBuffer was aborted", "Unexpected error Connection errored out")
-    return message.type == "error" and not any(words in message.text for words in cut_off)
+    return message.type == "error" and not is_cut_off(message.text)
+
+
+def is_cut_off(words: str) -> bool:
+    """A reload cuts off what is being answered just then, and Gradio says so on the page that goes."""
+    known = ("BodyStreamBuffer was aborted", "Unexpected error Connection errored out", "signal is aborted without")
+    return any(one in words for one in known)
 
 
 def is_local(address: str) -> bool:

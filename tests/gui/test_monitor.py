@@ -15,6 +15,7 @@ from playwright.sync_api import Page, expect
 from app import jobs, projects, runs
 from app.gui.server import serving
 from app.runs import Run
+from app.window import listen
 from trainers.config import DataConfig, PreviewConfig, SavingConfig, ScheduleConfig, TrainConfig
 
 FAKE = Path(__file__).parents[1] / "app" / "fake_engine.py"
@@ -77,7 +78,7 @@ def test_a_run_grows_before_ones_eyes_and_draws_what_is_asked_for(served, open_p
     page.get_by_role("button", name="Save prompts").click()
     expect(page.get_by_text("They are drawn from the next preview on.")).to_be_visible()
     page.get_by_label("Sample now: prompt").fill(NASTY)
-    page.get_by_label("Strength").fill("0.8")
+    page.get_by_label("Strength", exact=True).fill("0.8")
     page.get_by_role("button", name="Sample now").click()
     strip = page.locator(".dr-strip")
     expect(strip).to_contain_text("Step 20, seed 42, strength 0.8")
@@ -96,7 +97,7 @@ def test_a_run_grows_before_ones_eyes_and_draws_what_is_asked_for(served, open_p
     expect(dialog).to_be_hidden()
     assert page.evaluate("document.querySelectorAll('img[src=x]').length") == 0
 
-    with serving(served.context.home) as again:  # as after a restart of the app
+    with listen() as listening, serving(served.context.home, listening) as again:  # as after a restart of the app
         page = open_page(f"{again.address}?show=monitor")
         grid = page.get_by_role("region", name="Samples by prompt and step")
         expect(grid.get_by_role("columnheader").last).to_have_text("Step 30")
