@@ -13,6 +13,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from app.modesty import step_back
 from app.paths import Home
 from trainers.data.decoding import Unreadable, decode
 from trainers.data.examples import SMALLEST
@@ -78,6 +79,7 @@ class Measured:
             self.waiting.wait_for(lambda: self.thread is None)
 
     def _work(self) -> None:
+        step_back()
         fresh: dict[str, int] = {}  # folder -> facts that are not saved yet
         while True:
             folder, key = self._next()

@@ -9,12 +9,14 @@ import threading
 from typing import IO, Any
 
 from app.calls import call, plain
+from app.modesty import step_back_whole
 from trainers.errors import UserError
 from trainers.failure import in_words
 
 
 def main(module: str, idle: float, log: str) -> None:
     """Answer questions until the input ends, or until none has come for `idle` seconds."""
+    step_back_whole()
     questions, said = _pipes()
     waiting: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(questions, waiting), daemon=True).start()

@@ -157,7 +157,7 @@ def ending(watched: Watched) -> str:
     return (
         '<section class="dr-card dr-ending" aria-label="The adapter file">'
         f"<strong>Saved as {text(adapter.name)}</strong>"
-        f"<dl>{word}<dt>Suggested strength</dt><dd>0.7 to 1.0</dd>"
+        f"<dl>{word}<dt>Suggested strength</dt><dd>1.0; less where it is too strong</dd>"
         f'<dt>Folder</dt><dd><span class="dr-mono">{text(adapter.parent)}</span> '
         f"{button('Open folder', 'open', run=watched.run.key)}</dd></dl></section>"
     )

@@ -93,7 +93,7 @@ def test_a_failure_reads_like_advice():
 
 def test_the_end_says_the_file_the_trigger_and_the_strength(monkeypatch):
     html = views.ending(a_run("finished", NASTY, adapter="output/cat.safetensors"))
-    assert "Saved as cat.safetensors" in html and "0.7 to 1.0" in html and "<img" not in html
+    assert "Saved as cat.safetensors" in html and "1.0; less" in html and "<img" not in html
     assert labels(html) == ["Copy trigger word", "Open folder"]
     assert "Copy trigger" not in views.ending(a_run("finished", "", adapter="output/cat.safetensors"))
     assert views.ending(a_run("running", adapter="output/cat.safetensors")) == ""
