@@ -154,3 +154,14 @@ def test_a_draft_stays_over_a_reload_and_a_wrong_base_and_own_presets_are_told_i
     base.press("Enter")
     expect(page.get_by_role("alert").filter(has_text="There is no base model at /nowhere")).not_to_have_count(0)
     expect(page.get_by_role("button", name="Train", exact=True)).to_be_disabled()
+
+
+def test_every_setting_is_found_by_its_name_and_by_its_title(served, open_page, pictures):
+    projects.create(served.context.home, "Cat", pictures, "object")
+    page = open_page(f"{served.address}?show=train&project=cat")
+    page.get_by_role("button", name="All settings").click()
+    find = page.get_by_role("searchbox", name="Find a setting")
+    for name, setting in SETTINGS.items():
+        for words in filter(None, (name, setting.title)):
+            find.fill(words)
+            expect(page.locator(f'[data-setting="{name}"]').locator("input, select, textarea")).to_be_visible()
