@@ -72,6 +72,7 @@ def build_library_page(context: Context, here: Here) -> None:
         return [known, *changed, *choices, *(gr.update(visible=v) if turned else gr.skip() for v in visible)]
 
     lists, columns = [word, kind, family], [everything, one, two]
+    in_turn = {**QUIET, "concurrency_id": "library", "concurrency_limit": 1}  # or each would remember its own `sent`
     inputs = [here.where, page.shown, sent, *filters]
     outputs = [sent, *panels.values(), *lists, *columns]
     gr.on(
@@ -80,11 +81,11 @@ def build_library_page(context: Context, here: Here) -> None:
         inputs,
         outputs,
         trigger_mode="always_last",
-        **QUIET,
+        **in_turn,
     )
     timer = gr.Timer(EVERY_SECONDS, active=False)
     here.while_shown("library", timer)
-    timer.tick(refresh, inputs, outputs, **QUIET)
+    timer.tick(refresh, inputs, outputs, **in_turn)
     here.on_show("library", lambda where: [time.time()], [page.asked])
     page.asked.change(lambda shown: shown.again(), page.shown, page.shown, **QUIET)
 

@@ -111,7 +111,8 @@ def build_monitor_page(context: Context, here: Here) -> None:
         return _answer(context, sent_before, SAVED, lambda run: jobs.set_prompts(run, wished))
 
     refresh_now = in_words(refresh)
-    many = {**QUIET, "concurrency_limit": None}
+    # In turn: two at once would each remember something else of what the page shows.
+    many = {**QUIET, "concurrency_id": "monitor", "concurrency_limit": 1}
     here.where.change(refresh_now, place, parts, **many)
     here.while_shown("monitor", timer)
     here.where.change(lambda where: ["", "", ""], here.where, [said, sampled, prompted], **QUIET)

@@ -46,13 +46,6 @@ def test_help_names_every_command(darkroom):
         assert command in said.out
 
 
-def test_without_a_command_the_window_opens(darkroom, place, monkeypatch):
-    opened = []
-    monkeypatch.setattr("app.gui.server.open_window", lambda *given: opened.append(given[:4]))
-    assert darkroom("--port", "7999", "--no-browser").code == 0
-    assert opened == [(place, 7999, False, False)]
-
-
 @pytest.mark.parametrize("arguments", [["paint"], ["new"], ["train"], ["demo", "--steps", "0"], ["status", "--nope"]])
 def test_wrong_usage_exits_with_2(darkroom, arguments):
     assert darkroom(*arguments).code == 2

@@ -73,7 +73,7 @@ def test_the_window_and_the_command_line_train_the_same(served, open_page, home,
     caption.press("Tab")
     expect(page.get_by_text("Last change: the caption of 0")).to_be_visible()
     page.get_by_role("button", name="Continue to Train").click()
-    page.get_by_role("radio", name=re.compile("^Character")).click()
+    page.get_by_role("tabpanel", name="Train").get_by_role("radio", name=re.compile("^Character")).click()
     for label, value in (("Steps", "6"), ("Rank", "4"), ("Class pictures", "0"), ("Output preservation", "0")):
         page.get_by_role("button", name="All settings").click() if label == "Class pictures" else None
         page.get_by_label(label, exact=True).fill(value)

@@ -55,7 +55,7 @@ def test_a_file_of_the_machine_cannot_be_fetched_through_gradio(served, tmp_path
     secret = tmp_path_factory.mktemp("private") / "secret.txt"
     secret.write_text("a secret", "utf-8")
     for path in (secret, ROOT / "pyproject.toml"):
-        assert answer(f"{served.address}gradio_api/file={path}")[0] in (403, 404)
+        assert answer(f"{served.address}gradio_api/file={urllib.parse.quote(str(path))}")[0] in (403, 404)
 
 
 def test_a_taken_port_is_a_sentence_and_else_the_next_one_is_used():
