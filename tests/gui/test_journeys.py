@@ -64,7 +64,7 @@ def test_the_window_and_the_command_line_train_the_same(served, open_page, home,
     page = open_page(served.address)
     page.get_by_role("button", name="New project").first.click()
     page.get_by_label("Name of the new project").fill("Zibbo")
-    page.get_by_label("Character").last.check()
+    page.locator(".dr-new").get_by_label("Character").check()
     page.locator(".dr-new input[type=file]").set_input_files(sorted(folder.iterdir()))
     page.get_by_role("button", name="Create project").click()
     expect(page.get_by_text("12 pictures added")).to_be_visible()
