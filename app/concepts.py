@@ -1,10 +1,12 @@
 """Concepts: projects made from dropped pictures, from a linked folder, or from a bundled sample."""
 
 import hashlib
+import lzma
 import os
 import shutil
 import unicodedata
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -258,12 +260,8 @@ def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: BinaryIO)
                 target.write(block)
     except RuntimeError as error:  # zipfile's word for a password
         raise _Refused("it is protected by a password") from error
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise _Refused("it is damaged, or packed in an unusual way") from error
-    except Exception as error:
-        if type(error).__module__ in ("zlib", "lzma"):
-            raise _Refused("it is damaged") from error
-        raise
 
 
 def _is_caption(file: _Dropped) -> bool:

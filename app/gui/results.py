@@ -13,46 +13,14 @@ from app.gui.context import QUIET, Context, Here, Where, going
 from app.gui.markup import LISTEN, acted, in_words, notice, panel
 from app.gui.monitor_views import run_label
 from app.open_folder import open_folder
-from app.paths import Home
+from app.paths import ROOT, Home
 from app.runs import Run
 from trainers import config_io
 from trainers.comparison import Comparison
 from trainers.errors import UserError
 
 HIDDEN = ["dr-hidden"]
-CLIENT = """
-element.addEventListener('click', async (event) => {
-  const picture = event.target.closest('[data-zoom]');
-  if (picture) {
-    const all = [...element.querySelectorAll('[data-zoom]')];
-    const dialog = document.createElement('dialog'), image = document.createElement('img');
-    const words = document.createElement('p');
-    dialog.className = 'dr-large';
-    dialog.append(image, words);
-    let at = all.indexOf(picture);
-    const show = () => {
-      image.src = all[at].dataset.zoom;
-      image.alt = words.innerText = all[at].dataset.title;
-    };
-    show();
-    dialog.addEventListener('click', () => dialog.close());
-    dialog.addEventListener('close', () => dialog.remove());
-    dialog.addEventListener('keydown', (key) => {
-      const next = at + ({ArrowRight: 1, ArrowLeft: -1}[key.key] || 0);
-      if (next !== at && all[next]) { at = next; show(); }
-    });
-    (document.querySelector('.gradio-container') || document.body).append(dialog);
-    dialog.showModal();
-  }
-  const words = event.target.closest('[data-copy]');
-  if (words) {
-    await navigator.clipboard.writeText(words.dataset.copy);
-    const before = words.innerText;
-    words.innerText = 'Copied';
-    setTimeout(() => { words.innerText = before; }, 1500);
-  }
-});
-"""
+CLIENT = "".join((ROOT / "assets" / name).read_text("utf-8") for name in ("enlarge.js", "copy.js"))
 
 
 def build_results_page(context: Context, here: Here) -> None:

@@ -52,7 +52,7 @@ def main() -> None:
         say(f"opens at {count} pictures", seconds)
         expect(page.locator(".dr-crop").first).to_be_visible()
         say("until the first crops are drawn", seconds + time.monotonic() - window.began)
-        page.wait_for_function("!document.body.innerText.includes('looked at')", timeout=600_000)
+        page.wait_for_function("!document.body.innerText.includes('Looking at the pictures')", timeout=600_000)
         say("memory once all are looked at", memory(window), "MB")
         interactions(page, count)
         close(window)
