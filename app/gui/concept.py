@@ -107,7 +107,6 @@ def build_concept_page(context: Context, here: Here) -> None:
         only_samples = all(one.name in views.SAMPLE_NAMES for one in others)
         fresh = Look(resolution=picture_list.resolution_for(home, project))
         return [
-            where if where.project == project.slug else going(where, project=project.slug),
             gr.update(choices=[(one.name, one.slug) for one in others], value=project.slug),
             gr.update(value=views.start_cards(project.name), visible=only_samples),
             project.kind,
@@ -198,7 +197,7 @@ def build_concept_page(context: Context, here: Here) -> None:
     here.on_show(
         "concept",
         refresh,
-        [here.where, choice, start, kind, trigger, trigger_note, more, link_note, *look[:3], *view],
+        [choice, start, kind, trigger, trigger_note, more, link_note, *look[:3], *view],
     )
     choice.input(
         lambda where, slug: ["", going(where, project=slug)], [here.where, choice], [drop_note, here.where], **QUIET

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -33,23 +33,40 @@ class Where(NamedTuple):
     asked: float = 0.0  # when; a new number brings the page up to date
 
 
+class Show(NamedTuple):
+    """What brings a page up to date: `refresh(where, *inputs)` for `outputs`."""
+
+    page: str
+    refresh: Callable[..., Any]
+    inputs: Sequence[Any]
+    outputs: Sequence[Any]
+    options: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Here:
     """The browser tab's place. A handler with `where` among its inputs and outputs goes to what it returns for it."""
 
     where: gr.State  # of a Where
+    shows: list[Show] = field(default_factory=list)
+    timers: list[tuple[str, gr.Timer]] = field(default_factory=list)
 
-    def on_show(self, page: str, refresh: Callable[[Where], Any], outputs: Sequence[Any], **options: Any) -> None:
-        """Call `refresh(where)` for `outputs` whenever a page is shown, or another project or run is shown on it."""
+    def on_show(
+        self, page: str, refresh: Callable[..., Any], outputs: Sequence[Any], inputs: Sequence[Any] = (), **options: Any
+    ) -> None:
+        """Call `refresh(where, *inputs)` for `outputs` whenever a page is shown, or another project or run on it."""
 
-        def when_shown(where: Where) -> Any:
-            return refresh(where) if where.page == page else [gr.skip() for _ in outputs]
+        def when_shown(where: Where, *values: Any) -> Any:
+            return refresh(
+                where._replace(page=page), *values
+            )  # the browser turns pages; `where` may be told of it later
 
-        self.where.change(in_words(when_shown), self.where, list(outputs), **{**QUIET, **options})
+        shown = in_words(when_shown)
+        self.shows.append(Show(page, shown, [self.where, *inputs], outputs, {**QUIET, **options}))
 
     def while_shown(self, page: str, timer: gr.Timer) -> None:
         """Let a timer tick only while a page is in sight."""
-        self.where.change(lambda where: gr.Timer(active=where.page == page), self.where, timer, **QUIET)
+        self.timers.append((page, timer))
 
 
 def going(where: Where, **changes: str) -> Where:

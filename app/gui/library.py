@@ -1,6 +1,5 @@
 """The Library page: the queue, all runs, one of them, two against each other, and what was put away."""
 
-import time
 from typing import Any
 
 import gradio as gr
@@ -24,7 +23,7 @@ MAYBE = ["dr-maybe"]  # takes no room while it is empty
 
 
 def build_library_page(context: Context, here: Here) -> None:
-    states = gr.State(Shown()), panel("Library messages", elem_classes=MAYBE), gr.State(0.0)
+    states = gr.State(Shown()), panel("Library messages", elem_classes=MAYBE)
     page = Library(context, here, Shelf(context.home), Chores(), *states)
     sent = gr.State({})  # hash of each panel's HTML: what has not changed is not sent again, and keeps its focus
     chore = panel("Work on archives", elem_classes=MAYBE)
@@ -86,8 +85,7 @@ def build_library_page(context: Context, here: Here) -> None:
     timer = gr.Timer(EVERY_SECONDS, active=False)
     here.while_shown("library", timer)
     timer.tick(refresh, inputs, outputs, **in_turn)
-    here.on_show("library", lambda where: [time.time()], [page.asked])
-    page.asked.change(lambda shown: shown.again(), page.shown, page.shown, **QUIET)
+    here.on_show("library", lambda where, shown: shown.again(), [page.shown], [page.shown])
 
     cards.act(in_words(_on_card), [here.where, page.shown], [here.where, page.shown, page.said], **QUIET)
     chosen.act(in_words(_on_chosen), page.shown, [page.shown, page.said], **QUIET)

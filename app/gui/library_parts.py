@@ -48,7 +48,6 @@ class Library:
     chores: Chores
     shown: gr.State  # of a Shown
     said: gr.HTML  # a sentence on top of the page
-    asked: gr.State  # when the page was last turned to
 
 
 def wish(search: str, word: str, kind: str, family: str, order: str) -> Wish:

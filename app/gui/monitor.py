@@ -113,9 +113,9 @@ def build_monitor_page(context: Context, here: Here) -> None:
     refresh_now = in_words(refresh)
     # In turn: two at once would each remember something else of what the page shows.
     many = {**QUIET, "concurrency_id": "monitor", "concurrency_limit": 1}
-    here.where.change(refresh_now, place, parts, **many)
+    here.on_show("monitor", refresh, parts, place[1:], **many)
     here.while_shown("monitor", timer)
-    here.where.change(lambda where: ["", "", ""], here.where, [said, sampled, prompted], **QUIET)
+    here.on_show("monitor", lambda where: ["", "", ""], [said, sampled, prompted])
     timer.tick(refresh_now, place, parts, **many)
     details.expand(lambda: True, None, reading, **QUIET).then(refresh_now, place, parts, **many)
     details.collapse(lambda: False, None, reading, **QUIET)

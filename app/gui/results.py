@@ -70,7 +70,7 @@ def build_results_page(context: Context, here: Here) -> None:
     fields = [steps, prompts, strengths, seeds]
     filled = partial(_filled, parts)
     options = {"outputs": list(parts.values()), **QUIET}
-    here.where.change(filled(partial(_show, home)), [here.where, at, known], **options)
+    here.on_show("results", filled(partial(_show, home)), options["outputs"], [at, known])
     chosen.input(_go, [here.where, chosen], here.where, **QUIET)
     typed = [field.change for field in fields]
     gr.on(typed, filled(partial(_count, home)), [at, *fields], trigger_mode="multiple", **options)
@@ -110,8 +110,6 @@ def _go(where: Where, place: str) -> Where:
 
 def _show(home: Home, where: Where, at: str, known: tuple[int, ...]) -> dict[str, Any]:
     """Everything on the page; the fields only where another run, or another state of it, is shown."""
-    if where.page != "results":
-        return {}
     run = comparisons.shown_run(home, where.run)
     if run is None:
         return {

@@ -1,5 +1,8 @@
 """The window: its pages, the bar that leads to them, and the address that says where a browser tab is."""
 
+import json
+from typing import Any
+
 import gradio as gr
 
 from app.gui import concept, library, monitor, results, train
@@ -13,9 +16,14 @@ PAGES = {  # name in the address -> title, builder
     "results": ("Results", results.build_results_page),
     "library": ("Library", library.build_library_page),
 }
-BAR = """
-const go = (page) => {  // at once; the server hears of it and brings the page up to date
-  document.body.dataset.page = page;
+SHOW = {name: f"show_{name}" for name in PAGES}  # what the bar asks for when a page has come into sight
+BAR = (
+    f"const SHOW = {json.dumps(SHOW)};"
+    + """
+// The browser turns pages by itself, at once. The server is told where it is and asked for what the page shows.
+let shown = '', asked = 0, arrived = false;
+const go = (page) => {
+  shown = document.body.dataset.page = page;
   for (const tab of element.querySelectorAll('[role=tab]')) {
     tab.setAttribute('aria-selected', tab.dataset.page === page);
     tab.tabIndex = tab.dataset.page === page ? 0 : -1;
@@ -23,32 +31,33 @@ const go = (page) => {  // at once; the server hears of it and brings the page u
     if (panel) { panel.setAttribute('role', 'tabpanel'); panel.setAttribute('aria-label', tab.innerText); }
   }
 };
-let arrived = false, wished = '';  // whoever is quicker than the server's first answer is heard after it
-const turn = (page) => {
-  go(page);
-  if (arrived) trigger('act', {page}); else wished = page;
+const ask = () => {
+  trigger('turn', {page: shown});
+  trigger(SHOW[shown]);
 };
 const arrive = () => {
   const here = element.querySelector('nav')?.dataset;
   if (!here) return;
-  if (!here.page) {  // before the server has said anything
-    const asked = new URL(window.location).searchParams.get('show');
-    const known = [...element.querySelectorAll('[role=tab]')].map((tab) => tab.dataset.page);
-    return go(known.includes(asked) ? asked : known[0]);
+  if (!here.asked) {  // the server has not said anything yet
+    const wanted = new URL(window.location).searchParams.get('show');
+    return go(wanted in SHOW ? wanted : Object.keys(SHOW)[0]);
   }
-  const first = !arrived;
+  const moved = Number(here.asked) > asked;
+  asked = Math.max(asked, Number(here.asked));
+  go(moved && arrived ? here.page : shown);
   arrived = true;
-  if (first && wished) return turn(wished);
-  go(here.page);
   const address = new URL(window.location);
-  for (const [name, value] of Object.entries({show: here.page, project: here.project, run: here.run})) {
+  for (const [name, value] of Object.entries({show: shown, project: here.project, run: here.run})) {
     if (value) address.searchParams.set(name, value); else address.searchParams.delete(name);
   }
   history.replaceState(null, '', address);
+  if (moved || here.page !== shown) ask();  // or it is the late answer to an earlier click
 };
 element.addEventListener('click', (event) => {
   const tab = event.target.closest('[role=tab]');
-  if (tab) turn(tab.dataset.page);
+  if (!tab) return;
+  go(tab.dataset.page);
+  if (arrived) ask();  // else that follows the server's first answer
 });
 element.addEventListener('keydown', (event) => {
   const tabs = [...element.querySelectorAll('[role=tab]')];
@@ -58,19 +67,32 @@ element.addEventListener('keydown', (event) => {
 watch('value', arrive);
 arrive();
 """
+)
 
 
 def build_window(context: Context) -> gr.Blocks:
     """All pages; nothing happens at import, and several windows can be built."""
     with gr.Blocks(title="LoRA Darkroom", analytics_enabled=False, delete_cache=(86400, 86400)) as window:
         here = Here(gr.State(Where()))
-        bar = gr.HTML(_bar(Where(page="")), js_on_load=BAR, apply_default_css=False)
+        bar = gr.HTML(_bar(Where()), js_on_load=BAR, apply_default_css=False)
         for name, (_, build) in PAGES.items():
             with gr.Column(elem_id=f"page-{name}", elem_classes=["dr-page"]):
                 build(context, here)
-        bar.act(_turn_to, here.where, here.where, **QUIET)
+        timers = [timer for _, timer in here.timers]
+
+        def arrived(request: gr.Request) -> tuple[Where, str]:
+            where = _settled(context, _asked(request))
+            return where, _bar(where)
+
+        def turned(where: Where, event: gr.EventData) -> list[Any]:
+            where = _settled(context, where._replace(page=acted(event)["page"]))
+            return [where, _bar(where), *(gr.Timer(active=where.page == page) for page, _ in here.timers)]
+
+        bar.turn(turned, here.where, [here.where, bar, *timers], trigger_mode="multiple", queue=False, **QUIET)
+        for page, refresh, inputs, outputs, options in here.shows:
+            getattr(bar, SHOW[page])(refresh, inputs, outputs, trigger_mode="multiple", **options)
         here.where.change(_bar, here.where, bar, **QUIET)
-        window.load(_arrive, None, here.where, **QUIET)
+        window.load(arrived, None, [here.where, bar], queue=False, **QUIET)
     _answer_at_once(window)
     return window
 
@@ -97,19 +119,18 @@ def _bar(where: Where) -> str:
         f'aria-selected="{str(name == where.page).lower()}">{title}</button>'
         for name, (title, _) in PAGES.items()
     )
-    place = f'data-page="{text(where.page)}" data-project="{text(where.project)}" data-run="{text(where.run)}"'
-    return (
-        f'<nav class="dr-bar" {place}><h1>LoRA Darkroom</h1><div role="tablist" aria-label="Pages">{tabs}</div></nav>'
-    )
+    place = {"page": where.page, "project": where.project, "run": where.run, "asked": where.asked or ""}
+    data = " ".join(f'data-{name}="{text(value)}"' for name, value in place.items())
+    return f'<nav class="dr-bar" {data}><h1>LoRA Darkroom</h1><div role="tablist" aria-label="Pages">{tabs}</div></nav>'
 
 
-def _turn_to(where: Where, event: gr.EventData) -> Where:
-    return going(where, page=acted(event)["page"])
-
-
-def _arrive(request: gr.Request) -> Where:
+def _asked(request: gr.Request) -> Where:
     """Where the address says that this browser tab is."""
     asked = request.query_params
     page = asked.get("show", "")  # "page" is a word of Gradio's own
-    found = Where(page if page in PAGES else "concept", asked.get("project", ""), asked.get("run", ""))
-    return going(found)
+    return going(Where(page if page in PAGES else "concept", asked.get("project", ""), asked.get("run", "")))
+
+
+def _settled(context: Context, where: Where) -> Where:
+    """With the project that the Concept page shows where the place names none."""
+    return where._replace(project=concept.arrive(context.home, where)[0].slug) if where.page == "concept" else where
