@@ -1,6 +1,9 @@
-"""What a person calls a run or a project; their folders keep the names they were made with."""
+"""What is known of a run besides its settings: its name, a note, its preset. And what a project is called.
 
-from dataclasses import asdict, dataclass
+The folders of both keep the names they were made with.
+"""
+
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import tomlkit
@@ -17,10 +20,15 @@ NAME_LETTERS, NOTE_LETTERS = 120, 4000
 
 @dataclass(frozen=True)
 class About:
-    """`name` empty: the run is called after its adapter file."""
+    """`name` empty: the run is called after its adapter file. `preset` empty: it is not known, or there was none.
+
+    The preset's title is kept as well: a person may remove the preset.
+    """
 
     name: str = ""
     note: str = ""
+    preset: str = ""
+    preset_title: str = ""
 
 
 def about_file(run: Run) -> Path:
@@ -35,19 +43,31 @@ def read_about(run: Run) -> About:
         values = config_io.read_toml(about_file(run))
     except UserError:
         return About()
-    return About(str(values.get("name", "")), str(values.get("note", "")))
+    return About(**{field: str(values.get(field, "")) for field in asdict(About())})
 
 
 def rename_run(run: Run, name: str) -> None:
     """Call the run `name`; an empty one gives it the adapter's name back. UserError for a name that is too long."""
-    _write(run, About(_one_line(name), read_about(run).note))
+    _write(run, replace(read_about(run), name=_one_line(name)))
 
 
 def annotate(run: Run, note: str) -> None:
     """Keep a text of any lines with the run. UserError where it is too long."""
     if len(note) > NOTE_LETTERS:
         raise UserError(f"The note has {len(note):,} letters.", f"It may have at most {NOTE_LETTERS:,}.")
-    _write(run, About(read_about(run).name, note.strip()))
+    _write(run, replace(read_about(run), note=note.strip()))
+
+
+def record_preset(run: Run, name: str, title: str) -> None:
+    """Keep with the run which preset its settings began with; its config.toml is the same without one."""
+    _write(run, replace(read_about(run), preset=name, preset_title=title))
+
+
+def inherit_preset(run: Run, earlier: Run) -> None:
+    """The preset of a run whose settings are those of an earlier one, where that is known."""
+    old = read_about(earlier)
+    if old.preset:
+        record_preset(run, old.preset, old.preset_title)
 
 
 def rename_project(home: Home, project: Project, name: str) -> None:

@@ -26,6 +26,7 @@ from app import (
 )
 from app import cli_output as output
 from app import demo as demonstration
+from app.about import record_preset
 from app.cli_inspect import adapter_facts
 from app.new_runs import Concept
 from app.paths import absolute, find_home
@@ -125,7 +126,9 @@ def new(
     if not family:
         output.note(UNKNOWN_FAMILY.format(wished.model.base))
     project = projects.create(home, name, pictures, kind, trigger)
-    output.say(str(runs.create(project, config).folder))
+    run = runs.create(project, config)
+    record_preset(run, chosen.name, chosen.title)
+    output.say(str(run.folder))
 
 
 @app.command("import")

@@ -5,9 +5,11 @@ from pathlib import Path
 import typer
 
 from app import jobs, projects, runs
+from app.about import inherit_preset
 from app.cli_output import say
 from app.paths import Home, absolute
 from app.progress import Display
+from app.projects import Project
 from app.runs import Run
 from trainers import config_io
 from trainers.config import TrainConfig
@@ -50,17 +52,10 @@ def run_from_file(home: Home, file: Path, changes: list[str]) -> Run:
     """A new run from a settings file: in the project it lies in, else in one named after the adapter or the file."""
     config = runs.with_absolute_paths(config_io.override(config_of(file), changes))
     require_base(config.model)
-    for project in projects.list_projects(home):
-        if project.folder in file.parents:
-            return runs.create(project, config)
-    if not config.data.folders:
-        raise UserError(f"{file} names no pictures.", "Set data.folders to the folder that holds them.")
-    name = config.saving.name if config.saving.name != TrainConfig().saving.name else file.stem
-    for project in projects.list_projects(home):
-        if project.name == name:
-            return runs.create(project, config)
-    project = projects.create(home, name, Path(config.data.folders[0]), config.data.kind, config.data.trigger)
-    return runs.create(project, config)
+    run = runs.create(_project_for(home, file, config), config)
+    if file.name == run.config.name:  # of an earlier run
+        inherit_preset(run, Run(file.parent))
+    return run
 
 
 def config_of(file: str | Path) -> TrainConfig:
@@ -71,3 +66,17 @@ def config_of(file: str | Path) -> TrainConfig:
 
 def is_file(text: str) -> bool:
     return absolute(text).is_file() or text.lower().endswith((".toml", ".safetensors"))
+
+
+def _project_for(home: Home, file: Path, config: TrainConfig) -> Project:
+    known = projects.list_projects(home)
+    for project in known:
+        if project.folder in file.parents:
+            return project
+    if not config.data.folders:
+        raise UserError(f"{file} names no pictures.", "Set data.folders to the folder that holds them.")
+    name = config.saving.name if config.saving.name != TrainConfig().saving.name else file.stem
+    for project in known:
+        if project.name == name:
+            return project
+    return projects.create(home, name, Path(config.data.folders[0]), config.data.kind, config.data.trigger)

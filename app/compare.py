@@ -1,12 +1,13 @@
 """Two runs against each other: the settings that differ, what came out, and their last samples of the same prompts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from app import runs
-from app.presets import apply, load_presets
+from app.presets import Preset, apply, load_presets
 from app.projects import list_pictures
 from app.runs import Run
 from trainers import config_io, events
@@ -78,12 +79,15 @@ def shared_prompts(left: Outcome, right: Outcome) -> list[str]:
     return [prompt for prompt in left.samples if prompt in right.samples]
 
 
-def against_preset(config: TrainConfig) -> tuple[str, list[Change]]:
-    """The title of the preset for this kind of concept, and where the settings go their own way; the subject aside.
+def against_preset(
+    config: TrainConfig, name: str = "", known: Mapping[str, Preset] | None = None
+) -> tuple[str, list[Change]]:
+    """The title of a preset, and where the settings go their own way; the subject aside.
 
-    Against the defaults, under the title "the defaults", where there is no such preset.
+    It is the one of that name, else the one for this kind of concept; else the defaults, called "the defaults".
     """
-    preset = load_presets().get(config.data.kind)
+    known = load_presets() if known is None else known
+    preset = known.get(name) or known.get(config.data.kind)
     if preset is None:
         title, advised = "the defaults", TrainConfig()
     else:

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from app import engine, grid, presets, projects, runs
+from app.about import record_preset
 from app.paths import CONCEPTS, Home
 from app.runs import Run
 from trainers import config_io
@@ -62,7 +63,9 @@ def make_run(home: Home, name: str, steps: int | None) -> Run:
         "saving": {"name": f"demo-{name}"},
         "schedule": {"steps": steps or concept.steps or config.schedule.steps},
     }
-    return runs.create(project, config_io.merge(config, changes))
+    run = runs.create(project, config_io.merge(config, changes))
+    record_preset(run, preset.name, preset.title)
+    return run
 
 
 def show(run: Run, name: str, out: Path | None, say: Callable[[str], None]) -> tuple[Path, Path]:

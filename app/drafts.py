@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tomlkit
 
 from app import new_runs, presets, runs
+from app.about import read_about, record_preset
 from app.concepts import SAMPLES
 from app.demo import CONCEPTS_BY_NAME
 from app.library import project_of
@@ -159,10 +160,10 @@ def reset(home: Home, project: Project, name: str = "") -> Draft:
 def from_run(home: Home, run: Run) -> Draft:
     """Fill the draft of the run's project with a run's settings, to train once more with one change.
 
-    The preset is the one that needs the fewest changes. UserError where the run's settings cannot be read, or its
-    project is gone.
+    The preset is the one that the run came from, else the one that needs the fewest changes. UserError where the run's
+    settings cannot be read, or its project is gone.
     """
-    return _fill(home, project_of(home, run), config_io.load(run.config))
+    return _fill(home, project_of(home, run), config_io.load(run.config), read_about(run).preset)
 
 
 def from_import(home: Home, project: Project, found: "Imported") -> Draft:
@@ -188,7 +189,9 @@ def make_run(home: Home, project: Project) -> Run:
     planned = plan(home, project)
     if planned.config is None:
         raise _as_error(planned)
-    return runs.create(project, planned.config)
+    run = runs.create(project, planned.config)
+    record_preset(run, planned.preset.name, planned.preset.title)
+    return run
 
 
 def titled(text: str) -> str:
@@ -196,10 +199,10 @@ def titled(text: str) -> str:
     return NAMED.sub(lambda name: f"“{SETTINGS[name.group()].title}”", text)
 
 
-def _fill(home: Home, project: Project, config: TrainConfig) -> Draft:
-    base = config.model.base
+def _fill(home: Home, project: Project, config: TrainConfig, preset: str = "") -> Draft:
+    base, known = config.model.base, presets.all_presets(home)
     best: Draft | None = None
-    for name in dict.fromkeys([project.kind, *presets.all_presets(home)]):
+    for name in [preset] if preset in known else dict.fromkeys([project.kind, *known]):
         draft = Draft(base, name, {}, load(home, project).opened)
         start = plan(home, project, draft).start
         draft = replace(draft, texts=_texts(config, start))

@@ -39,6 +39,7 @@ class Entry:
     family: str  # in words; "" where it cannot be told
     base: str  # in words
     adapter: str  # "lora, rank 16"
+    preset: str  # its title; "" where it is not known
     word: str  # as in app.runs.Status
     step: int
     steps: int
@@ -51,7 +52,7 @@ class Entry:
         """Everything that a search looks at, in small letters."""
         size = f"{self.bytes / 1e6:.1f} MB"
         facts = [self.name, self.note, self.project, self.kind, self.trigger, self.family, self.base, self.adapter]
-        facts += [self.word, f"{self.made:%Y-%m-%d}", f"{self.steps} steps", size, self.run.folder.name]
+        facts += [self.preset, self.word, f"{self.made:%Y-%m-%d}", f"{self.steps} steps", size, self.run.folder.name]
         return " ".join([*facts, *(file.name for file, _ in self.files)]).casefold()
 
 
@@ -113,6 +114,7 @@ class Shelf:
             family=self._family(base, str(part["model"].get("family", "auto"))),
             base=base_in_words(base),
             adapter=f"{part['adapter'].get('type', 'lora')}, rank {part['adapter'].get('rank', 16)}",
+            preset=about.preset_title or about.preset,
             word=now.word,
             step=now.state.step,
             steps=now.state.steps or int(part["schedule"].get("steps", 0)),

@@ -105,6 +105,11 @@ def test_state_tells_the_story():
     assert state.notes == ["Attention runs on SDPA (xformers is missing)", "‘Ünïcode’ 漢字\n🎉"]
 
 
+def test_memory_of_the_card_is_that_of_the_last_step():
+    state = events.fold([Step(1, 9, 0.5, 1e-4, 0.2, 3.0, 5.0, 24.0), Step(2, 9, 0.5, 1e-4, 0.2, 3.5, 4.5, 24.0)])
+    assert (state.memory_gb, state.used_gb, state.total_gb) == (3.5, 4.5, 24.0)
+
+
 def test_pause_is_told_from_a_stop():
     assert events.fold([Stopped(4)]).status == "stopped"
     assert events.fold([Stopped(4, paused=True)]).status == "paused"

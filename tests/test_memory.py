@@ -4,6 +4,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from trainers.memory import card_gb
 
 TWICE = """
 import resource
@@ -23,3 +26,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_freed_memory_is_used_again_without_asking_the_system():
     ended = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, check=True)
     assert int(ended.stdout) < 200
+
+
+def test_the_card_is_counted_whole_and_a_processor_has_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 * 2**30, 24 * 2**30))  # free, total
+    assert card_gb(torch.device("cuda")) == (18.0, 24.0)
+    assert card_gb(torch.device("cpu")) == (0.0, 0.0)

@@ -37,7 +37,10 @@ class Phase(Event):
 
 @dataclass(frozen=True)
 class Step(Event):
-    """loss and seconds are means since the last Step event; memory_gb is the peak so far on the device."""
+    """loss and seconds are means since the last Step event; memory_gb is the run's own peak so far.
+
+    used_gb and total_gb are of the whole GPU at this moment, other programs included; 0 where it trains on none.
+    """
 
     type: ClassVar[str] = "step"
     step: int
@@ -46,6 +49,8 @@ class Step(Event):
     rate: float
     seconds: float
     memory_gb: float
+    used_gb: float = 0.0
+    total_gb: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -193,6 +198,8 @@ class RunState:
     loss: float | None = None
     seconds_per_step: float | None = None
     memory_gb: float = 0.0
+    used_gb: float = 0.0
+    total_gb: float = 0.0
     losses: list[tuple[int, float]] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
@@ -221,6 +228,7 @@ def fold(events: Iterator[Event] | list[Event], state: RunState | None = None) -
             case Step():
                 state.step, state.steps, state.loss = event.step, event.steps, event.loss
                 state.seconds_per_step, state.memory_gb = event.seconds, event.memory_gb
+                state.used_gb, state.total_gb = event.used_gb, event.total_gb
                 state.losses.append((event.step, event.loss))
             case Validation():
                 state.validation.append((event.step, event.loss))

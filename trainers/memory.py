@@ -102,3 +102,11 @@ def peak_gb(device: torch.device) -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
     except ImportError:
         return psutil.Process().memory_info().peak_wset / 2**30
+
+
+def card_gb(device: torch.device) -> tuple[float, float]:
+    """Memory of the GPU in GB (2^30) that all programs use now, and that it has; (0, 0) where it is none."""
+    if device.type != "cuda":
+        return 0.0, 0.0
+    free, total = torch.cuda.mem_get_info(device)
+    return (total - free) / 2**30, total / 2**30

@@ -160,7 +160,8 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None])
             if not math.isfinite(mean):
                 raise overflow(f"The loss became {mean}", position.step)
             rate, peak = step.schedule.get_last_lr()[0], memory.peak_gb(device)
-            emit(Step(position.step, steps, mean, rate, seconds / (position.step - since), peak))
+            pace, card = seconds / (position.step - since), memory.card_gb(device)
+            emit(Step(position.step, steps, mean, rate, pace, peak, *card))
             if save_due:
                 outputs.save()
             if preview_due:

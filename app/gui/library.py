@@ -10,7 +10,7 @@ from app.gui import queue_views, storage_views
 from app.gui.context import QUIET, Context, Here, Where
 from app.gui.library_inspect import build_inspector
 from app.gui.library_parts import Library, Shown, go_to, notice_of, wish
-from app.gui.library_run import build_one_and_two
+from app.gui.library_run import build_one_and_two, follow
 from app.gui.library_storage import build_storage, stored
 from app.gui.markup import acted, in_words, notice, panel
 from app.library import ORDERS, Shelf, find, run_of
@@ -42,7 +42,7 @@ def build_library_page(context: Context, here: Here) -> None:
         with gr.Accordion("Inspect an adapter file", open=False):
             build_inspector(context, upload=True)
         storage = build_storage(page)
-    one, two = build_one_and_two(page)
+    one, two, live = build_one_and_two(page)
 
     filters = [search, word, kind, family, order]
     panels = {"running": running, "waiting": waiting, "chore": chore, "chosen": chosen, "cards": cards} | storage
@@ -85,6 +85,7 @@ def build_library_page(context: Context, here: Here) -> None:
     timer = gr.Timer(EVERY_SECONDS, active=False)
     here.while_shown("library", timer)
     timer.tick(refresh, inputs, outputs, **in_turn)
+    follow(page, live, timer)
     here.on_show("library", lambda where, shown: shown.again(), [page.shown], [page.shown])
 
     cards.act(in_words(_on_card), [here.where, page.shown], [here.where, page.shown, page.said], **QUIET)

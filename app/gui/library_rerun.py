@@ -10,6 +10,7 @@ from app.gui.context import QUIET, Where, going
 from app.gui.library_parts import Library, Shown, notice_of
 from app.gui.markup import in_words, notice, panel
 from app.library import run_of
+from app.setting_text import to_text
 from trainers import config_io
 from trainers.config_problems import SETTINGS
 from trainers.errors import UserError
@@ -25,7 +26,7 @@ def build_rerun(page: Library) -> list[gr.Component]:
     with gr.Row():
         choices = [(f"{field.title} ({name})", name) for name, field in SETTINGS.items()]
         setting = gr.Dropdown(choices, value=None, label="Setting to change", filterable=True, min_width=240)
-        value = gr.Textbox(label="Its new value", min_width=160)
+        value = gr.Textbox(label="Its new value", min_width=160, max_lines=8)
     said = panel("Change of the next run")
     with gr.Row():
         train = gr.Button("Train with this change", variant="primary", interactive=False, scale=0, min_width=280)
@@ -34,7 +35,7 @@ def build_rerun(page: Library) -> list[gr.Component]:
         if not name:
             return emptied()[1:]
         now = config_io.get(config_io.load(run_of(page.context.home, shown.run).config), name)
-        return [rerun.as_text(now), _help(name, now), gr.update(interactive=False)]
+        return [to_text(name, now), _help(name, now), gr.update(interactive=False)]
 
     def on_value(shown: Shown, name: str | None, value: str) -> list[Any]:
         if not name:
@@ -42,7 +43,7 @@ def build_rerun(page: Library) -> list[gr.Component]:
         try:
             run = run_of(page.context.home, shown.run)
             now = config_io.get(config_io.load(run.config), name)
-            if value == rerun.as_text(now):
+            if value == to_text(name, now):
                 return [_help(name, now), gr.update(interactive=False)]
             _, change = rerun.with_change(run, name, value)
         except UserError as error:

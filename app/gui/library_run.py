@@ -1,11 +1,13 @@
 """The Library page's view of one run, with what can be done with it, and of two runs compared."""
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
 from app import about, archive, drafts
+from app.about import read_about
 from app.compare import against_preset, changes, outcome
 from app.gui import run_views as views
 from app.gui.context import QUIET, Where
@@ -15,16 +17,35 @@ from app.gui.library_rerun import build_rerun, emptied
 from app.gui.library_views import moved_to_trash
 from app.gui.markup import acted, button, in_words, panel
 from app.library import run_of
+from app.presets import all_presets
+from app.runs import by_key
 from app.trash import require_idle, throw_run
 from trainers import config_io
 from trainers.errors import UserError
 
-TO_TOP = "watch('value', () => { if (window.scrollY > 300) window.scrollTo(0, 0); });"
+TO_TOP = """
+let before = '';  // which run was shown; one that only goes on leaves the page where it is
+watch('value', () => {
+  const run = element.querySelector('[data-run]')?.dataset.run;
+  if (run && run !== before && window.scrollY > 300) window.scrollTo(0, 0);
+  before = run;
+});
+"""
 BACK = button("All runs", "back", "quiet")
 
 
-def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column]:
+@dataclass(frozen=True)
+class Live:
+    """What moves on the page of one run while it trains. What a person may be typing in is no part of it."""
+
+    title: gr.HTML
+    details: gr.HTML
+    sent: gr.State  # what both show: only what changed is sent, and keeps its focus
+
+
+def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column, Live]:
     """Shown while one run is chosen, and while two are compared."""
+    sent = gr.State(("", ""))
     with gr.Column(visible=False) as one:
         back, title = panel("Way back", BACK), gr.HTML(label="Run", js_on_load=TO_TOP, apply_default_css=False)
         named, details = panel("Name and note"), panel("Details")
@@ -39,9 +60,10 @@ def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column]:
 
     def draw(shown: Shown) -> list[Any]:
         if shown.run:
-            return [*_one(page, shown.run), gr.skip(), ("", 0.0), *emptied()]
+            title, named, details, advised = _one(page, shown.run)
+            return [title, named, details, advised, gr.skip(), ("", 0.0), *emptied(), (title, details)]
         two = _two(page, shown.compared) if shown.compared else gr.skip()
-        return [*[gr.skip()] * 4, two, *[gr.skip()] * (1 + len(form))]
+        return [*[gr.skip()] * 4, two, *[gr.skip()] * (2 + len(form))]
 
     def on_named(shown: Shown, event: gr.EventData) -> list[Any]:
         done = acted(event)
@@ -68,14 +90,30 @@ def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column]:
         except UserError as error:
             return [gr.skip(), gr.skip(), notice_of(error), gr.skip()]
 
-    drawn = [title, named, details, advised, compared, asked, *form]
+    drawn = [title, named, details, advised, compared, asked, *form, sent]
     page.shown.change(in_words(draw), page.shown, drawn, **QUIET)
     for way in (back, back_too):
         way.act(lambda: [Shown().again(), ""], None, [page.shown, page.said], **QUIET)
     named.act(in_words(on_named), page.shown, [title, page.said], **QUIET)
     outputs = [page.here.where, page.shown, page.said, asked]
     details.act(in_words(on_details), [page.here.where, page.shown], outputs, **QUIET)
-    return one, two
+    return one, two, Live(title, details, sent)
+
+
+def follow(page: Library, live: Live, timer: gr.Timer) -> None:
+    """Bring title and details of an open run up to date at each tick."""
+
+    def refresh(where: Where, shown: Shown, sent: tuple[str, str]) -> list[Any]:
+        run = by_key(page.context.home, shown.run) if where.page == "library" and shown.run else None
+        if run is None:
+            return [gr.skip()] * 3
+        entry = page.shelf.entry(run)
+        new = views.title(entry), views.details(entry)
+        changed = [value if value != before else gr.skip() for value, before in zip(new, sent, strict=True)]
+        return [*changed, new if new != tuple(sent) else gr.skip()]
+
+    parts = [live.title, live.details, live.sent]
+    timer.tick(refresh, [page.here.where, page.shown, live.sent], parts, **QUIET)
 
 
 def _one(page: Library, key: str) -> list[str]:
@@ -83,7 +121,8 @@ def _one(page: Library, key: str) -> list[str]:
     run = run_of(page.context.home, key)
     entry = page.shelf.entry(run)
     try:
-        told = views.against_preset(*against_preset(config_io.load(run.config)))
+        preset, known = read_about(run).preset, all_presets(page.context.home)
+        told = views.against_preset(*against_preset(config_io.load(run.config), preset, known))
     except UserError as error:
         told = notice_of(error)
     return [views.title(entry), views.about(entry), views.details(entry), told]

@@ -19,6 +19,7 @@ WORDS = {  # a status word -> how a card says it
     "finished": "Finished",
     "failed": "Failed",
 }
+ACTIVE = ("starting", "running", "pausing", "stopping")
 
 
 def cards(found: list[Entry], count: int, chosen: tuple[str, ...], all_of_them: int) -> str:
@@ -98,6 +99,20 @@ def steps(entry: Entry) -> str:
     return counted(entry.step, "step")
 
 
+def steps_so_far(entry: Entry) -> str:
+    """How far it is, also while it trains."""
+    if entry.word in ACTIVE and entry.step and entry.steps:
+        return f"Step {entry.step:,} of {entry.steps:,}"
+    return steps(entry)
+
+
+def subject(entry: Entry) -> str:
+    """The kind, and the preset: once where they are called alike."""
+    preset = f"Preset {entry.preset}" if entry.preset else ""
+    kind = "" if entry.preset.casefold() == entry.kind.casefold() else entry.kind.capitalize()
+    return " · ".join(filter(None, (kind, preset)))
+
+
 def picture(entry: Entry, side: int) -> str:
     if entry.cover is None:
         return '<span class="dr-nothing">No picture yet</span>'
@@ -107,7 +122,7 @@ def picture(entry: Entry, side: int) -> str:
 
 def _card(entry: Entry, chosen: bool) -> str:
     facts = [entry.family if entry.family == entry.base else " · ".join(filter(None, (entry.family, entry.base)))]
-    facts += [" · ".join(filter(None, (entry.kind.capitalize(), entry.adapter, steps(entry))))]
+    facts += [" · ".join(filter(None, (subject(entry), entry.adapter, steps(entry))))]
     facts += [" · ".join(filter(None, (day(entry.made), size(entry.bytes))))]
     trigger = f'<span class="dr-mono">{text(entry.trigger)}</span>' if entry.trigger else ""
     lines = "".join(f"<p>{text(line)}</p>" for line in facts if line)

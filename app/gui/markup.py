@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
+from app.paths import ROOT
 from trainers.errors import UserError
 
 # One listener for the whole panel: what is clicked or edited names its action and brings its values along.
@@ -26,6 +27,11 @@ element.addEventListener('change', (event) => {
   if (target) tell(target, {value: target.type === 'checkbox' ? target.checked : target.value});
 });
 """
+
+
+def script(*names: str) -> str:
+    """Scripts of assets/ for one panel."""
+    return "".join((ROOT / "assets" / name).read_text("utf-8") for name in names)
 
 
 def text(value: object) -> str:
@@ -51,6 +57,15 @@ def button(label: str, name: str, kind: str = "", /, **values: Any) -> str:
 def picture_address(path: object, side: int = 0) -> str:
     """The address of a picture of the project folders; `side` asks for a thumbnail within so many pixels square."""
     return "/darkroom/picture?" + urlencode({"path": str(path), **({"side": side} if side else {})})
+
+
+def enlarged(path: object, group: str, label: str, prompt: str, base: bool = False) -> str:
+    """Attributes of a button whose click enlarges a picture, for enlarge.js: beside it can stand those of its group.
+
+    `base`: it is the one that the others of its group stand beside at first.
+    """
+    words = f'data-group="{text(group)}" data-label="{text(label)}" data-prompt="{text(prompt)}"'
+    return f'data-zoom="{text(picture_address(path))}" {words}{" data-base" * base}'
 
 
 def empty(title: str, sentence: str) -> str:

@@ -1,28 +1,33 @@
 """The Monitor page: a run while it trains, and what can be done with it."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import gradio as gr
 
 from app import drafts, jobs, watching
 from app.gui import monitor_views as views
 from app.gui.context import QUIET, Context, Here, Where, going
-from app.gui.markup import LISTEN, acted, in_words, notice, panel
-from app.gui.plot import loss_plot
-from app.gui.samples_views import asked_strip, samples_grid
+from app.gui.markup import LISTEN, acted, in_words, notice, panel, script
+from app.gui.monitor_parts import look, update
 from app.open_folder import open_folder
-from app.paths import ROOT
 from app.runs import Run, by_key
-from app.story import last_lines
-from app.watching import Watched
 from trainers.errors import UserError
 
-ZOOM = (ROOT / "assets" / "zoom.js").read_text("utf-8")
-COPY = (ROOT / "assets" / "copy.js").read_text("utf-8")
 ELSEWHERE = {"compare": "results", "settings": "train"}  # action -> page
 ASKED = "It is drawn after the step that is under way, and appears under Asked for."
 SAVED = "Saved. They are drawn from the next preview on."
+
+
+class Asking(NamedTuple):
+    """The fields that ask a run for pictures, and where each is answered."""
+
+    prompt: gr.Textbox
+    seed: gr.Number
+    strength: gr.Number
+    sampled: gr.HTML
+    prompted: gr.HTML
 
 
 def build_monitor_page(context: Context, here: Here) -> None:
@@ -34,32 +39,12 @@ def build_monitor_page(context: Context, here: Here) -> None:
         shown["advice"] = panel("Advice")
         shown["actions"] = panel("What you can do")
         said = panel("Answer")
-        shown["ending"] = gr.HTML("", label="Adapter file", js_on_load=LISTEN + COPY, apply_default_css=False)
-        shown["samples"] = gr.HTML("", label="Samples", js_on_load=ZOOM, apply_default_css=False)
-        shown["asked"] = gr.HTML("", label="Asked for", js_on_load=ZOOM, apply_default_css=False)
+        _build_pictures(shown)
         with gr.Row():
             with gr.Column(scale=3, min_width=420):
                 shown["plot"] = panel("Loss")
             with gr.Column(scale=2, min_width=300):
-                prompt = gr.Textbox(
-                    label="Sample now: prompt",
-                    info="While it trains, any prompt can be drawn after the step that is under way.",
-                    placeholder="Anything you want to see",
-                    max_lines=3,
-                )
-                with gr.Row():
-                    seed = gr.Number(label="Seed", value=42, precision=0, minimum=0, min_width=90)
-                    strength = gr.Number(label="Strength", value=1, minimum=0, maximum=2, step=0.1, min_width=90)
-                shown["sampling"] = gr.Button("Sample now", interactive=False, size="md")
-                sampled = panel("Answer to sample now")
-                shown["prompts"] = gr.Textbox(
-                    label="Preview prompts",
-                    info="One per line. They can be changed while it trains.",
-                    lines=4,
-                    max_lines=10,
-                )
-                shown["saving"] = gr.Button("Save prompts", size="md")
-                prompted = panel("Answer to save prompts")
+                asking = _build_asking(shown)
         shown["notes"] = panel("Notes")
         with gr.Accordion("Details", open=False) as details:
             shown["log"] = panel("Log")
@@ -69,47 +54,23 @@ def build_monitor_page(context: Context, here: Here) -> None:
     place, parts = [here.where, sent, reading], [*shown.values(), said, sent]
 
     def refresh(where: Where, sent_before: dict[str, Any], log_open: bool) -> dict[Any, Any]:
-        """What has changed; nothing where nothing has, or where the page is not in sight."""
-        if where.page != "monitor":
-            return {sent: gr.skip()}
-        run = watching.choose(context.home, context.queue, where.run)
-        now = _look(context, run, log_open, sent_before)
-        fresh = {name: value for name, value in now.items() if sent_before.get(name) != value}
+        fresh = _fresh(context, where, sent_before, log_open)
         if not fresh:
             return {sent: gr.skip()}
-        updates = {shown[name]: _update(name, value) for name, value in fresh.items() if name in shown}
+        updates = {shown[name]: update(name, value) for name, value in fresh.items() if name in shown}
         if "word" in fresh:  # an answer to a button of another state
             updates[said] = ""
-        return {**updates, sent: {**sent_before, **now}}
+        return {**updates, sent: {**sent_before, **fresh}}
 
     def do(where: Where, sent_before: dict[str, Any], log_open: bool, event: gr.EventData) -> dict[Any, Any]:
         """A button of the page: goes elsewhere, or does it and shows what has become of the run."""
-        asked = acted(event)
-        run = by_key(context.home, asked["run"])
-        if run is None:
-            return {said: notice("This run is no longer there.", kind="error")}
-        try:
-            if asked["act"] == "settings":
-                drafts.from_run(context.home, run)
-            if asked["act"] in ELSEWHERE:
-                project = run.key.partition("/")[0]
-                return {here.where: going(where, page=ELSEWHERE[asked["act"]], project=project, run=run.key)}
-            DEEDS[asked["act"]](context, run)
-            answer = ""
-        except UserError as error:
-            answer = notice(error.message, error.hint, "error")
-        updates = {**refresh(where, sent_before, log_open), said: answer}
-        if not where.run and not answer:  # stay with it, and do not go on to the run that starts next
-            updates[here.where] = going(where, run=run.key)
-        return updates
+        answer, to = _done(context, where, acted(event))
+        moved = {here.where: to} if to else {}
+        if to and to.page != "monitor":
+            return moved
+        return {**refresh(where, sent_before, log_open), said: answer, **moved}
 
-    def sample(sent_before: dict[str, Any], wished: str, with_seed: float, at: float) -> str:
-        return _answer(context, sent_before, ASKED, lambda run: jobs.sample_now(run, wished, int(with_seed), float(at)))
-
-    def save_prompts(sent_before: dict[str, Any], lines: str) -> str:
-        wished = [line.strip() for line in lines.splitlines() if line.strip()]
-        return _answer(context, sent_before, SAVED, lambda run: jobs.set_prompts(run, wished))
-
+    sampled, prompted = asking.sampled, asking.prompted
     refresh_now = in_words(refresh)
     # In turn: two at once would each remember something else of what the page shows.
     many = {**QUIET, "concurrency_id": "monitor", "concurrency_limit": 1}
@@ -122,8 +83,36 @@ def build_monitor_page(context: Context, here: Here) -> None:
     shown["runs"].input(lambda where, key: going(where, run=key), [here.where, shown["runs"]], here.where, **QUIET)
     for name in ("actions", "ending"):
         shown[name].act(do, place, [here.where, *parts], **many)
-    shown["sampling"].click(sample, [sent, prompt, seed, strength], sampled, **QUIET)
-    shown["saving"].click(save_prompts, [sent, shown["prompts"]], prompted, **QUIET)
+    fields = [sent, asking.prompt, asking.seed, asking.strength]
+    shown["sampling"].click(partial(_sample, context), fields, sampled, **QUIET)
+    shown["saving"].click(partial(_save_prompts, context), [sent, shown["prompts"]], prompted, **QUIET)
+
+
+def _build_pictures(shown: dict[str, Any]) -> None:
+    """The adapter file at the end, the samples, and those that were asked for."""
+    plain = {"apply_default_css": False}
+    shown["ending"] = gr.HTML("", label="Adapter file", js_on_load=LISTEN + script("copy.js"), **plain)
+    shown["samples"] = gr.HTML("", label="Samples", js_on_load=script("enlarge.js", "follow.js"), **plain)
+    shown["asked"] = gr.HTML("", label="Asked for", js_on_load=script("enlarge.js"), **plain)
+
+
+def _build_asking(shown: dict[str, Any]) -> Asking:
+    """Sample now, and the prompts of the previews to come."""
+    prompt = gr.Textbox(
+        label="Sample now: prompt",
+        info="While it trains, any prompt can be drawn after the step that is under way.",
+        placeholder="Anything you want to see",
+        max_lines=3,
+    )
+    with gr.Row():
+        seed = gr.Number(label="Seed", value=42, precision=0, minimum=0, min_width=90)
+        strength = gr.Number(label="Strength", value=1, minimum=0, maximum=2, step=0.1, min_width=90)
+    shown["sampling"] = gr.Button("Sample now", interactive=False, size="md")
+    sampled = panel("Answer to sample now")
+    about = "One per line. They can be changed while it trains."
+    shown["prompts"] = gr.Textbox(label="Preview prompts", info=about, lines=4, max_lines=10)
+    shown["saving"] = gr.Button("Save prompts", size="md")
+    return Asking(prompt, seed, strength, sampled, panel("Answer to save prompts"))
 
 
 DEEDS: dict[str, Callable[[Context, Run], Any]] = {
@@ -137,64 +126,40 @@ DEEDS: dict[str, Callable[[Context, Run], Any]] = {
 }
 
 
-def _look(context: Context, run: Run | None, log_open: bool, before: dict[str, Any]) -> dict[str, Any]:
-    """Part -> what it shows now; parts that cannot have changed are left out."""
-    if run is None:
-        return {"run": "", "seen": (), "head": views.NOTHING}
-    log = {"log": views.log_view(run.log, last_lines(run.log))} if log_open else {}
-    recent = watching.recent(context.home, run)
-    listed = tuple(one.key for one in recent)
-    if before.get("listed") != listed or before.get("run") != run.key:
-        projects = watching.names_of_projects(context.home)
-        labels = [(views.run_label(one, projects.get(one.key.partition("/")[0], "")), one.key) for one in recent]
-        log |= {"listed": listed, "runs": (labels, run.key)}
-    try:
-        watched = watching.watch(run, context.queue)
-    except UserError as error:
-        return {"run": run.key, "seen": (), "head": notice(error.message, error.hint, "error"), **log}
-    if before.get("seen") == watched.seen:
-        return log
-    return {"run": run.key, "seen": watched.seen, **_parts(watched), **_samples(watched, before), **log}
-
-
-def _samples(watched: Watched, before: dict[str, Any]) -> dict[str, Any]:
-    """Made anew only when there are others: a long run has a thousand of them."""
-    samples, folder = watched.status.state.samples, watched.run.folder
-    drawn = (watched.run.key, watched.pending, samples)
-    if before.get("drawn") == drawn:
+def _fresh(context: Context, where: Where, before: dict[str, Any], log_open: bool) -> dict[str, Any]:
+    """What has changed, by part; nothing where the page is not in sight."""
+    if where.page != "monitor":
         return {}
-    asked = [sample for sample in samples if sample.asked]
-    return {
-        "drawn": drawn,
-        "samples": samples_grid([sample for sample in samples if not sample.asked], folder),
-        "asked": asked_strip(asked, watched.pending, folder),
-    }
+    run = watching.choose(context.home, context.queue, where.run)
+    now = look(context, run, log_open, before)
+    return {name: value for name, value in now.items() if before.get(name) != value}
 
 
-def _parts(watched: Watched) -> dict[str, Any]:
-    state = watched.status.state
-    return {
-        "word": watched.word,
-        "head": views.head(watched),
-        "actions": views.actions(watched),
-        "advice": views.advice(watched),
-        "ending": views.ending(watched),
-        "plot": views.loss(loss_plot(state)),
-        "notes": views.notes(watched),
-        "sampling": watched.word == "running",
-        "saving": watched.word != "finished",
-        "prompts": (watched.run.key, watched.prompts),
-    }
+def _done(context: Context, where: Where, asked: dict[str, Any]) -> tuple[str, Where | None]:
+    """Do what a button says: the answer, where there is something to say, and where the tab goes then."""
+    run = by_key(context.home, asked["run"])
+    if run is None:
+        return notice("This run is no longer there.", kind="error"), None
+    try:
+        if asked["act"] == "settings":
+            drafts.from_run(context.home, run)
+        if asked["act"] in ELSEWHERE:
+            page, project = ELSEWHERE[asked["act"]], run.key.partition("/")[0]
+            return "", going(where, page=page, project=project, run=run.key)
+        DEEDS[asked["act"]](context, run)
+    except UserError as error:
+        return notice(error.message, error.hint, "error"), None
+    # The tab stays with it, and does not go on to the run that starts next.
+    return "", None if where.run else going(where, run=run.key)
 
 
-def _update(name: str, value: Any) -> Any:
-    if name == "runs":
-        return gr.Dropdown(choices=value[0], value=value[1])
-    if name in ("sampling", "saving"):
-        return gr.Button(interactive=value)
-    if name == "prompts":
-        return "\n".join(value[1])
-    return value
+def _sample(context: Context, sent: dict[str, Any], wished: str, seed: float, at: float) -> str:
+    return _answer(context, sent, ASKED, lambda run: jobs.sample_now(run, wished, int(seed), float(at)))
+
+
+def _save_prompts(context: Context, sent: dict[str, Any], lines: str) -> str:
+    wished = [line.strip() for line in lines.splitlines() if line.strip()]
+    return _answer(context, sent, SAVED, lambda run: jobs.set_prompts(run, wished))
 
 
 def _answer(context: Context, sent: dict[str, Any], words: str, deed: Callable[[Run], Any]) -> str:

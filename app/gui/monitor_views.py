@@ -64,7 +64,7 @@ def head(watched: Watched) -> str:
     share, told = progress(watched)
     facts = [
         f"{duration(watched.seconds)} of training" if watched.seconds >= 1 else "",
-        f"Memory {state.memory_gb:.1f} GB at most" if state.memory_gb else "",
+        *memory(watched),
         device(state.device) if state.device else "",
     ]
     items = "".join(f"<span>{text(fact)}</span>" for fact in facts if fact)
@@ -79,6 +79,19 @@ def head(watched: Watched) -> str:
         f'<p class="dr-line">{text(told)}</p>{bar}<p class="dr-facts">{items}</p>'
         f"{queue_line(watched.queue, watched.held)}</div>"
     )
+
+
+def memory(watched: Watched) -> list[str]:
+    """The run's own peak, and what all programs use of the card while it trains; on no card, that of its process."""
+    state = watched.status.state
+    if not state.memory_gb:
+        return []
+    if not state.device.startswith("cuda"):
+        return [f"Memory of the process: {state.memory_gb:.1f} GB at most"]
+    found = [f"GPU memory of the run: {state.memory_gb:.1f} GB at most"]
+    if watched.status.alive and state.total_gb:
+        found.append(f"All programs: {state.used_gb:.1f} of {state.total_gb:.1f} GB")
+    return found
 
 
 def progress(watched: Watched) -> tuple[float, str]:

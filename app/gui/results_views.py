@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from app.comparisons import Progress, rows_of
-from app.gui.markup import act, button, edit, empty, notice, picture_address, text
+from app.gui.markup import act, button, edit, empty, enlarged, notice, picture_address, text
 from app.picks import Pick
 from app.progress import duration
 from app.send_to import PROGRAMS
@@ -222,9 +222,10 @@ def _cell(made: Comparison, cell: Cell | None, label: str, wide: int, drawing: b
         return f'<td{span}><div class="dr-blank">{waiting}</div></td>'
     strength = "" if cell.step == BASE else f", strength {cell.strength:g}"
     title = f"{label}{strength}, seed {cell.seed}: {cell.prompt}"
+    group, prompt = f"{cell.number} {cell.seed} {cell.plain}", f"{cell.prompt} (seed {cell.seed})"
+    large = enlarged(file, group, f"{label}{strength}", prompt, base=cell.step == BASE)
     return (
-        f'<td{span}><button type="button" class="dr-cell" data-zoom="{text(picture_address(file))}" '
-        f'data-title="{text(title)}" aria-label="Enlarge: {text(title)}">'
+        f'<td{span}><button type="button" class="dr-cell" {large} aria-label="Enlarge: {text(title)}">'
         f'<img src="{text(picture_address(file, SIDE))}" alt="{text(title)}" loading="lazy"></button></td>'
     )
 

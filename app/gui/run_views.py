@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from app.compare import Change, Outcome, shared_prompts
-from app.gui.library_views import WORDS, badge, day, labelled, picture, size, steps
+from app.gui.library_views import WORDS, badge, day, labelled, picture, size, steps_so_far
 from app.gui.markup import button, edit, notice, picture_address, text
 from app.library import Entry
 from trainers.config_problems import SETTINGS
@@ -15,7 +15,8 @@ FEW = 4  # entries shown of a list
 
 def title(entry: Entry) -> str:
     return (
-        f'<div class="dr-row dr-one-title"><h2 class="dr-title">{text(entry.name)}</h2>{badge(entry.word)}'
+        f'<div class="dr-row dr-one-title" data-run="{text(entry.key)}">'
+        f'<h2 class="dr-title">{text(entry.name)}</h2>{badge(entry.word)}'
         f'<span class="dr-quiet">{text(entry.project)}</span></div>'
     )
 
@@ -37,7 +38,8 @@ def details(entry: Entry) -> str:
         "Trigger word": entry.trigger,
         "Base model": entry.base if entry.family in ("", entry.base) else f"{entry.base} ({entry.family})",
         "Adapter": entry.adapter,
-        "Steps": steps(entry),
+        "Preset": entry.preset,
+        "Steps": steps_so_far(entry),
         "Made": day(entry.made),
         "Size on disk": size(entry.bytes),
         "Folder": str(entry.run.folder),
@@ -101,7 +103,8 @@ def comparison(entries: tuple[Entry, Entry], found: list[Change], outcomes: tupl
         names = [f"{entry.name}, {day(entry.made)}" for entry in entries]
     settings = differences(found, *names) if found else '<p class="dr-quiet">Their settings are the same.</p>'
     return (
-        f'<h2 class="dr-title">{text(names[0])} and {text(names[1])}</h2><h3 class="dr-title">Results</h3>'
+        f'<h2 class="dr-title" data-run="{text(" ".join(one.key for one in entries))}">'
+        f'{text(names[0])} and {text(names[1])}</h2><h3 class="dr-title">Results</h3>'
         f"{_outcomes(names, outcomes)}<h3 class='dr-title'>Settings that differ</h3>{settings}"
         f"<h3 class='dr-title'>Last samples of the same prompts</h3>{_samples(names, outcomes)}"
     )

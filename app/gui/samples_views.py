@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from app.gui.markup import picture_address, text
+from app.gui.markup import enlarged, picture_address, text
 from trainers.events import Sample
 
 SIDE = 320  # pixels of a thumbnail: twice what the grid shows, for dense screens
@@ -42,19 +42,18 @@ def asked_strip(samples: Sequence[Sample], pending: Sequence[str], folder: Path)
         for prompt in reversed(pending)
     )
     done = "".join(
-        f"<li>{shot(sample, 0, f'Step {sample.step:,}, {how(sample)}', folder)}"
+        f"<li>{shot(sample, 'asked', f'Step {sample.step:,}, {how(sample)}', folder)}"
         f'<span>{text(sample.prompt)}</span><small class="dr-quiet">Step {sample.step:,}, {how(sample)}</small></li>'
         for sample in reversed(samples)
     )
     return f'<h3 class="dr-title">Asked for</h3><ul class="dr-strip">{waiting}{done}</ul>'
 
 
-def shot(sample: Sample, row: int, label: str, folder: Path) -> str:
-    """A picture that a click enlarges."""
-    path, label, prompt = folder / sample.path, text(label), text(sample.prompt)
+def shot(sample: Sample, group: str, label: str, folder: Path, base: bool = False) -> str:
+    """A picture that a click enlarges, beside others of its group."""
+    path, large = folder / sample.path, enlarged(folder / sample.path, group, label, sample.prompt, base)
     return (
-        f'<button type="button" class="dr-shot" data-zoom="{text(picture_address(path))}" data-row="{row}" '
-        f'data-label="{label}" data-prompt="{prompt}" aria-label="{label}: {prompt}">'
+        f'<button type="button" class="dr-shot" {large} aria-label="{text(label)}: {text(sample.prompt)}">'
         f'<img src="{text(picture_address(path, SIDE))}" alt="" loading="lazy" decoding="async"></button>'
     )
 
@@ -70,7 +69,9 @@ def how(sample: Sample) -> str:
 
 
 def _cell(sample: Sample | None, step: int, row: int, folder: Path) -> str:
-    inner = shot(sample, row, step_name(step), folder) if sample else '<span class="dr-none" aria-label="none"></span>'
+    inner = '<span class="dr-none" aria-label="none"></span>'
+    if sample:
+        inner = shot(sample, str(row), step_name(step), folder, base=not step)
     return f"<td{_base(step)}>{inner}</td>"
 
 

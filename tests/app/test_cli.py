@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from app import engine, runs, window
+from app.about import read_about
+from app.runs import Run
 from tests.app.conftest import NASTY_NAME
 from trainers import config_io
 
@@ -58,6 +60,14 @@ def test_new_makes_a_run_of_the_preset_for_any_name(new_run, pictures, home):
     assert config.data.folders == (str(pictures),)
     assert (config.data.kind, config.data.trigger, config.adapter.rank) == ("object", "zorb", 4)
     assert config.optimizer.rate == 1e-3  # the preset's rate for the built-in base
+
+
+def test_a_run_keeps_the_preset_it_was_made_with_and_so_do_those_made_from_it(darkroom, new_run):
+    folder = new_run("--preset", "style")
+    assert read_about(Run(folder)).preset == "style"
+    darkroom("train", folder / "config.toml", "--set", "adapter.rank=4")
+    (made,) = [one for one in folder.parent.iterdir() if one != folder]
+    assert read_about(Run(made)).preset_title == "Style"
 
 
 def test_new_says_that_a_hub_model_does_not_tell_its_family_yet(darkroom, pictures):

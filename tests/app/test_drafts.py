@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from app import cli_import, demo, drafts, presets, projects, runs
+from app.about import read_about
 from app.setting_text import to_text
 from tests.app.test_setting_text import another
 from trainers import config_io
@@ -136,6 +137,17 @@ def test_a_run_can_be_started_again_with_one_change(place, project):
     draft = drafts.from_run(place, run)
     assert draft.preset == "style" and dict(draft.texts) == {"adapter.rank": "5"}
     assert drafts.make_run(place, project).config.read_bytes() == run.config.read_bytes()
+
+
+def test_a_run_keeps_its_preset_and_gives_it_back(place, project):
+    saved = presets.save_own(place, "Mine", "", TrainConfig())
+    drafts.update(place, project, preset=saved.name)
+    run = drafts.make_run(place, project)
+    assert (read_about(run).preset, read_about(run).preset_title) == ("mine", "Mine")
+    drafts.update(place, project, preset="style")
+    assert drafts.from_run(place, run).preset == "mine"
+    presets.remove_own(place, saved.name)
+    assert drafts.from_run(place, run).preset != "mine"
 
 
 def test_settings_of_another_trainer_fill_the_draft_and_leave_the_project_alone(place, project, tmp_path):

@@ -4,12 +4,11 @@ import os
 
 import pytest
 
-from app import compare, library, projects, rerun, runs
-from app.about import annotate, read_about, rename_project, rename_run
+from app import compare, library, presets, projects, rerun, runs
+from app.about import About, annotate, read_about, record_preset, rename_project, rename_run
 from app.library import Shelf, Wish
 from tests.app.library_runs import make_run
 from trainers import config_io, events
-from trainers.config_problems import SETTINGS
 from trainers.errors import UserError
 
 
@@ -165,11 +164,30 @@ def test_a_change_that_is_none_is_refused(name, value, said, project):
         rerun.with_change(make_run(project, "a"), name, value)
 
 
-@pytest.mark.parametrize("name", list(SETTINGS))
-def test_every_setting_is_read_back_from_its_text(name):
-    config = config_io.parse({"preview": {"prompts": ["a, b", 'c "d"']}, "adapter": {"block_ranks": {"up": 8}}})
-    value = config_io.get(config, name)
-    assert config_io.get(config_io.override(config, [f"{name}={rerun.as_text(value)}"]), name) == value
+def test_a_list_is_changed_as_its_field_shows_it_one_entry_per_line(project):
+    after, change = rerun.with_change(make_run(project, "a"), "preview.prompts", 'a, b\nc "d"\n')
+    assert after.preview.prompts == change.right == ("a, b", 'c "d"')
+
+
+def test_the_preset_of_a_run_is_kept_beside_its_settings_and_found(place, project, shelf):
+    run, other = make_run(project, "a"), make_run(project, "b")
+    settings = run.config.read_bytes()
+    record_preset(run, "my-cats", "My “best” cats")
+    rename_run(run, "Tabby")
+    annotate(run, "whiskers")
+    assert run.config.read_bytes() == settings
+    assert read_about(run) == About("Tabby", "whiskers", "my-cats", "My “best” cats")
+    made = rerun.rerun(place, run, "adapter.rank", "8", "Rank: 8 instead of 16")
+    found = library.find(shelf.entries(), library.Wish(search="best cats"))
+    assert {one.key for one in found} == {run.key, made.key}
+    assert shelf.entry(other).preset == ""
+
+
+def test_settings_are_held_against_the_preset_they_came_from(project):
+    config = config_io.load(make_run(project, "a").config)
+    known = presets.load_presets()
+    assert compare.against_preset(config, "style", known)[0] == 'the preset "Style"'
+    assert compare.against_preset(config, "removed", known)[0] == 'the preset "Object"'
 
 
 def test_events_cut_off_by_a_crash_are_no_obstacle(project, shelf):

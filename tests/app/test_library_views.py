@@ -121,6 +121,23 @@ def test_the_first_waiting_run_cannot_go_up_nor_the_last_one_down(run):
     assert [one.split('aria-label="')[1].split('"')[0] for one in off] == ["Train a next", "Move a up", "Move b down"]
 
 
+def test_card_and_details_name_the_preset(entry):
+    run = replace(entry, kind="object", preset="My <b>own</b>")
+    for html in (library_views.cards([run], 9, (), 1), run_views.details(run)):
+        assert "My &lt;b&gt;own&lt;/b&gt;" in html
+    assert library_views.subject(run) == "Object · Preset My <b>own</b>"
+    assert library_views.subject(replace(run, preset="Object")) == "Preset Object"
+    assert library_views.subject(replace(run, preset="")) == "Object"
+    assert "Preset" not in run_views.details(entry)
+
+
+def test_the_details_of_a_run_say_how_far_it_is_while_it_trains(entry):
+    run = replace(entry, step=420, steps=1600)
+    assert "Step 420 of 1,600" in run_views.details(replace(run, word="running"))
+    assert "Step 420 of 1,600" not in library_views.cards([replace(run, word="running")], 9, (), 1)
+    assert "1,600 steps" in run_views.details(replace(run, word="finished", step=1600))
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [

@@ -36,8 +36,18 @@ def primary(html: str) -> list[str]:
 def test_head_says_where_the_run_is():
     html = views.head(a_run("running"))
     assert "Step 420 of 1,600, 1.3 s/step, about 26 min left" in html
-    assert ">Training<" in html and "9 min of training" in html and "Memory 9.7 GB at most" in html
+    assert ">Training<" in html and "9 min of training" in html
     assert "Graphics card" in html and 'role="progressbar"' in html and 'aria-valuenow="26"' in html
+
+
+def test_memory_is_the_runs_own_and_what_all_programs_use_of_the_card():
+    card = {"used_gb": 11.24, "total_gb": 23.99}
+    own, everything = "GPU memory of the run: 9.7 GB at most", "All programs: 11.2 of 24.0 GB"
+    assert views.memory(a_run("running", **card)) == [own, everything]
+    assert views.memory(a_run("finished", **card)) == [own]  # what the card holds now, nobody has measured
+    assert views.memory(a_run("running")) == [own]  # events of earlier versions
+    assert views.memory(a_run("running", device="cpu", **card)) == ["Memory of the process: 9.7 GB at most"]
+    assert views.memory(a_run("starting", memory_gb=0.0)) == []
 
 
 def test_head_counts_what_is_prepared():
