@@ -81,7 +81,7 @@ def watch(run: Run, queue: Queue) -> Watched:
     sudden = jobs.sudden_end(run) if word == "interrupted" and not ended else ""
     problem = "" if found.alive or word == "waiting" else dict(queue.problems()).get(run, "")
     config = _config(run.config, run.config.stat().st_mtime_ns)
-    names = tuple(_config(one.config, one.config.stat().st_mtime_ns).saving.name for one in waiting if one != run)
+    names = tuple(run_name(one) for one in waiting if one != run)
     late = word in ("stopping", "pausing") and _asked_since(run) > PATIENCE
     return Watched(
         found,
@@ -111,6 +111,11 @@ def recent(home: Home, shown: Run | None) -> Sequence[Run]:
 def names_of_projects(home: Home) -> dict[str, str]:
     """Slug -> name."""
     return {project.slug: project.name for project in list_projects(home)}
+
+
+def run_name(run: Run) -> str:
+    """What its adapter file is called. UserError where its settings cannot be read."""
+    return _config(run.config, run.config.stat().st_mtime_ns).saving.name
 
 
 def project_name(run: Run) -> str:

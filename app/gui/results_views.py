@@ -1,23 +1,17 @@
 """What the Results page shows, as HTML: the grid of checkpoints, the pick, the file and where it can be sent."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from app.comparisons import Progress, rows_of
-from app.gui.markup import act, button, edit, empty, enlarged, notice, picture_address, text
+from app.drift import Drift
+from app.gui.markup import act, empty, enlarged, notice, picture_address, text
 from app.picks import Pick
 from app.progress import duration
-from app.send_to import PROGRAMS
 from trainers.comparison import BASE, Cell, Comparison
 
 ALL = -1  # the tab that shows every prompt
 SIZES, SMALL = {1: 240, 2: 220, 3: 200, 4: 168}, 152  # columns -> pixels of a picture on the page
 SIDE = 320  # pixels of a thumbnail
-LAYOUTS = {  # layout -> for whom
-    "kohya": "kohya: most image programs",
-    "diffusers": "diffusers: Python scripts, and SD 3 in ComfyUI",
-    "peft": "peft: a folder for Python scripts",
-}
 HOW_TO_CHOOSE = "Pick the earliest checkpoint that looks like your pictures and still follows every prompt."
 DRIFT = "should look like the row above: else the adapter changes other pictures too"
 FEW = 6  # columns that stand side by side in the window
@@ -41,6 +35,23 @@ def no_checkpoints(name: str) -> str:
 def how_many(pictures: int) -> str:
     """What a comparison takes, before it is started."""
     return f'<p class="dr-quiet" role="status">That makes {pictures:,} pictures.</p>'
+
+
+def sharing(name: str) -> str:
+    """Before a comparison is started while that run trains on the same device."""
+    hint = "Comparing now is possible: the base model is loaded a second time, which takes memory, and both are slower."
+    return notice(f"{name} is training on the same device.", hint)
+
+
+def drift(found: Drift, compared: Sequence[int]) -> str:
+    """Where the validation loss was lowest, and that it decides nothing."""
+    said = (
+        f"Validation loss is lowest at step {found.best:,} ({found.best_loss:.4g}); at step {found.last:,} it is "
+        f"{found.last_loss:.4g}."
+    )
+    missing = "" if found.best in compared else f"Step {found.best:,} is not in this comparison. "
+    hint = "Later checkpoints may repeat your pictures instead of following the prompt. It is a hint: pictures decide."
+    return notice(said, missing + hint)
 
 
 def progress(state: Progress | None) -> str:
@@ -67,8 +78,8 @@ def first_prompt(made: Comparison) -> int:
     return ALL if 1 < len(made.prompts) and wide <= FEW else 0
 
 
-def grid(made: Comparison, shown: int = 0, picked: Pick | None = None, drawing: bool = False) -> str:
-    """The table of one prompt, or of all: rows are checkpoints, columns seeds and strengths."""
+def grid(made: Comparison, shown: int = 0, picked: Pick | None = None, drawing: bool = False, remark: str = "") -> str:
+    """The table of one prompt, or of all: rows are checkpoints, columns seeds and strengths. `remark` is HTML."""
     numbers = range(len(made.prompts)) if shown == ALL or shown >= len(made.prompts) else [shown]
     columns = [(number, seed) for number in numbers for seed in made.seeds]
     table = "".join(_row(made, row, columns, picked, drawing) for row in rows_of(made))
@@ -79,7 +90,7 @@ def grid(made: Comparison, shown: int = 0, picked: Pick | None = None, drawing: 
         f'<div class="dr-sheet" style="--side: {size}px" tabindex="0" role="region" aria-label="Checkpoints compared">'
         f"<table>{head}"
     )
-    return f"{hint}{_tabs(made, shown)}{sheet}<tbody>{table}</tbody></table></div>"
+    return f"{hint}{remark}{_tabs(made, shown)}{sheet}<tbody>{table}</tbody></table></div>"
 
 
 def title(made: Comparison) -> str:
@@ -95,61 +106,6 @@ def nothing_compared() -> str:
         "No comparison yet",
         "Press Compare: what each checkpoint draws appears here row by row, the base model first.",
     )
-
-
-def picked_line(found: Pick | None) -> str:
-    """Which checkpoint is picked."""
-    if found is None:
-        return notice("No checkpoint is picked yet.", "Compare them and press Pick beside the best one.")
-    return notice(f"Picked: step {found.step:,} at strength {found.strength:g}.", kind="good")
-
-
-def saved(found: Pick | None, trigger: str) -> str:
-    """What became of the pick: the file, its verification, and what one needs to use it."""
-    if found is None or not found.made:
-        return ""
-    lines = [f"Verified: {found.verified}."] + ([f"Hash {found.hash[:12]}."] if found.hash else [])
-    parts = [
-        '<div class="dr-stack">',
-        notice(f"Saved as {found.adapter}", " ".join(lines), "good"),
-        *(notice(warning, kind="warning") for warning in found.warnings),
-        _interfaces(found),
-        '<div class="dr-row">',
-        _copy(trigger, f"Copy trigger word: {trigger}") if trigger else "",
-        _copy(f"{found.strength:g}", f"Copy suggested strength: {found.strength:g}"),
-        button("Open folder", "open"),
-        "</div></div>",
-    ]
-    return "".join(parts)
-
-
-def sending(found: Pick | None, folders: Mapping[str, Path], asking: str = "", said: str = "", name: str = "") -> str:
-    """A button per image program; `asking`: the one whose folder is to be named; `said`: HTML of what happened.
-
-    `name`: another name that is free there, where the adapter's own is taken.
-    """
-    if found is None or not found.made:
-        return ""
-    rows = "".join(_program(program, folders.get(program), found) for program in PROGRAMS)
-    question = _question(asking, folders.get(asking)) if asking else ""
-    again = ""
-    if name:
-        again = f'<div class="dr-row">{button(f"Send as {name}", "send", "primary", program=asking, called=name)}</div>'
-    title = '<h3 class="dr-title">Send to an image program</h3>'
-    return f'<div class="dr-stack">{title}{said}{again if name else question}<ul class="dr-programs">{rows}</ul></div>'
-
-
-def sent(program: str, files: Sequence[Path], found: Pick) -> str:
-    """What was copied where, what to do there, and what to expect."""
-    then = PROGRAMS[program].then
-    done = notice(f"{files[0].name} is in {files[0].parent}.", then, "good")
-    beside = [file for file in files[1:] if file.suffix == ".safetensors"]
-    if beside:
-        word = f"The trigger word's own vectors are in {beside[0]}."
-        done += notice(word, f"In ComfyUI write embedding:{beside[0].stem}." * (program == "ComfyUI"))
-    if not found.loads_in(program):
-        done += notice(f"{program} will not use it whole: {found.said_of(program)}", kind="warning")
-    return f'<div class="dr-stack">{done}</div>'
 
 
 def _tabs(made: Comparison, shown: int) -> str:
@@ -228,35 +184,3 @@ def _cell(made: Comparison, cell: Cell | None, label: str, wide: int, drawing: b
         f'<td{span}><button type="button" class="dr-cell" {large} aria-label="Enlarge: {text(title)}">'
         f'<img src="{text(picture_address(file, SIDE))}" alt="{text(title)}" loading="lazy"></button></td>'
     )
-
-
-def _interfaces(found: Pick) -> str:
-    if isinstance(found.interfaces, str):
-        said = found.interfaces.replace("`", "")
-        return notice("Where it loads", f"{said[:1].upper()}{said[1:]}") if said else ""
-    rows = "".join(
-        f'<li><strong>{text(name)}</strong> <span class="{"dr-yes" if found.loads_in(name) else "dr-no"}">'
-        f"{text(said)}</span></li>"
-        for name, said in found.interfaces.items()
-    )
-    return f'<details><summary>Which programs load it</summary><ul class="dr-verdicts">{rows}</ul></details>'
-
-
-def _copy(value: str, label: str) -> str:
-    return f'<button type="button" class="dr-button" data-copy="{text(value)}">{text(label)}</button>'
-
-
-def _program(program: str, folder: Path | None, found: Pick) -> str:
-    name = f"Send to {program}"
-    where = f'<span class="dr-mono">{text(folder)}</span>' if folder else '<span class="dr-quiet">not found here</span>'
-    one = button(name, "send", program=program) if folder else button(name, "ask", program=program)
-    other = button("Another folder", "ask", "quiet", program=program) if folder else ""
-    return f"<li>{one}{where}{other}</li>"
-
-
-def _question(program: str, folder: Path | None) -> str:
-    name = text(f"LoRA folder of {program}")
-    value = f' value="{text(folder)}"' if folder else ""
-    field = f'<input class="dr-field" type="text" aria-label="{name}"{value} {edit("folder", program=program)}>'
-    hint = text("Press Enter to remember it.")
-    return f'<div class="dr-question"><label>{name}</label>{field}<span class="dr-quiet">{hint}</span></div>'

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from app.comparisons import Progress
+from app.drift import Drift
+from app.gui import results_file_views as file_views
 from app.gui import results_views as views
 from app.picks import Pick
 from trainers import config_io
@@ -54,6 +56,31 @@ def test_drawn_pictures_can_be_enlarged_and_the_others_say_so(made):
     assert "not drawn" in views.grid(made)
 
 
+def test_an_enlarged_picture_stands_beside_others_of_its_prompt_and_seed_at_first_the_base(made):
+    made.folder.mkdir()
+    for cell in made.cells:
+        Image.new("RGB", (2, 2)).save(made.folder / cell.file)
+    base, first, *_ = rows(views.grid(made))
+    groups = [set(re.findall(r'data-group="([^"]*)"', row)) for row in rows(views.grid(made))]
+    assert groups[0] == groups[1] == groups[2] != groups[3] == groups[4]
+    assert "data-base" in base and "data-base" not in first
+    assert 'data-label="Step 10, strength 0.6"' in first and 'data-prompt="zib (seed 1)"' in first
+
+
+def test_a_later_checkpoint_that_drifts_is_a_hint_above_the_grid(made):
+    said = views.drift(Drift(10, 0.1412, 2000, 0.153), made.steps)
+    assert "Validation loss is lowest at step 10 (0.1412); at step 2,000 it is 0.153." in said
+    assert "pictures decide" in said and "not in this comparison" not in said
+    assert "Step 10 is not in this comparison." in views.drift(Drift(10, 0.1412, 2000, 0.153), (2000,))
+    html = views.grid(made, remark=said)
+    assert html.index("lowest at step 10") < html.index("<table>") and "lowest" not in views.grid(made)
+
+
+def test_a_training_beside_the_comparison_is_told_and_its_name_is_text():
+    html = views.sharing(NASTY)
+    assert "is training on the same device" in html and "takes memory" in html and "<script" not in html
+
+
 def test_all_prompts_are_shown_side_by_side(made):
     assert rows(views.grid(made, views.ALL))[1].count("<td") == 4
     assert rows(views.grid(made, 1))[1].count("<td") == 2
@@ -67,7 +94,7 @@ def test_every_prompt_is_shown_at_first_where_there_is_room(made):
 
 def test_prompts_and_names_are_shown_as_text(made):
     html = views.grid(made, views.ALL) + views.no_checkpoints(NASTY)
-    html += views.saved(Pick(1, 1.0, NASTY, adapter=str(Path(__file__)), verified=NASTY), NASTY)
+    html += file_views.saved(Pick(1, 1.0, NASTY, adapter=str(Path(__file__)), verified=NASTY), NASTY)
     html += views.progress(Progress("failed", 1, 2, message=NASTY, hint=NASTY))
     assert "<script" not in html and "&lt;script&gt;" in html
 
@@ -89,27 +116,27 @@ def found(tmp_path: Path) -> Pick:
 
 
 def test_a_saved_file_says_where_it_is_and_what_to_write(found):
-    html = views.saved(found, "zib")
+    html = file_views.saved(found, "zib")
     for words in (f"Saved as {found.adapter}", "all 8 layers", 'data-copy="zib"', 'data-copy="0.8"', "Open folder"):
         assert words in html
-    assert "Copy trigger" not in views.saved(found, "")
-    assert views.saved(replace(found, adapter="/gone"), "zib") == views.sending(None, {}) == ""
+    assert "Copy trigger" not in file_views.saved(found, "")
+    assert file_views.saved(replace(found, adapter="/gone"), "zib") == file_views.sending(None, {}) == ""
 
 
 def test_programs_that_were_found_are_sent_to_and_others_are_asked_for(found):
-    html = views.sending(found, {"ComfyUI": Path("/ui/models/loras")})
+    html = file_views.sending(found, {"ComfyUI": Path("/ui/models/loras")})
     assert re.search(r'data-act="send"[^>]*>Send to ComfyUI', html)
     assert re.search(r'data-act="ask"[^>]*>Send to Forge', html)
-    assert 'aria-label="LoRA folder of Forge"' in views.sending(found, {}, "Forge")
+    assert 'aria-label="LoRA folder of Forge"' in file_views.sending(found, {}, "Forge")
 
 
 def test_a_taken_name_offers_another(found):
-    html = views.sending(found, {"ComfyUI": Path("/ui")}, "ComfyUI", "taken", "zib-2")
+    html = file_views.sending(found, {"ComfyUI": Path("/ui")}, "ComfyUI", "taken", "zib-2")
     assert "Send as zib-2" in html and "LoRA folder of" not in html
 
 
 def test_a_file_that_is_not_used_whole_is_sent_with_a_warning(found):
     files = [Path("/ui/zib.safetensors"), Path("/ui/embeddings/zib.safetensors")]
-    assert "will not use it whole: does not load: no class" in views.sent("A1111", files, found)
-    said = views.sent("ComfyUI", files, found)
+    assert "will not use it whole: does not load: no class" in file_views.sent("A1111", files, found)
+    said = file_views.sent("ComfyUI", files, found)
     assert "will not" not in said and "embedding:zib" in said

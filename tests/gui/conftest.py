@@ -1,5 +1,6 @@
 """The window in a real browser, through the real server: no sleep, no console error, no request to another machine."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,6 +64,19 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     for page in pages:
         page.context.close()
     assert not complaints
+
+
+def photograph(page: Page, name: str) -> None:
+    """A picture of the page in both themes in the folder that DARKROOM_SHOTS names, to be looked at; else none."""
+    folder = os.environ.get("DARKROOM_SHOTS")
+    if not folder:
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    dark = page.evaluate("document.body.classList.contains('dark')")
+    for theme in (True, False):
+        page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", theme)
+        page.screenshot(path=Path(folder) / f"{name}_{'dark' if theme else 'light'}_{SIZE['width']}.png")
+    page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", dark)
 
 
 def is_complaint(message: ConsoleMessage) -> bool:

@@ -1,15 +1,20 @@
 """The Library page: the queue is put in order, runs are found, named, thrown away and put back, files inspected."""
 
+import json
+
+import psutil
 import pytest
 from playwright.sync_api import expect
 
 from app import projects
-from app.about import read_about, rename_run
+from app.about import read_about, record_preset, rename_run
 from app.gui import server
 from app.paths import Home
 from app.trash import list_trash
 from tests.app.library_runs import make_run
+from tests.gui.conftest import photograph
 from trainers.errors import UserError
+from trainers.events import EventLog, Finished, Started, Step
 
 ODD = "<img src=x onerror=alert(1)>"
 FACTS = {
@@ -127,6 +132,32 @@ def test_a_run_is_named_thrown_away_and_put_back(library, made, home):
     library.get_by_role("button", name="Put back", exact=True).click()
     expect(library.get_by_role("article", name="<i>Tabby</i>")).to_be_visible()
     assert made["tabby"].config.exists() and not list_trash(Home(home))
+
+
+def test_an_open_run_goes_on_before_ones_eyes_and_leaves_what_is_typed(library, made, home):
+    run = made["tabby"]
+    record_preset(run, "style", "Style")
+    emit = EventLog(run.events)
+    emit(Started(1600, 0, "cpu", 3, "tabby"))
+    emit(Step(10, 1600, 0.1, 1e-4, 1.0, 0.5))
+    me = psutil.Process()
+    run.process.write_text(json.dumps({"pid": me.pid, "create_time": me.create_time()}))
+    card = library.get_by_role("article", name="tabby")
+    expect(card).to_contain_text("Object · Preset Style")
+    photograph(library, "library_cards")
+    card.get_by_role("button", name="Details", exact=True).click()
+    expect(library.get_by_text("Step 10 of 1,600")).to_be_visible()
+    note = library.get_by_label("Note")
+    note.press_sequentially("half a thou")
+    emit(Step(20, 1600, 0.1, 1e-4, 1.0, 0.5))
+    expect(library.get_by_text("Step 20 of 1,600")).to_be_visible()
+    expect(note).to_be_focused()
+    expect(note).to_have_value("half a thou")
+    photograph(library, "library_details")
+    run.process.unlink()
+    emit(Finished(1600, "output/tabby.safetensors", 9.0))
+    expect(library.get_by_text("Finished")).to_be_visible()
+    expect(note).to_have_value("half a thou")
 
 
 def test_a_dropped_file_is_inspected_and_a_bad_one_is_a_sentence(library):

@@ -16,6 +16,7 @@ from app import jobs, projects, runs
 from app.gui.server import serving
 from app.runs import Run
 from app.window import listen
+from tests.gui.conftest import photograph
 from trainers.config import DataConfig, PreviewConfig, SavingConfig, ScheduleConfig, TrainConfig
 
 FAKE = Path(__file__).parents[1] / "app" / "fake_engine.py"
@@ -93,18 +94,26 @@ def test_a_run_grows_before_ones_eyes_and_draws_what_is_asked_for(served, open_p
     expect(dialog.locator("figcaption")).to_have_text(["Base", "Step 10"])
     page.keyboard.press("ArrowUp")
     expect(dialog.get_by_text(NASTY)).to_be_visible()
+    go_on(run)  # while it is open, the grid is another
+    expect(page.locator(".dr-line")).to_contain_text("Step 40 of")
+    dialog.get_by_role("button", name="Next picture").click()
+    expect(dialog.locator("figcaption")).to_have_text(["Base", "Step 20"])
+    photograph(page, "monitor_enlarged")
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
+    expect(grid.get_by_role("button", name=f"Step 20: {NASTY}", exact=True)).to_be_focused()
+    expect(page.get_by_text("Memory of the process: 0.5 GB at most")).to_be_visible()
+    photograph(page, "monitor_trains")
     assert page.evaluate("document.querySelectorAll('img[src=x]').length") == 0
 
     with listen() as listening, serving(served.context.home, listening) as again:  # as after a restart of the app
         page = open_page(f"{again.address}?show=monitor")
         grid = page.get_by_role("region", name="Samples by prompt and step")
-        expect(grid.get_by_role("columnheader").last).to_have_text("Step 30")
+        expect(grid.get_by_role("columnheader").last).to_have_text("Step 40")
         go_on(run)
-        expect(grid.get_by_role("columnheader").last).to_have_text("Step 40")
+        expect(grid.get_by_role("columnheader").last).to_have_text("Step 50")
         page.reload()
-        expect(grid.get_by_role("columnheader").last).to_have_text("Step 40")
+        expect(grid.get_by_role("columnheader").last).to_have_text("Step 50")
         expect(page.locator(".dr-strip")).to_contain_text(NASTY)
         page.context.close()
 

@@ -11,8 +11,9 @@ from app.paths import Home
 from app.tasks import TaskStatus
 from tests.app.test_picks import Engine
 from tests.app.test_send_to import weights
+from tests.gui.conftest import photograph
 from trainers import comparison, config_io
-from trainers.events import RunState
+from trainers.events import EventLog, RunState, Started, Validation
 
 STEPS = (250, 500, 1000)
 NAME = "<b>zib</b> & 漢字"
@@ -99,9 +100,21 @@ def test_checkpoints_are_compared_picked_saved_and_sent(served, open_page, run, 
     page.get_by_role("button", name=NAME, exact=True).click()  # the prompt's tab
     picture = page.get_by_role("button", name=f"Enlarge: Step 500, strength 0.6, seed 42: {NAME}")
     picture.click()
-    expect(page.get_by_role("dialog")).to_contain_text(NAME)
+    dialog = page.get_by_role("dialog", name="Enlarged picture")
+    expect(dialog).to_contain_text(NAME)
+    expect(dialog.locator("figcaption")).to_have_text(["Base model", "Step 500, strength 0.6"])
+    page.keyboard.press("ArrowRight")
+    expect(dialog.locator("figcaption")).to_have_text(["Base model", "Step 500, strength 1"])
+    page.keyboard.press("ArrowDown")
+    expect(dialog.locator("figcaption")).to_have_text(["Base model", "Step 1,000, strength 1"])
+    dialog.get_by_label("Beside it").select_option("Step 500, strength 1")
+    expect(dialog.locator("figcaption")).to_have_text(["Step 500, strength 1", "Step 1,000, strength 1"])
+    dialog.get_by_role("button", name="Look closer").click()
+    expect(dialog.get_by_role("button", name="Look closer")).to_have_attribute("aria-pressed", "true")
+    photograph(page, "enlarged")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.get_by_role("button", name=f"Enlarge: Step 1,000, strength 1, seed 42: {NAME}")).to_be_focused()
 
     page.get_by_role("button", name="Pick step 500 at strength 0.6").click()
     expect(page.get_by_text("Picked: step 500 at strength 0.6")).to_be_visible()
@@ -133,6 +146,30 @@ def test_checkpoints_are_compared_picked_saved_and_sent(served, open_page, run, 
     page = open_page(f"{served.address}?show=results")  # as after a reload
     expect(page.get_by_text("Picked: step 500 at strength 0.6")).to_be_visible()
     expect(page.get_by_text("Saved as")).to_be_visible()
+
+
+def test_a_drifting_checkpoint_and_a_training_beside_the_comparison_are_told(
+    served, open_page, run, drawer, home, monkeypatch
+):
+    checkpoints(run)
+    emit = EventLog(run.events)
+    emit(Started(1000, 0, "cpu", 1, "zib-lora"))
+    for step, loss in zip(STEPS, (0.2, 0.15, 0.18), strict=True):
+        emit(Validation(step, loss, 0.1))
+    other = runs.create(projects.list_projects(Home(home))[0], config_io.parse({"saving": {"name": "<i>other</i>"}}))
+    EventLog(other.events)(Started(1000, 0, "cpu", 1, "other"))
+    monkeypatch.setattr(served.context.queue, "running", lambda: other)
+    page = open_page(f"{served.address}?show=results&run={run.key}")
+    expect(page.get_by_text("<i>other</i> is training on the same device.")).to_be_visible()
+    photograph(page, "results_beside")
+    page.get_by_role("button", name="Compare", exact=True).click()  # it is no refusal
+    expect(page.get_by_text("0 of 27 pictures")).to_be_visible()
+    expect(page.get_by_text("Validation loss is lowest")).to_have_count(0)
+    drawer.draw()
+    expect(page.get_by_text("Validation loss is lowest at step 500 (0.15); at step 1,000 it is 0.18.")).to_be_visible()
+    photograph(page, "results_drift")
+    monkeypatch.setattr(served.context.queue, "running", lambda: None)
+    expect(page.get_by_text("is training on the same device.")).to_be_hidden()
 
 
 def test_a_run_without_checkpoints_says_what_will_appear_and_then_it_does(served, open_page, run, drawer):

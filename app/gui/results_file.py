@@ -1,0 +1,69 @@
+"""The Results page's pick: made an adapter file, its folder opened, sent to an image program."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from app import picks, send_to
+from app.gui import results_file_views as views
+from app.gui.context import Context
+from app.gui.markup import notice
+from app.gui.results_parts import Changes, run_at, said, visible
+from app.open_folder import open_folder
+from app.paths import Home
+from app.runs import Run
+from trainers import config_io
+from trainers.errors import UserError
+
+
+def export(context: Context, at: str, name: str, form: str) -> Changes:
+    run = run_at(context.home, at)
+    found = picks.picked(run)
+    try:
+        if found is None:
+            raise UserError("No checkpoint is picked yet.", "Press Pick beside one first.")
+        picks.export(run, found, name, form, context.worker.ask)
+    except UserError as error:
+        return {"saved": said(notice(error.message, error.hint, "error"))}
+    return result(context.home, run)
+
+
+def open_file(home: Home, at: str) -> None:
+    found = picks.picked(run_at(home, at))
+    if not found:
+        raise UserError("There is no adapter file yet.", "Pick a checkpoint and export it first.")
+    open_folder(Path(found.adapter))
+
+
+def send(context: Context, values: dict[str, Any], at: str) -> Changes:
+    """Send to a program, ask for its folder, or remember the one that was named and send there."""
+    run = run_at(context.home, at)
+    program, found = values["program"], picks.picked(run)
+    folders = send_to.lora_folders(context.home)
+    if found is None:
+        return {}
+    show = partial(views.sending, found)
+    if values["act"] == "ask" or program not in send_to.PROGRAMS:
+        return {"sending": said(show(folders, program))}
+    try:
+        if values["act"] == "folder":
+            folders |= {program: send_to.choose_folder(context.home, program, values["value"])}
+        file = picks.for_program(run, found, program, context.worker.ask)
+        files = send_to.send(file.files, program, folders[program], values.get("called", ""))
+    except send_to.NameTaken as error:
+        taken = notice(error.message, error.hint, "warning")
+        return {"sending": said(show(folders, program, taken, error.free))}
+    except UserError as error:
+        return {"sending": said(show(folders, program, notice(error.message, error.hint, "error")))}
+    return {"sending": said(show(folders, "", views.sent(program, files, file)))}
+
+
+def result(home: Home, run: Run) -> Changes:
+    """The pick and what became of it."""
+    found = picks.picked(run)
+    config = config_io.load(run.config)
+    changes = {"picked": views.picked_line(found), "export_row": visible(found is not None)}
+    if found:
+        changes |= {"name": found.name, "form": found.form}
+    sending = views.sending(found, send_to.lora_folders(home)) if found and found.made else ""
+    return {**changes, "saved": said(views.saved(found, config.data.trigger)), "sending": said(sending)}
