@@ -111,6 +111,8 @@ def test_checkpoints_are_compared_picked_saved_and_sent(served, open_page, run, 
     expect(dialog.locator("figcaption")).to_have_text(["Step 500, strength 1", "Step 1,000, strength 1"])
     dialog.get_by_role("button", name="Look closer").click()
     expect(dialog.get_by_role("button", name="Look closer")).to_have_attribute("aria-pressed", "true")
+    for picture in dialog.get_by_role("img").all():
+        expect(picture).to_have_css("transform", "matrix(3, 0, 0, 3, 0, 0)")
     photograph(page, "enlarged")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
@@ -156,11 +158,11 @@ def test_a_drifting_checkpoint_and_a_training_beside_the_comparison_are_told(
     emit(Started(1000, 0, "cpu", 1, "zib-lora"))
     for step, loss in zip(STEPS, (0.2, 0.15, 0.18), strict=True):
         emit(Validation(step, loss, 0.1))
-    other = runs.create(projects.list_projects(Home(home))[0], config_io.parse({"saving": {"name": "<i>other</i>"}}))
+    other = runs.create(projects.list_projects(Home(home))[0], config_io.parse({"saving": {"name": "& other"}}))
     EventLog(other.events)(Started(1000, 0, "cpu", 1, "other"))
     monkeypatch.setattr(served.context.queue, "running", lambda: other)
     page = open_page(f"{served.address}?show=results&run={run.key}")
-    expect(page.get_by_text("<i>other</i> is training on the same device.")).to_be_visible()
+    expect(page.get_by_text("& other is training on the same device.")).to_be_visible()
     photograph(page, "results_beside")
     page.get_by_role("button", name="Compare", exact=True).click()  # it is no refusal
     expect(page.get_by_text("0 of 27 pictures")).to_be_visible()
