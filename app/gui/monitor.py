@@ -150,7 +150,7 @@ def _done(context: Context, where: Where, asked: dict[str, Any]) -> tuple[str, W
     except UserError as error:
         return notice(error.message, error.hint, "error"), None
     # The tab stays with it, and does not go on to the run that starts next.
-    return "", None if where.run else going(where, run=run.key)
+    return "", None if where.run else going(where, page="monitor", run=run.key)
 
 
 def _sample(context: Context, sent: dict[str, Any], wished: str, seed: float, at: float) -> str:

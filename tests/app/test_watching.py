@@ -7,7 +7,7 @@ import time
 import pytest
 
 from app import jobs, projects, runs, watching
-from app.gui import monitor
+from app.gui import monitor_parts, monitor_views
 from app.gui.context import Context
 from app.queue import Queue
 from app.worker import Worker
@@ -83,28 +83,28 @@ def test_an_end_by_hand_is_no_mystery_and_an_end_without_a_word_is(run, place, q
 def test_why_a_run_left_the_queue_is_told(run, queue, monkeypatch):
     monkeypatch.setattr(queue, "problems", lambda: [(run, "The base model is gone.")])
     found = watching.watch(run, queue)
-    assert found.problem == "The base model is gone." and "could not be started" in monitor.views.advice(found)
+    assert found.problem == "The base model is gone." and "could not be started" in monitor_views.advice(found)
 
 
 def test_a_look_with_nothing_new_sends_nothing(place, alive, queue):
     context = Context(place, queue, Worker())
     log = EventLog(alive.events)
     log(Started(100, 0, "cpu", 3, "cat"))
-    sent = monitor._look(context, alive, False, {})
+    sent = monitor_parts.look(context, alive, False, {})
     assert {"head", "plot", "samples", "runs", "prompts"} <= set(sent)
-    assert monitor._look(context, alive, False, sent) == {}
+    assert monitor_parts.look(context, alive, False, sent) == {}
     log(Step(10, 100, 0.5, 1e-4, 1.0, 0.1))
-    new = monitor._look(context, alive, False, sent)
+    new = monitor_parts.look(context, alive, False, sent)
     assert {name for name, value in new.items() if sent[name] != value} == {"seen", "head"}
 
 
 def test_the_log_is_read_only_while_it_is_open(place, alive, queue):
     context = Context(place, queue, Worker())
     alive.log.write_text("words\n")
-    assert "log" not in monitor._look(context, alive, False, {})
-    assert "words" in monitor._look(context, alive, True, {})["log"]
+    assert "log" not in monitor_parts.look(context, alive, False, {})
+    assert "words" in monitor_parts.look(context, alive, True, {})["log"]
 
 
 def test_settings_that_cannot_be_read_are_told(place, run, queue):
     run.config.write_text("[adapter]\nrnak = 3\n")
-    assert "adapter.rnak" in monitor._look(Context(place, queue, Worker()), run, False, {})["head"]
+    assert "adapter.rnak" in monitor_parts.look(Context(place, queue, Worker()), run, False, {})["head"]
