@@ -1,0 +1,134 @@
+"""What the Concept page does with a project's pictures: shows them, and changes their captions."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from app import captions_edit, concepts, picture_list, projects
+from app.captions_edit import Edit
+from app.gui import concept_views as views
+from app.gui.context import Where
+from app.gui.markup import acted, notice
+from app.paths import Home
+from app.picture_facts import Measured
+from app.picture_list import EMBEDDED_RESOLUTION, Overview, Picture
+from app.projects import Project
+from trainers.errors import UserError
+
+
+class Look(NamedTuple):
+    """What of a project's pictures a browser tab shows."""
+
+    show: str = "all"
+    search: str = ""
+    resolution: int = EMBEDDED_RESOLUTION
+    number: int = 0  # of the page, counted from 0
+
+
+@dataclass(frozen=True)
+class PictureHandlers:
+    """Answer with the regions of `draw`, first of all what each says itself. `looked` are the values of a Look."""
+
+    home: Home
+    measured: Measured
+
+    def drawn(self, where: Where, *looked: Any) -> list[Any]:
+        project = projects.find(self.home, where.project)
+        return draw(project, Look(*looked), self.measured) if project else nothing_new()
+
+    def tick(self, where: Where, *looked: Any) -> list[Any]:
+        return self.drawn(where, *looked) if where.page == "concept" else nothing_new()
+
+    def act(self, where: Where, show: str, search: str, resolution: int, number: int, event: gr.EventData) -> list[Any]:
+        """A page was turned, or something was done on a picture's card."""
+        done, project = acted(event), must_find(self.home, where)
+        if done["act"] == "turn":
+            number = int(done["number"])
+        else:
+            change(project, done)
+        return self.drawn(where, show, search, resolution, number)
+
+    def undo(self, where: Where, *looked: Any) -> list[Any]:
+        gr.Info(captions_edit.undo(must_find(self.home, where)))
+        return self.drawn(where, *looked)
+
+    def preview(self, where: Where, show: str, search: str, way: str, words: str, instead: str) -> list[Any]:
+        """Returns for: the field of the other words, what is said of the change to many captions."""
+        asked = Look(show, search)
+        among = self._chosen(must_find(self.home, where), asked)
+        changed = captions_edit.changes(picture_list.captions_by_path(among), Edit(way, words, instead))
+        told = views.bulk_count(len(changed), len(among)) if words.strip() else ""
+        return [gr.update(visible=way == "replace"), told]
+
+    def bulk(self, where: Where, way: str, words: str, instead: str, *looked: Any) -> list[Any]:
+        """Change the captions of all pictures that are shown, on this page and on others."""
+        project = must_find(self.home, where)
+        if not words.strip():
+            return [notice("Say which tag or text.", kind="error"), *nothing_new()]
+        edit = Edit(way, words, instead)
+        captions = picture_list.captions_by_path(self._chosen(project, Look(*looked)))
+        changed = captions_edit.changes(captions, edit)
+        count = captions_edit.write(project, changed, views.bulk_words(edit)) if changed else 0
+        return [views.bulk_done(count), *self.drawn(where, *looked)]
+
+    def _chosen(self, project: Project, look: Look) -> list[Picture]:
+        seen = picture_list.overview(project, self.measured, look.resolution)
+        return picture_list.chosen(seen.pictures, look.show, look.search)
+
+
+def draw(project: Project, look: Look, measured: Measured) -> list[Any]:
+    """The regions of Layout.view, which show the pictures; the clock runs while some of them are not measured yet."""
+    try:
+        seen = picture_list.overview(project, measured, look.resolution)
+    except UserError as error:
+        return [notice(error.message, error.hint, "error"), "", "", "", 0, gr.Timer(active=False)]
+    chosen = picture_list.chosen(seen.pictures, look.show, look.search)
+    shown, number, pages = picture_list.page_of(chosen, look.number)
+    measured.hurry(picture.path for picture in shown if picture.facts is None)
+    return [
+        views.summary(seen),
+        views.undo_button(captions_edit.undoable(project)),
+        views.grid(shown, seen, project),
+        views.pager(number, pages, len(chosen)),
+        number,
+        gr.Timer(active=lacks_facts(seen)),
+    ]
+
+
+def nothing_new() -> list[Any]:
+    """For the regions of Layout.view: they stay as they are."""
+    return [gr.skip()] * 6
+
+
+def change(project: Project, done: dict[str, Any]) -> None:
+    """Do what was asked for on a picture's card."""
+    name = str(done["picture"])
+    if done["act"] in ("leave", "use"):
+        left_out = {*project.left_out} - {name} if done["act"] == "use" else {*project.left_out, name}
+        projects.update(project, left_out=tuple(sorted(left_out)))
+        return
+    path = picture_list.path_of(project, name)
+    if done["act"] == "caption":
+        captions_edit.write(project, {path: str(done["value"])}, f"the caption of {path.name}")
+    if done["act"] == "trigger":
+        old = picture_list.caption_of(path)
+        captions_edit.write(project, {path: Edit("front", project.trigger)(old)}, f"trigger word added to {path.name}")
+
+
+def lacks_facts(seen: Overview) -> bool:
+    return seen.measured < len(seen.pictures)
+
+
+def arrive(home: Home, where: Where) -> tuple[Project, list[Project]]:
+    """The project to show, and all of them, the newest first. In an empty home that is a sample, made now."""
+    known = concepts.newest_first(projects.list_projects(home)) or [concepts.use_sample(home, "style")]
+    return next((one for one in known if one.slug == where.project), known[0]), known
+
+
+def must_find(home: Home, where: Where) -> Project:
+    """The project of a browser tab. UserError when it is gone."""
+    project = projects.find(home, where.project)
+    if project is None:
+        raise UserError("This project is not there any more.", "Choose another one.")
+    return project

@@ -1,0 +1,105 @@
+"""What the Concept page does with projects: makes them, fills them, and keeps their kind and trigger word."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from app import concepts, picture_list, projects, trigger_words
+from app.gui import concept_views as views
+from app.gui.concept_pictures import Look, PictureHandlers, arrive, draw, must_find
+from app.gui.context import Where, going
+from app.gui.markup import acted, notice
+from app.paths import Home
+from app.picture_list import EMBEDDED_RESOLUTION
+from trainers.errors import UserError
+
+
+@dataclass(frozen=True)
+class ProjectHandlers:
+    """`looked` are the values of a Look; handlers that take them answer with the regions of `draw` at the end."""
+
+    pictures: PictureHandlers
+
+    @property
+    def home(self) -> Home:
+        return self.pictures.home
+
+    def refresh(self, where: Where) -> list[Any]:
+        """The whole page for the project of the address, or for the newest one."""
+        project, others = arrive(self.home, where)
+        only_samples = all(one.name in views.SAMPLE_NAMES for one in others)
+        fresh = Look(resolution=picture_list.resolution_for(self.home, project))
+        return [
+            gr.update(choices=[(one.name, one.slug) for one in others], value=project.slug),
+            gr.update(value=views.start_cards(project.name), visible=only_samples),
+            project.kind,
+            project.trigger,
+            trigger_remark(project.trigger, fresh.resolution),
+            gr.update(visible=project.owns_pictures),
+            views.linked_note(project),
+            fresh.show,
+            fresh.search,
+            fresh.resolution,
+            *draw(project, fresh, self.pictures.measured),
+        ]
+
+    def choose(self, where: Where, slug: str) -> list[Any]:
+        """Returns for: what was added, where."""
+        return ["", going(where, project=slug)]
+
+    def samples(self, where: Where, event: gr.EventData) -> list[Any]:
+        """Returns for: the form of a new project, where."""
+        done = acted(event)
+        if done["act"] == "new":
+            return [gr.update(visible=True), gr.skip()]
+        return [gr.skip(), going(where, project=concepts.use_sample(self.home, done["sample"]).slug)]
+
+    def create(self, where: Where, name: str, kind: str, linked: str, dropped: list[str] | None) -> list[Any]:
+        """Returns for: the form's note, name, folder, files and box, what was added, where."""
+        try:
+            project = concepts.make(self.home, name, kind, linked)
+            told = views.added(concepts.add(project, dropped)) if dropped and project.owns_pictures else ""
+        except UserError as error:
+            return [notice(error.message, error.hint, "error"), *[gr.skip()] * 6]
+        return ["", "", "", None, gr.update(visible=False), told, going(where, project=project.slug)]
+
+    def cancel(self, where: Where) -> list[Any]:
+        """Returns for: the form's box and note, where."""
+        return [gr.update(visible=False), "", going(where)]
+
+    def add(self, where: Where, dropped: list[str] | None) -> tuple[Any, str, Where]:
+        """Returns for: the upload, what was added, where."""
+        try:
+            told = views.added(concepts.add(must_find(self.home, where), dropped or []))
+        except UserError as error:
+            told = notice(error.message, error.hint, "error")
+        return None, told, going(where)
+
+    def save_kind(self, where: Where, kind: str, *looked: Any) -> list[Any]:
+        projects.update(must_find(self.home, where), kind=kind)
+        return self.pictures.drawn(where, *looked)
+
+    def save_trigger(self, where: Where, word: str, resolution: int) -> str:
+        """Returns what is said of the word."""
+        project, word = must_find(self.home, where), " ".join(word.split())
+        if word != project.trigger:
+            projects.update(project, trigger=word)
+        return trigger_remark(word, resolution)
+
+    def leave_trigger(self, where: Where, word: str, *looked: Any) -> list[Any]:
+        told = self.save_trigger(where, word, Look(*looked).resolution)
+        return [told, *self.pictures.drawn(where, *looked)]
+
+    def suggest_trigger(self, where: Where, word: str, *looked: Any) -> list[Any]:
+        project = must_find(self.home, where)
+        found = trigger_words.suggest(project.name, word)
+        projects.update(project, trigger=found)
+        told = trigger_remark(found, Look(*looked).resolution)
+        return [found, told, *self.pictures.drawn(where, *looked)]
+
+
+def trigger_remark(word: str, resolution: int) -> str:
+    """What is to be said about a trigger word, at its field."""
+    complaint = trigger_words.complaint(word, resolution == EMBEDDED_RESOLUTION)
+    return notice(complaint, kind="warning") if complaint else ""

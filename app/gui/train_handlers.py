@@ -1,0 +1,172 @@
+"""What the Train page does with a project's draft: shows it, changes it, and makes a run of it."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from app import base_models, cli_import, concepts, drafts, presets, projects
+from app.estimates import Estimates
+from app.gui import train_views as views
+from app.gui.context import Context, Where, going
+from app.gui.markup import acted, notice
+from app.gui.train_layout import Layout
+from app.presets import EMBEDDED
+from app.projects import Project
+from trainers.errors import UserError
+from trainers.importing import report
+
+Answer = dict[Any, Any]  # component -> its new value
+
+
+@dataclass(frozen=True)
+class Drafting:
+    """Handlers that say nothing else answer with the page."""
+
+    context: Context
+    estimates: Estimates
+    layout: Layout
+
+    def arrive(self, where: Where) -> Answer:
+        self.estimates.forget_failures()
+        return self.show(where)
+
+    def show(self, where: Where, whole: bool = True, redraw: bool = True, plan: drafts.Plan | None = None) -> Answer:
+        """The page; or without the lists to choose from; or without the form, whose fields are told their states."""
+        chosen, layout = self._current(where), self.layout
+        if chosen is None:
+            return {layout.nothing: gr.update(visible=True), layout.body: gr.update(visible=False)}
+        plan = plan or drafts.plan(self.context.home, chosen)
+        page = self._plan(chosen, plan, redraw)
+        return page | self._lists(chosen, plan) if whole else page
+
+    def begin(self, where: Where, event: gr.EventData) -> Where:
+        """In a home without a project: to one's own pictures, or to the sample concept."""
+        if acted(event)["act"] == "concept":
+            return going(where, page="concept")
+        return going(where, project=concepts.use_sample(self.context.home, "style").slug)
+
+    def edit(self, where: Where, event: gr.EventData) -> Answer:
+        """Something was typed, ticked, chosen, reset or opened in one of the panels."""
+        home, chosen, done, plan = self.context.home, self._required(where), acted(event), None
+        match done["act"]:
+            case "set":
+                value = done["value"]
+                value = str(value).lower() if isinstance(value, bool) else str(value)
+                plan = drafts.change(home, chosen, done["setting"], value)
+            case "reset":
+                drafts.reset(home, chosen, done["setting"])
+            case "open":
+                drafts.update(home, chosen, opened=bool(done["opened"]))
+            case "preset":
+                drafts.update(home, chosen, preset=done["preset"])
+            case "remove":
+                presets.remove_own(home, done["preset"])
+        return self.show(where, whole=done.get("setting") == "model.base", redraw=done["act"] == "open", plan=plan)
+
+    def choose_base(self, where: Where, value: str | None) -> Answer:
+        drafts.update(self.context.home, self._required(where), base=value or "")
+        return self.show(where, whole=False)
+
+    def keep(self, where: Where, name: str, about: str) -> Answer:
+        """Save the settings as a preset, which is the draft's from now on."""
+        home, chosen, parts = self.context.home, self._required(where), self.layout.keep
+        plan = drafts.plan(home, chosen)
+        try:
+            if plan.config is None:
+                raise UserError("These settings cannot be trained yet.", "Mend what is listed at the top first.")
+            saved = presets.save_own(home, name, about, plan.config)
+        except UserError as error:
+            return {parts.note: notice(error.message, error.hint, "error")}
+        drafts.save(chosen, drafts.Draft(plan.draft.base, saved.name, {}, plan.draft.opened))
+        drafts.carry_over(home, chosen, plan.config)
+        told = notice(f"Saved as “{saved.title}”.", "It stands among the presets of every project.", "good")
+        page = self.show(where, whole=False, redraw=False)
+        return page | {parts.note: told, parts.title: "", parts.sentence: ""}
+
+    def take_over(self, where: Where, paths: list[str]) -> Answer:
+        """Fill the draft with another trainer's settings."""
+        home, chosen, told = self.context.home, self._required(where), self.layout.imports.report
+        try:
+            found = cli_import.read(home, paths, None, None)
+            drafts.from_import(home, chosen, found)
+        except UserError as error:
+            return {told: notice(error.message, error.hint, "error")}
+        taken = sum(line.status in report.TAKEN for line in found.lines)
+        return self.show(where) | {told: views.imported(found.sources, taken, len(found.lines), report.as_text(found))}
+
+    def add_folder(self, where: Where, path: str) -> Answer:
+        parts = self.layout.bases
+        try:
+            count = base_models.add_folder(self.context.home, path)
+        except UserError as error:
+            return {parts.note: notice(error.message, error.hint, "error")}
+        told = notice(f"{count} base model{'s' if count > 1 else ''} found there.", "They are in the list now.", "good")
+        return self.show(where) | {parts.note: told, parts.folder: ""}
+
+    def train(self, where: Where) -> Where:
+        """Make a run, put it into the queue, and go to it."""
+        if where.page != "train":  # the second click of a double click: the first has gone to the run
+            return gr.skip()
+        run = drafts.make_run(self.context.home, self._required(where))
+        self.context.queue.add(run)
+        return going(where, page="monitor", run=f"{run.folder.parent.parent.name}/{run.folder.name}")
+
+    def tick(self, key: str) -> Answer:
+        """Look whether the estimate has come."""
+        found, estimate = self.estimates.answer(key), self.layout.side.estimate
+        if not found:
+            return {estimate: gr.skip()}
+        return {estimate: views.estimate(found), self.layout.tick: gr.Timer(active=False)}
+
+    def _plan(self, chosen: Project, plan: drafts.Plan, redraw: bool) -> Answer:
+        layout, context, right = self.layout, self.context, plan.config is not None
+        settings, side, key = layout.settings, layout.side, fingerprint(plan)
+        busy = context.queue.running() or context.queue.waiting()
+        return {
+            layout.problems: gr.update(value=views.problem_list(plan), visible=not right),
+            layout.choice.base_note: views.base_line(plan),
+            settings.cards: views.preset_cards(presets.all_presets(context.home), plan.preset.name),
+            settings.form: views.form(plan) if redraw or views.must_open(plan) else gr.skip(),
+            settings.states: views.states(plan),
+            side.numbers: views.numbers(plan),
+            side.train: gr.update(value="Add to the queue" if busy else "Train", interactive=right),
+            side.estimate: self._estimate(chosen, plan),
+            layout.tick: gr.Timer(active=right and self.estimates.answer(key) is None),
+            layout.asked: key,
+        }
+
+    def _lists(self, chosen: Project, plan: drafts.Plan) -> Answer:
+        home, layout = self.context.home, self.layout
+        names = [(one.name, one.slug) for one in projects.list_projects(home)]
+        bases = [(one.label, str(one.path)) for one in base_models.find_bases(home)]
+        return {
+            layout.nothing: gr.update(visible=False),
+            layout.body: gr.update(visible=True),
+            layout.choice.project: gr.update(choices=names, value=chosen.slug),
+            layout.choice.base: gr.update(choices=[("Built-in small base", EMBEDDED), *bases], value=plan.draft.base),
+        }
+
+    def _estimate(self, chosen: Project, plan: drafts.Plan) -> str:
+        if plan.config is None:
+            return views.NO_ESTIMATE
+        return views.estimate(self.estimates.ask(chosen.slug, fingerprint(plan), plan.config))
+
+    def _current(self, where: Where) -> Project | None:
+        """The project of the address, else the one that was worked on last; None where there is none."""
+        known = concepts.newest_first(projects.list_projects(self.context.home))
+        return next((project for project in known if project.slug == where.project), next(iter(known), None))
+
+    def _required(self, where: Where) -> Project:
+        chosen = self._current(where)
+        if chosen is None:
+            raise UserError("The project is gone.", "Choose another on the Concept page.")
+        return chosen
+
+
+def fingerprint(plan: drafts.Plan) -> str:
+    """The same for the same settings and pictures; empty while there are problems."""
+    if plan.config is None:
+        return ""
+    return hashlib.sha256(f"{plan.pictures}\n{plan.config!r}".encode("utf-8", "replace")).hexdigest()
