@@ -6,24 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from app.paths import Home
+from app.framing import Framing, crop_of
 from app.picture_facts import BLURRED, Facts, Key, Measured, twins
 from app.picture_folder import read_folder
-from app.presets import EMBEDDED
 from app.projects import Project
-from app.settings import load_settings
 from app.trigger_words import CLIP_READS, EMBEDDED_READS, count, is_too_long
-from trainers import config_io
-from trainers.config import DataConfig
-from trainers.data.buckets import plan
 from trainers.data.captions import fallback_caption, mentions, read_caption
 from trainers.data.folders import list_pictures
-from trainers.data.types import Crop, Example, Problem, printable
+from trainers.data.types import Crop, Problem, printable
 from trainers.errors import UserError
 
-RESOLUTIONS = (64, 512, 768, 1024)
-EMBEDDED_RESOLUTION = 64  # of the built-in base
-MULTIPLES = {EMBEDDED_RESOLUTION: 16}  # its VAE halves twice, its denoiser twice; elsewhere 64, as in data/buckets.py
 ENLARGED = 1.5  # times; above it, details are missing that the trainer would need
 PAGE = 24
 Show = Literal["all", "warnings", "left out"]
@@ -39,7 +31,10 @@ class Remark:
 
 
 class Picture(NamedTuple):
-    """`name` is its path inside the project's pictures; `facts` and `crop` are None until it was measured."""
+    """`name` is its path inside the project's pictures; `facts` and `crop` are None until it was measured.
+
+    `crop` stays None where the picture cannot be read, or the settings suit no picture.
+    """
 
     name: str
     file: str
@@ -65,7 +60,8 @@ class Overview:
 
     pictures: list[Picture]
     problems: list[Problem]  # of the folder and of files that are no pictures
-    resolution: int
+    framing: Framing
+    refused: str = ""  # why nothing can be cut with these settings
 
     @property
     def trained(self) -> list[Picture]:
@@ -84,7 +80,7 @@ class Overview:
         return sum(picture.facts is not None for picture in self.pictures)
 
 
-def overview(project: Project, measured: Measured, resolution: int) -> Overview:
+def overview(project: Project, measured: Measured, framing: Framing) -> Overview:
     """Look at a project's pictures; facts that are not known yet are being measured. UserError: the folder is gone."""
     files = read_folder(project.pictures)
     found, problems = _found(project.pictures, files.outline)
@@ -92,19 +88,19 @@ def overview(project: Project, measured: Measured, resolution: int) -> Overview:
     keys: list[Key] = [(one.file, *files.pictures[one.file]) for one in usable]
     facts = measured.facts(project.pictures, keys)
     left_out = set(project.left_out)
-    fallback, embedded = fallback_caption(project.trigger, project.kind), resolution == EMBEDDED_RESOLUTION
+    fallback, refused = fallback_caption(project.trigger, project.kind), framing.refused
     known = [facts.get(key) for key in keys]
     same = _twins(usable, known, left_out)
     pictures = []
     for one, fact in zip(usable, known, strict=True):
         caption, out = files.caption(one.file), one.name in left_out
         used = caption or one.words or fallback
-        crop = crop_of(fact.size, resolution) if fact and not fact.reason else None
+        crop = crop_of(fact.size, framing) if fact and not fact.reason and not refused else None
         remarks = () if out else _of_facts(fact, crop, same.get(one.name))
         if not out and not (fact and fact.reason):
-            remarks += _of_caption(caption, used, project.trigger, embedded)
+            remarks += _of_caption(caption, used, project.trigger, framing.embedded)
         pictures.append(Picture(one.name, one.file, caption, used, out, fact, crop, remarks))
-    return Overview(pictures, problems, resolution)
+    return Overview(pictures, problems, framing, refused)
 
 
 def chosen(pictures: Sequence[Picture], show: Show, search: str) -> list[Picture]:
@@ -123,28 +119,6 @@ def page_of(pictures: Sequence[Picture], number: int) -> tuple[list[Picture], in
     pages = max(1, -(-len(pictures) // PAGE))
     number = min(max(number, 0), pages - 1)
     return list(pictures[number * PAGE : (number + 1) * PAGE]), number, pages
-
-
-def resolution_for(home: Home, project: Project) -> int:
-    """That of the project's newest run, else of the base that new projects use."""
-    base = load_settings(home).base
-    for config in sorted(project.runs.glob("*/config.toml"), reverse=True):
-        try:
-            stored = config_io.load(config)
-        except UserError:
-            continue
-        if stored.data.resolution in RESOLUTIONS:
-            return int(stored.data.resolution)
-        base = stored.model.base
-        break
-    return EMBEDDED_RESOLUTION if base == EMBEDDED else 512
-
-
-@functools.lru_cache(4096)
-def crop_of(size: tuple[int, int], resolution: int) -> Crop:
-    """What of a picture of that size is trained, with the usual bucket settings."""
-    example = Example(Path(), "", size, "")
-    return plan([example], DataConfig(), resolution, MULTIPLES.get(resolution, 64))[0]
 
 
 def path_of(project: Project, name: str) -> Path:
@@ -204,10 +178,10 @@ def _unreadable(picture: Picture) -> bool:
 def _of_facts(facts: Facts | None, crop: Crop | None, twin: str | None) -> tuple[Remark, ...]:
     if facts is None:
         return ()
-    if facts.reason or crop is None:
+    if facts.reason:
         return (Remark("unreadable", f"Cannot be used: {facts.reason}", "leave"),)
     remarks = []
-    grown = crop.scaled[0] / facts.size[0]
+    grown = crop.scaled[0] / facts.size[0] if crop else 1.0
     if grown > ENLARGED:
         remarks.append(Remark("small", f"Too small: it would be enlarged {grown:.1f} times.", "leave"))
     if facts.sharpness < BLURRED:

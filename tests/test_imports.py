@@ -26,6 +26,7 @@ TORCH_FREE = [
     "trainers.events",
     "trainers.failure",
     "trainers.families.detect",
+    "trainers.families.sides",
     "trainers.importing.imported",
     "trainers.importing.report",
     "trainers.prompts",

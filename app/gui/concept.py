@@ -24,9 +24,10 @@ def build_concept_page(context: Context, here: Here) -> None:
 
 def wire_project(layout: Layout, project: ProjectHandlers, here: Here) -> None:
     """Choosing a project, making one, filling one, and leaving for the Train page."""
-    top, form, about, adding = layout.top, layout.form, layout.about, layout.adding
+    top, form, about, adding, pictures = layout.top, layout.form, layout.about, layout.adding, layout.pictures
     fields = [top.choice, top.samples, about.kind, about.trigger, about.trigger_note, adding.box, about.link_note]
-    here.on_show("concept", project.refresh, [*fields, *layout.look[:3], *layout.view])
+    shown = [pictures.show, pictures.search, pictures.resolution, pictures.framing]
+    here.on_show("concept", project.refresh, [*fields, *shown, *layout.view])
     top.choice.input(project.choose, [here.where, top.choice], [about.drop_note, here.where], **QUIET)
     top.train.click(lambda where: going(where, page="train"), here.where, here.where, **QUIET)
     top.new.click(lambda: [gr.update(visible=True)] * 2, None, [form.box, top.samples], **QUIET)
@@ -46,18 +47,12 @@ def wire_about(layout: Layout, project: ProjectHandlers, here: Here) -> None:
     """The project's kind and trigger word."""
     about, look, view = layout.about, layout.look, layout.view
     about.kind.input(in_words(project.save_kind), [here.where, about.kind, *look], view, **QUIET)
-    typed = [here.where, about.trigger, layout.pictures.resolution]
+    typed = [here.where, about.trigger, *look]
     about.trigger.input(in_words(project.save_trigger), typed, about.trigger_note, **NEWEST)
     for leaving in (about.trigger.blur, about.trigger.submit):
-        leaving(
-            in_words(project.leave_trigger), [here.where, about.trigger, *look], [about.trigger_note, *view], **QUIET
-        )
-    about.suggest.click(
-        in_words(project.suggest_trigger),
-        [here.where, about.trigger, *look],
-        [about.trigger, about.trigger_note, *view],
-        **QUIET,
-    )
+        leaving(in_words(project.leave_trigger), typed, [about.trigger_note, *view], **QUIET)
+    suggested = [about.trigger, about.trigger_note, *view]
+    about.suggest.click(in_words(project.suggest_trigger), typed, suggested, **QUIET)
 
 
 def wire_pictures(layout: Layout, pictures: PictureHandlers, here: Here) -> None:
@@ -74,11 +69,9 @@ def wire_pictures(layout: Layout, pictures: PictureHandlers, here: Here) -> None
 def wire_bulk(layout: Layout, pictures: PictureHandlers, here: Here) -> None:
     """The change to many captions, told before it is done."""
     bulk, shown = layout.bulk, layout.pictures
-    asked, told = [here.where, shown.show, shown.search, *bulk.wish], [bulk.instead, bulk.note]
+    asked, told = [here.where, *bulk.wish, *layout.look], [bulk.instead, bulk.note]
     for leaving in (bulk.words.blur, bulk.instead.blur, bulk.words.submit):
         leaving(in_words(pictures.preview), asked, told, **QUIET)
     for control in (*bulk.wish, shown.show, shown.search):
         control.input(in_words(pictures.preview), asked, told, **NEWEST)
-    bulk.apply.click(
-        in_words(pictures.bulk), [here.where, *bulk.wish, *layout.look], [bulk.note, *layout.view], **QUIET
-    )
+    bulk.apply.click(in_words(pictures.bulk), asked, [bulk.note, *layout.view], **QUIET)

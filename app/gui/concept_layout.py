@@ -5,10 +5,10 @@ from typing import Any
 
 import gradio as gr
 
+from app.framing import OWN, Framing
 from app.gui import concept_views as views
 from app.gui.concept_script import SCRIPT
 from app.gui.markup import panel
-from app.picture_list import EMBEDDED_RESOLUTION
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class Pictures:
     grid: gr.HTML
     pager: gr.HTML
     page: gr.State  # its number, counted from 0
+    framing: gr.State  # the Framing of the project's own run
     timer: gr.Timer  # ticks while pictures are being measured
 
 
@@ -99,7 +100,7 @@ class Layout:
     def look(self) -> list[Any]:
         """What a concept_pictures.Look is made of, in its order."""
         shown = self.pictures
-        return [shown.show, shown.search, shown.resolution, shown.page]
+        return [shown.show, shown.search, shown.resolution, shown.page, shown.framing]
 
     @property
     def view(self) -> list[Any]:
@@ -193,6 +194,9 @@ def build_pictures() -> Pictures:
     with gr.Row(equal_height=True, elem_classes=["dr-tools"]):
         show = gr.Radio(views.SHOWN, value="all", label="Show", scale=3, min_width=250)
         search = gr.Textbox(label="Search captions and names", scale=3, min_width=180)
-        resolution = gr.Dropdown(views.CROPS, value=EMBEDDED_RESOLUTION, label="Show crops for", scale=2, min_width=150)
+        resolution = gr.Dropdown(
+            views.crop_choices(Framing()), value=OWN, label="Show crops for", scale=3, min_width=220, filterable=False
+        )
     undo, grid, pager = panel("Last change of captions"), panel("Pictures"), panel("Pages of pictures")
-    return Pictures(show, search, resolution, undo, grid, pager, gr.State(0), gr.Timer(1, active=False))
+    page, framing = gr.State(0), gr.State(Framing())
+    return Pictures(show, search, resolution, undo, grid, pager, page, framing, gr.Timer(1, active=False))

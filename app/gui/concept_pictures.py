@@ -7,12 +7,13 @@ import gradio as gr
 
 from app import captions_edit, concepts, picture_list, projects
 from app.captions_edit import Edit
+from app.framing import OWN, Framing
 from app.gui import concept_views as views
 from app.gui.context import Where
 from app.gui.markup import acted, notice
 from app.paths import Home
 from app.picture_facts import Measured
-from app.picture_list import EMBEDDED_RESOLUTION, Overview, Picture
+from app.picture_list import Overview, Picture
 from app.projects import Project
 from trainers.errors import UserError
 
@@ -22,8 +23,13 @@ class Look(NamedTuple):
 
     show: str = "all"
     search: str = ""
-    resolution: int = EMBEDDED_RESOLUTION
+    resolution: int = OWN
     number: int = 0  # of the page, counted from 0
+    own: Framing = Framing()  # of the project's own run
+
+    @property
+    def framing(self) -> Framing:
+        return self.own.at(self.resolution)
 
 
 @dataclass(frozen=True)
@@ -40,23 +46,24 @@ class PictureHandlers:
     def tick(self, where: Where, *looked: Any) -> list[Any]:
         return self.drawn(where, *looked) if where.page == "concept" else nothing_new()
 
-    def act(self, where: Where, show: str, search: str, resolution: int, number: int, event: gr.EventData) -> list[Any]:
+    def act(
+        self, where: Where, show: str, search: str, resolution: int, number: int, own: Framing, event: gr.EventData
+    ) -> list[Any]:
         """A page was turned, or something was done on a picture's card."""
         done, project = acted(event), must_find(self.home, where)
         if done["act"] == "turn":
             number = int(done["number"])
         else:
             change(project, done)
-        return self.drawn(where, show, search, resolution, number)
+        return self.drawn(where, show, search, resolution, number, own)
 
     def undo(self, where: Where, *looked: Any) -> list[Any]:
         gr.Info(captions_edit.undo(must_find(self.home, where)))
         return self.drawn(where, *looked)
 
-    def preview(self, where: Where, show: str, search: str, way: str, words: str, instead: str) -> list[Any]:
+    def preview(self, where: Where, way: str, words: str, instead: str, *looked: Any) -> list[Any]:
         """Returns for: the field of the other words, what is said of the change to many captions."""
-        asked = Look(show, search)
-        among = self._chosen(must_find(self.home, where), asked)
+        among = self._chosen(must_find(self.home, where), Look(*looked))
         changed = captions_edit.changes(picture_list.captions_by_path(among), Edit(way, words, instead))
         told = views.bulk_count(len(changed), len(among)) if words.strip() else ""
         return [gr.update(visible=way == "replace"), told]
@@ -73,14 +80,14 @@ class PictureHandlers:
         return [views.bulk_done(count), *self.drawn(where, *looked)]
 
     def _chosen(self, project: Project, look: Look) -> list[Picture]:
-        seen = picture_list.overview(project, self.measured, look.resolution)
+        seen = picture_list.overview(project, self.measured, look.framing)
         return picture_list.chosen(seen.pictures, look.show, look.search)
 
 
 def draw(project: Project, look: Look, measured: Measured) -> list[Any]:
     """The regions of Layout.view, which show the pictures; the clock runs while some of them are not measured yet."""
     try:
-        seen = picture_list.overview(project, measured, look.resolution)
+        seen = picture_list.overview(project, measured, look.framing)
     except UserError as error:
         return [notice(error.message, error.hint, "error"), "", "", "", 0, gr.Timer(active=False)]
     chosen = picture_list.chosen(seen.pictures, look.show, look.search)

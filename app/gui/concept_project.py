@@ -5,13 +5,13 @@ from typing import Any
 
 import gradio as gr
 
-from app import concepts, picture_list, projects, trigger_words
+from app import concepts, projects, trigger_words
+from app.framing import Framing, framing_of
 from app.gui import concept_views as views
 from app.gui.concept_pictures import Look, PictureHandlers, arrive, draw, must_find
 from app.gui.context import Where, going
 from app.gui.markup import acted, notice
 from app.paths import Home
-from app.picture_list import EMBEDDED_RESOLUTION
 from trainers.errors import UserError
 
 
@@ -29,18 +29,19 @@ class ProjectHandlers:
         """The whole page for the project of the address, or for the newest one."""
         project, others = arrive(self.home, where)
         only_samples = all(one.name in views.SAMPLE_NAMES for one in others)
-        fresh = Look(resolution=picture_list.resolution_for(self.home, project))
+        fresh = Look(own=framing_of(self.home, project))
         return [
             gr.update(choices=[(one.name, one.slug) for one in others], value=project.slug),
             gr.update(value=views.start_cards(project.name), visible=only_samples),
             project.kind,
             project.trigger,
-            trigger_remark(project.trigger, fresh.resolution),
+            trigger_remark(project.trigger, fresh.framing),
             gr.update(visible=project.owns_pictures),
             views.linked_note(project),
             fresh.show,
             fresh.search,
-            fresh.resolution,
+            gr.update(choices=views.crop_choices(fresh.own), value=fresh.resolution),
+            fresh.own,
             *draw(project, fresh, self.pictures.measured),
         ]
 
@@ -80,26 +81,26 @@ class ProjectHandlers:
         projects.update(must_find(self.home, where), kind=kind)
         return self.pictures.drawn(where, *looked)
 
-    def save_trigger(self, where: Where, word: str, resolution: int) -> str:
+    def save_trigger(self, where: Where, word: str, *looked: Any) -> str:
         """Returns what is said of the word."""
         project, word = must_find(self.home, where), " ".join(word.split())
         if word != project.trigger:
             projects.update(project, trigger=word)
-        return trigger_remark(word, resolution)
+        return trigger_remark(word, Look(*looked).framing)
 
     def leave_trigger(self, where: Where, word: str, *looked: Any) -> list[Any]:
-        told = self.save_trigger(where, word, Look(*looked).resolution)
+        told = self.save_trigger(where, word, *looked)
         return [told, *self.pictures.drawn(where, *looked)]
 
     def suggest_trigger(self, where: Where, word: str, *looked: Any) -> list[Any]:
         project = must_find(self.home, where)
         found = trigger_words.suggest(project.name, word)
         projects.update(project, trigger=found)
-        told = trigger_remark(found, Look(*looked).resolution)
+        told = trigger_remark(found, Look(*looked).framing)
         return [found, told, *self.pictures.drawn(where, *looked)]
 
 
-def trigger_remark(word: str, resolution: int) -> str:
+def trigger_remark(word: str, framing: Framing) -> str:
     """What is to be said about a trigger word, at its field."""
-    complaint = trigger_words.complaint(word, resolution == EMBEDDED_RESOLUTION)
+    complaint = trigger_words.complaint(word, framing.embedded)
     return notice(complaint, kind="warning") if complaint else ""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from app.captions_edit import Edit
 from app.concepts import SAMPLES, Added
 from app.demo import CONCEPTS_BY_NAME
+from app.framing import OWN, Framing
 from app.gui.markup import act, button, edit, empty, notice, picture_address, text
 from app.picture_facts import Facts
 from app.picture_list import Overview, Picture, Remark
@@ -22,7 +23,7 @@ BULK = (  # what is chosen -> way of captions_edit.Edit
     ("Put words before", "prefix"),
 )
 KINDS = (("Person", "person"), ("Style", "style"), ("Object", "object"), ("Character", "character"))
-CROPS = (("64 (built-in base)", 64), ("512", 512), ("768", 768), ("1024", 1024))
+CROPS = (("64 px (built-in base)", 64), ("512 px", 512), ("768 px", 768), ("1024 px", 1024))
 SAMPLE_NAMES = frozenset(title for title, _ in SAMPLES.values())
 SHOWN = (("All", "all"), ("With warnings", "warnings"), ("Left out", "left out"))
 
@@ -40,7 +41,22 @@ def summary(seen: Overview) -> str:
     line = f'<p class="dr-title">{text(", ".join(parts))}</p>'
     if seen.measured < len(seen.pictures):
         line += f'<p class="dr-quiet">Looking at the pictures: {seen.measured:,} of {len(seen.pictures):,}.</p>'
-    return line + problems(seen.problems)
+    return line + framed(seen) + problems(seen.problems)
+
+
+def framed(seen: Overview) -> str:
+    """What the run's settings do to all pictures beside cutting them as usual; or why they cannot."""
+    if seen.refused:
+        return notice("No crop can be shown:", seen.refused, "warning")
+    told = ["All are cut to squares."] * (not seen.framing.bucketing)
+    told += ["Small ones are not enlarged."] * (seen.framing.bucketing and seen.framing.no_upscale)
+    told += ["Half of the views are mirrored."] * seen.framing.flip
+    return f'<p class="dr-quiet">{" ".join(told)}</p>' if told else ""
+
+
+def crop_choices(own: Framing) -> list[tuple[str, int]]:
+    """What crops can be shown for: the project's own run first."""
+    return [(f"This project's base ({own.base}, {own.resolution:,} px)", OWN), *CROPS]
 
 
 def problems(found: Sequence[Problem]) -> str:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from app import picture_list, projects, trigger_words
+from app.framing import Framing, crop_of
 from app.gui import concept_views as views
 from app.paths import CONCEPTS
 from app.picture_facts import Facts, Measured, look_at, twins
@@ -17,6 +18,7 @@ from trainers.config import DataConfig
 from trainers.data.examples import scan
 from trainers.errors import UserError
 
+AT_512 = Framing(512, 64, "Stable Diffusion 1.x", embedded=False)
 SCRIPT = "<img src=x onerror=alert(1)>"
 
 
@@ -51,9 +53,9 @@ def project(place, tmp_path):
 @pytest.fixture
 def seen(place, project):
     measured = Measured(place)
-    picture_list.overview(project, measured, 512)
+    picture_list.overview(project, measured, AT_512)
     measured.wait()
-    return picture_list.overview(project, measured, 512)
+    return picture_list.overview(project, measured, AT_512)
 
 
 def kinds(seen: picture_list.Overview) -> dict[str, list[str]]:
@@ -82,7 +84,7 @@ def test_sizes_are_upright_and_crops_are_the_trainers(seen, project):
 
 
 def test_a_crop_covers_its_share_of_the_picture():
-    crop = picture_list.crop_of((1000, 300), 512)
+    crop = crop_of((1000, 300), AT_512)
     left, top, width, height = views.crop_shares(crop)
     assert (top, height) == (0, 1) and left == pytest.approx((1 - width) / 2, abs=0.01) and 0 < width < 1
     assert 1 - width * height == pytest.approx(crop.lost)
@@ -91,7 +93,7 @@ def test_a_crop_covers_its_share_of_the_picture():
 def test_left_out_pictures_have_no_warnings_and_no_twins(place, project, seen):
     changed = projects.update(project, left_out=("good.jpg", "small.png"))
     measured = Measured(place)  # facts come from the disk
-    again = picture_list.overview(changed, measured, 512)
+    again = picture_list.overview(changed, measured, AT_512)
     assert again.measured == 6 and again.left_out == 2
     assert kinds(again)["twin.png"] == ["trigger"] and kinds(again)["small.png"] == []
     assert [p.name for p in picture_list.chosen(again.pictures, "left out", "")] == ["good.jpg", "small.png"]
@@ -101,14 +103,14 @@ def test_left_out_pictures_have_no_warnings_and_no_twins(place, project, seen):
 def test_captions_are_read_again_when_they_change(place, project, seen):
     caption = Path(project.pictures) / "twin.txt"
     caption.write_text("a zorb cat", "utf-8")
-    again = picture_list.overview(project, Measured(place), 512)
+    again = picture_list.overview(project, Measured(place), AT_512)
     assert kinds(again)["twin.png"] == ["twin"]
 
 
 def test_a_missing_folder_is_a_sentence(place, project):
     Path(project.pictures).rename(Path(project.pictures).with_name("moved"))
     with pytest.raises(UserError, match="There is no folder"):
-        picture_list.overview(project, Measured(place), 512)
+        picture_list.overview(project, Measured(place), AT_512)
 
 
 @pytest.mark.parametrize("name", ["../settings.toml", "/etc/passwd", "none.png", "sub/../good.jpg"])
@@ -127,7 +129,7 @@ def test_what_a_page_shows_is_measured_first(place, project):
         return Facts((8, 8))
 
     measured = Measured(place, measure)
-    picture_list.overview(project, measured, 512)
+    picture_list.overview(project, measured, AT_512)
     assert begun.wait(10)
     measured.hurry([Path(project.pictures) / "twin.png"])
     go.set()
@@ -139,9 +141,9 @@ def test_damaged_cache_is_measured_anew(place, project, seen):
     for file in (place.cache / "pictures").iterdir():
         file.write_text("[[", "utf-8")
     measured = Measured(place)
-    assert picture_list.overview(project, measured, 512).measured == 0
+    assert picture_list.overview(project, measured, AT_512).measured == 0
     measured.wait()
-    assert picture_list.overview(project, measured, 512).measured == 6
+    assert picture_list.overview(project, measured, AT_512).measured == 6
 
 
 def test_twins_name_the_first_that_looks_alike():
@@ -158,11 +160,11 @@ def test_two_thousand_pictures_turn_a_page_quickly(place, tmp_path):
         (folder / f"{number}.txt").write_text(f"a zorb number {number}", "utf-8")
     project = projects.create(place, "many", folder, "object", "zorb")
     measured = Measured(place, lambda path: Facts((600, 400), "x", hash(path.name) % 2**63))
-    picture_list.overview(project, measured, 512)
+    picture_list.overview(project, measured, AT_512)
     measured.wait()
     begun = time.process_time()
-    pictures, number, pages = picture_list.page_of(picture_list.overview(project, measured, 512).pictures, 3)
-    views.grid(pictures, picture_list.overview(project, measured, 512), project)
+    pictures, number, pages = picture_list.page_of(picture_list.overview(project, measured, AT_512).pictures, 3)
+    views.grid(pictures, picture_list.overview(project, measured, AT_512), project)
     assert time.process_time() - begun < 1  # two looks; about 0.1 s on an idle machine
     assert (len(pictures), number, pages) == (24, 3, 84)
 
@@ -193,21 +195,11 @@ def test_summary_counts(seen):
 
 
 def test_facts_in_words():
-    crop = picture_list.crop_of((1000, 300), 512)
+    crop = crop_of((1000, 300), AT_512)
     assert (
         views.facts_line(Facts((1000, 300)), crop).startswith("1,000 x 300, trained at 832 x 256, 3 % cut away") or crop
     )
     assert views.facts_line(None, None) == "Looking at it ..."
-
-
-def test_resolution_is_the_bases_or_the_newest_runs(place, project):
-    assert picture_list.resolution_for(place, project) == 64
-    run = project.runs / "2026-01-01_00-00-00_a"
-    run.mkdir(parents=True)
-    (run / "config.toml").write_text('[model]\nbase = "someone/model"\n', "utf-8")
-    assert picture_list.resolution_for(place, project) == 512
-    (run / "config.toml").write_text("[data]\nresolution = 768\n", "utf-8")
-    assert picture_list.resolution_for(place, project) == 768
 
 
 @pytest.mark.parametrize("word", ["dog", "woman", "my dog", "a,b", "(zorb)", "x" * 60])

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import Page, expect
 
-from app import projects
+from app import drafts, projects
 
 SCRIPT = "<img src=x onerror=alert(1)>"
 NAMES = (  # as a system other than Windows allows them
@@ -58,6 +58,24 @@ def test_first_start_shows_a_sample_that_is_ready_to_train(served, open_page):
     expect(page.locator(".dr-picture")).to_have_count(16)
     page.get_by_role("button", name="Continue to Train").click()
     expect(page).to_have_url(re.compile("show=train.*project=fluent-style"))
+
+
+def test_crops_are_those_of_the_run_that_the_train_page_would_make(served, open_page):
+    page = open_page(served.address)
+    shown, facts = page.get_by_label("Show crops for"), page.locator(".dr-picture-facts").first
+    expect(shown).to_have_value("This project's base (built-in, 64 px)")
+    expect(facts).to_contain_text("trained at 64 x 64")
+    (project,) = projects.list_projects(served.context.home)
+    drafts.change(served.context.home, project, "data.resolution", "96")
+    drafts.change(served.context.home, project, "data.bucketing", "false")
+    page.get_by_role("tab", name="Train", exact=True).click()
+    page.get_by_role("tab", name="Concept", exact=True).click()
+    expect(shown).to_have_value("This project's base (built-in, 96 px)")
+    expect(facts).to_contain_text("trained at 96 x 96")
+    expect(page.get_by_text("All are cut to squares.")).to_be_visible()
+    shown.click()
+    page.get_by_role("option", name="512 px").click()
+    expect(facts).to_contain_text("trained at 512 x 512")
 
 
 def test_odd_names_are_copied_captioned_and_the_originals_stay_as_they_were(served, open_page, pictures):
