@@ -1,9 +1,32 @@
-"""What `darkroom inspect` prints."""
+"""`darkroom inspect`: what an adapter file is."""
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
+
+from app import engine
 from app.adapter_facts import in_words
+from app.cli_options import Json
 from app.cli_output import show
+from app.paths import absolute
+from trainers.errors import UserError
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(inspect)
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="An adapter file, or a folder that peft wrote.")], as_json: Json = False
+) -> None:
+    """Say what an adapter file is, what is wrong with it, and which image programs load it."""
+    path = absolute(file)
+    if path.is_dir() and not (path / "adapter_model.safetensors").is_file():
+        raise UserError(f"{path} is a folder, not an adapter file.", "Name the .safetensors file in it.")
+    if not path.exists():
+        raise UserError(f"There is no file {path}.", "Check the spelling.")
+    adapter_facts(engine.inspect(path), as_json)
 
 
 def adapter_facts(values: dict[str, Any], as_json: bool) -> None:

@@ -1,0 +1,97 @@
+"""Trains runs on the command line: checks, starts, stops and goes on, and says how far they are."""
+
+from typing import Annotated
+
+import typer
+
+from app import cli_output as output
+from app import cli_runs, engine, jobs, runs
+from app.cli_options import Json, RunName, Set
+from app.paths import absolute, find_home
+from app.queue import Queue
+from trainers import config_io
+from trainers.errors import UserError
+from trainers.families.locate import require_base
+
+
+def register(app: typer.Typer) -> None:
+    for command in (check, train, resume, stop, status):
+        app.command()(command)
+
+
+def check(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN_OR_CONFIG", help="A run, or a config.toml.")],
+    changes: Set = [],  # noqa: B006 - typer reads the default, nothing changes it
+    as_json: Json = False,
+) -> None:
+    """Look for problems in settings and pictures, estimate memory and time; starts nothing."""
+    home = find_home(context.obj)
+    config = cli_runs.config_of(run) if cli_runs.is_file(run) else config_io.load(runs.find(home, run).config)
+    config = runs.with_absolute_paths(config_io.override(config, changes))
+    output.note(require_base(config.model).text)
+    output.show(engine.check(config, output.note), as_json)
+
+
+def train(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN_OR_CONFIG", help="A run, or a config.toml to make one from.")],
+    changes: Set = [],  # noqa: B006 - typer reads the default, nothing changes it
+    background: Annotated[bool, typer.Option("--background", help="Start it and return at once.")] = False,
+) -> None:
+    """Train in the foreground with a progress bar; Ctrl-C saves and stops. Goes on where the run stopped."""
+    home = find_home(context.obj)
+    if cli_runs.is_file(run):
+        chosen = cli_runs.run_from_file(home, absolute(run), changes)
+        output.say(f"Run folder: {chosen.folder}")
+    else:
+        chosen = runs.find(home, run)
+        if changes:
+            cli_runs.change(chosen, changes)
+    if runs.status(chosen).word == "finished":
+        output.say(f"{chosen.folder.name} is finished. Adapter: {runs.status(chosen).adapter}")
+    elif background:
+        job = jobs.start(chosen, home)
+        output.say(
+            f"Training in the background as process {job.process.pid}. See `darkroom status {chosen.folder.name}`."
+        )
+    else:
+        cli_runs.train_here(chosen, home)
+        output.say(f"Adapter: {runs.status(chosen).adapter}")
+
+
+def resume(context: typer.Context, run: RunName = "last") -> None:
+    """Go on with a stopped or interrupted run, from its newest checkpoint."""
+    home = find_home(context.obj)
+    chosen = runs.find(home, run)
+    word = runs.status(chosen).word
+    if word == "new":
+        raise UserError(f"{chosen.folder.name} has not begun yet.", "Start it with `darkroom train`.")
+    if word == "finished":
+        hint = f"To train longer, make a new run: darkroom train {chosen.config} --set schedule.steps=..."
+        raise UserError(f"{chosen.folder.name} is finished; there is nothing to resume.", hint)
+    train(context, str(chosen.folder))
+
+
+def stop(context: typer.Context, run: RunName = "last") -> None:
+    """Ask a run in training to save and stop, and wait until it has."""
+    chosen = runs.find(find_home(context.obj), run)
+    if not runs.is_alive(chosen):
+        raise UserError(f"{chosen.folder.name} is not being trained.", "`darkroom status` lists all runs.")
+    output.note("Saving ...")
+    jobs.stop(chosen)
+    status = runs.status(chosen)
+    output.say(f"{chosen.folder.name} is {status.word} at step {status.state.step:,}.")
+
+
+def status(
+    context: typer.Context,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="One run; all of them without.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List all runs and the queue, or tell everything about one run."""
+    home = find_home(context.obj)
+    if run is not None:
+        output.run_details(runs.status(runs.find(home, run)), as_json)
+    else:
+        output.run_list([runs.status(one) for one in runs.list_runs(home)], Queue(home), as_json)
