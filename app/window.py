@@ -4,11 +4,11 @@ import contextlib
 import inspect
 import os
 import socket
-import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Iterator
 
+from app import native_window
 from app.paths import Home
 from trainers.errors import UserError
 
@@ -20,9 +20,9 @@ def open_window(home: Home, port: int | None, browser: bool, native: bool, say: 
     """Serve the window until Ctrl-C, or until the native window is closed. Runs go on after it.
 
     Raises:
-        UserError: the port is taken, or the native window's library is missing.
+        UserError: the port is taken, or there is no native window on this machine.
     """
-    webview = _native_library() if native else None
+    webview = native_window.require_webview() if native else None
     with listen(port) as listening:
         address = f"http://{HOST}:{listening.getsockname()[1]}/"
         if browser and not native:  # before Gradio is loaded, which takes as long as a browser does to start
@@ -33,8 +33,7 @@ def open_window(home: Home, port: int | None, browser: bool, native: bool, say: 
         with serving(home, listening):
             say(f"Darkroom is open at {address}")
             if webview:
-                webview.create_window("LoRA Darkroom", address, width=1280, height=860)
-                webview.start()
+                native_window.show(webview, address)
                 return
             say("Ctrl-C closes it; runs in training go on.")
             with contextlib.suppress(KeyboardInterrupt):
@@ -73,12 +72,3 @@ def _without_stubs() -> Iterator[None]:
         yield
     finally:
         inspect.getfile = getfile
-
-
-def _native_library():
-    try:
-        import webview  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        hint = f"Install it with: {sys.executable} -m pip install pywebview"
-        raise UserError("A window of its own needs the library pywebview.", hint) from error
-    return webview
