@@ -58,8 +58,7 @@ class Framing(NamedTuple):
 @functools.lru_cache(4096)
 def crop_of(size: tuple[int, int], framing: Framing) -> Crop:
     """What of a picture of that size is trained. UserError where the settings do not suit the base."""
-    data = DataConfig(**{name: value for name, value in framing._asdict().items() if name in DataConfig.model_fields})
-    return plan([Example(Path(), "", size, "")], data, framing.resolution, framing.multiple)[0]
+    return plan([Example(Path(), "", size, "")], _settings(framing), framing.resolution, framing.multiple)[0]
 
 
 def framing_of(home: Home, project: Project) -> Framing:
@@ -75,6 +74,11 @@ def framing_of(home: Home, project: Project) -> Framing:
     return Framing(
         config.data.resolution or sides.resolution, sides.multiple, _called(planned), base == EMBEDDED, **settings
     )
+
+
+@functools.lru_cache(16)
+def _settings(framing: Framing) -> DataConfig:
+    return DataConfig(**{name: value for name, value in framing._asdict().items() if name in DataConfig.model_fields})
 
 
 def _called(planned: drafts.Plan) -> str:

@@ -195,7 +195,7 @@ def build_pictures() -> Pictures:
         show = gr.Radio(views.SHOWN, value="all", label="Show", scale=3, min_width=250)
         search = gr.Textbox(label="Search captions and names", scale=3, min_width=180)
         resolution = gr.Dropdown(
-            views.crop_choices(Framing()), value=OWN, label="Show crops for", scale=3, min_width=220, filterable=False
+            views.crop_choices(Framing()), value=OWN, label="Show crops for", scale=3, min_width=340, filterable=False
         )
     undo, grid, pager = panel("Last change of captions"), panel("Pictures"), panel("Pages of pictures")
     page, framing = gr.State(0), gr.State(Framing())

@@ -56,7 +56,7 @@ def framed(seen: Overview) -> str:
 
 def crop_choices(own: Framing) -> list[tuple[str, int]]:
     """What crops can be shown for: the project's own run first."""
-    return [(f"This project's base ({own.base}, {own.resolution:,} px)", OWN), *CROPS]
+    return [(f"This project's base ({own.base}, {own.resolution} px)", OWN), *CROPS]
 
 
 def problems(found: Sequence[Problem]) -> str:
