@@ -8,11 +8,12 @@ from app import captions_edit, concepts, picture_list, projects, trigger_words
 from app.captions_edit import Edit
 from app.gui import concept_views as views
 from app.gui.concept_script import SCRIPT
+from app.gui.concept_views import trigger_remark
 from app.gui.context import QUIET, Context, Here, Where, going
 from app.gui.markup import acted, in_words, notice, panel
 from app.paths import Home
 from app.picture_facts import Measured
-from app.picture_list import EMBEDDED_RESOLUTION, Overview
+from app.picture_list import EMBEDDED_RESOLUTION
 from app.projects import Project
 from trainers.errors import UserError
 
@@ -122,18 +123,16 @@ def build_concept_page(context: Context, here: Here) -> None:
         ]
 
     def add(where: Where, dropped: list[str] | None) -> tuple[Any, str, Where]:
-        try:
-            told = views.added(concepts.add(must_find(home, where), dropped or []))
-        except UserError as error:
-            told = notice(error.message, error.hint, "error")
-        return None, told, going(where)
+        return None, take(must_find(home, where), dropped), going(where)
 
     def create(where: Where, name: str, kind: str, linked: str, dropped: list[str] | None) -> list[Any]:
         try:
+            if dropped and linked.strip():
+                raise UserError("Pictures were dropped, and a folder is named.", "Take back the one or the other.")
             project = concepts.make(home, name, kind, linked)
-            told = views.added(concepts.add(project, dropped)) if dropped and project.owns_pictures else ""
         except UserError as error:
             return [notice(error.message, error.hint, "error"), *[gr.skip()] * 6]
+        told = take(project, dropped)
         return ["", "", "", None, gr.update(visible=False), told, going(where, project=project.slug)]
 
     def do(where: Where, show: str, search: str, resolution: int, number: int, event: gr.EventData) -> list[Any]:
@@ -145,8 +144,9 @@ def build_concept_page(context: Context, here: Here) -> None:
         return drawn(where, show, search, resolution, number)
 
     def do_undo(where: Where, *looked: Any) -> list[Any]:
-        gr.Info(captions_edit.undo(must_find(home, where)))
-        return drawn(where, *looked)
+        told = captions_edit.undo(must_find(home, where))
+        first, undoing, *rest = drawn(where, *looked)
+        return [first, undoing + views.undone(told), *rest]
 
     def start_do(where: Where, event: gr.EventData) -> list[Any]:
         done = acted(event)
@@ -257,6 +257,14 @@ def must_find(home: Home, where: Where) -> Project:
     return project
 
 
+def take(project: Project, dropped: list[str] | None) -> str:
+    """Copy what was dropped, and say what became of it; "" where nothing was."""
+    try:
+        return views.added(concepts.add(project, dropped)) if dropped else ""
+    except UserError as error:
+        return notice(error.message, error.hint, "error")
+
+
 def change(project: Project, done: dict[str, Any]) -> None:
     """Do what was asked for on a picture's card."""
     name = str(done["picture"])
@@ -287,15 +295,5 @@ def draw(project: Project, look: Look, measured: Measured) -> list[Any]:
         views.grid(shown, seen, project),
         views.pager(number, pages, len(chosen)),
         number,
-        gr.Timer(active=lacks_facts(seen)),
+        gr.Timer(active=seen.measured < len(seen.pictures)),
     ]
-
-
-def lacks_facts(seen: Overview) -> bool:
-    return seen.measured < len(seen.pictures)
-
-
-def trigger_remark(word: str, resolution: int) -> str:
-    """What is to be said about a trigger word, at its field."""
-    complaint = trigger_words.complaint(word, resolution == EMBEDDED_RESOLUTION)
-    return notice(complaint, kind="warning") if complaint else ""

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+from app import trigger_words
 from app.captions_edit import Edit
 from app.concepts import SAMPLES, Added
 from app.demo import CONCEPTS_BY_NAME
 from app.gui.markup import act, button, edit, empty, notice, picture_address, text
 from app.picture_facts import Facts
-from app.picture_list import Overview, Picture, Remark
+from app.picture_list import EMBEDDED_RESOLUTION, Overview, Picture, Remark
 from app.projects import Project
 from trainers.data.types import Crop, Problem
 
@@ -135,6 +136,17 @@ def undo_button(what: str) -> str:
     return f'<button type="button" class="dr-button" title="{text(what)}" {act("undo")}>Undo</button> ' + (
         f'<span class="dr-quiet">Last change: {text(what)}</span>'
     )
+
+
+def undone(told: str) -> str:
+    """What taking back has done."""
+    return f' <span class="dr-quiet" role="status">{text(told)}</span>'
+
+
+def trigger_remark(word: str, resolution: int) -> str:
+    """What is to be said about a trigger word, at its field."""
+    complaint = trigger_words.complaint(word, resolution == EMBEDDED_RESOLUTION)
+    return notice(complaint, kind="warning") if complaint else ""
 
 
 def bulk_count(changed: int, among: int) -> str:

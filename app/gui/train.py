@@ -35,7 +35,7 @@ def build_train_page(context: Context, here: Here) -> None:
                         min_width=220,
                         scale=3,
                     )
-                base_note = panel("About the base model")
+                base_note = panel("About the base model", elem_classes=["dr-base"])
                 cards = gr.HTML(label="Presets", js_on_load=LISTEN + CARDS, apply_default_css=False)
                 form = gr.HTML(label="Settings", js_on_load=LISTEN + FORM, apply_default_css=False)
                 states = gr.HTML(label="States of the settings", js_on_load=STATES, elem_classes=["dr-states"])
@@ -47,7 +47,9 @@ def build_train_page(context: Context, here: Here) -> None:
                         )
                     keep = gr.Button("Save preset", size="sm")
                     kept = panel("Preset saved")
-                with gr.Accordion("Import settings of kohya_ss, sd-scripts or OneTrainer", open=False):
+                with gr.Accordion(
+                    "Import settings of kohya_ss, sd-scripts or OneTrainer", open=False, elem_classes=["dr-import"]
+                ):
                     files = gr.UploadButton("Choose their files", file_count="multiple", size="sm")
                     imported = panel("Import report")
                 with gr.Accordion("Look for base models in another folder", open=False):
