@@ -69,11 +69,15 @@ def make(home: Home, name: str, kind: str, linked: str = "") -> Project:
 
     UserError where the name is empty or taken, or the folder is missing, a file, or without pictures.
     """
-    if not linked.strip():
-        return projects.create_own(home, name, kind)
-    if any(project.name == " ".join(name.split()) for project in projects.list_projects(home)):
-        raise UserError(f'There is already a project "{" ".join(name.split())}".', "Choose another name.")
-    return projects.create(home, name, absolute(linked.strip().strip("\"'")), kind)
+    name = " ".join(name.split())
+    try:
+        if not linked.strip():
+            return projects.create_own(home, name, kind)
+        if any(project.name == name for project in projects.list_projects(home)):
+            raise UserError(f'There is already a project "{name}".', "Choose another name.")
+        return projects.create(home, name, absolute(linked.strip().strip("\"'")), kind)
+    except OSError as error:
+        raise disk_error(error) or UserError(f"The project cannot be made: {error.strerror or error}.") from error
 
 
 def use_sample(home: Home, name: str) -> Project:

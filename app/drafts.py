@@ -212,13 +212,17 @@ def _fill(home: Home, project: Project, config: TrainConfig, preset: str = "") -
 
 
 def _of_sample(project: Project) -> dict[str, str]:
-    """What the samples are trained with: so few steps that a slow machine is done in minutes, and telling prompts."""
+    """What the samples are trained with: so few steps that a slow machine is done in minutes, and telling prompts.
+
+    A preview and a checkpoint every 100 of them, so that there is something to watch and to choose from.
+    """
     name = next((name for name, (title, _) in SAMPLES.items() if title == project.name), None)
     if name is None or not project.owns_pictures:
         return {}
     sample = CONCEPTS_BY_NAME[name]
     steps = {"schedule.steps": str(sample.steps)} if sample.steps else {}
-    return steps | {"preview.prompts": "\n".join(sample.prompts[:4])}
+    often = {"preview.every": "100", "saving.every": "100", "saving.keep": "5"}
+    return steps | often | {"preview.prompts": "\n".join(sample.prompts[:4])}
 
 
 def _texts(config: TrainConfig, start: TrainConfig) -> dict[str, str]:

@@ -58,8 +58,9 @@ class PictureHandlers:
         return self.drawn(where, show, search, resolution, number, own)
 
     def undo(self, where: Where, *looked: Any) -> list[Any]:
-        gr.Info(captions_edit.undo(must_find(self.home, where)))
-        return self.drawn(where, *looked)
+        told = captions_edit.undo(must_find(self.home, where))
+        first, undoing, *rest = self.drawn(where, *looked)
+        return [first, undoing + views.undone(told), *rest]
 
     def preview(self, where: Where, way: str, words: str, instead: str, *looked: Any) -> list[Any]:
         """Returns for: the field of the other words, what is said of the change to many captions."""

@@ -59,10 +59,12 @@ class ProjectHandlers:
     def create(self, where: Where, name: str, kind: str, linked: str, dropped: list[str] | None) -> list[Any]:
         """Returns for: the form's note, name, folder, files and box, what was added, where."""
         try:
+            if dropped and linked.strip():
+                raise UserError("Pictures were dropped, and a folder is named.", "Take back the one or the other.")
             project = concepts.make(self.home, name, kind, linked)
-            told = views.added(concepts.add(project, dropped)) if dropped and project.owns_pictures else ""
         except UserError as error:
             return [notice(error.message, error.hint, "error"), *[gr.skip()] * 6]
+        told = take(project, dropped)
         return ["", "", "", None, gr.update(visible=False), told, going(where, project=project.slug)]
 
     def cancel(self, where: Where) -> list[Any]:
@@ -71,11 +73,7 @@ class ProjectHandlers:
 
     def add(self, where: Where, dropped: list[str] | None) -> tuple[Any, str, Where]:
         """Returns for: the upload, what was added, where."""
-        try:
-            told = views.added(concepts.add(must_find(self.home, where), dropped or []))
-        except UserError as error:
-            told = notice(error.message, error.hint, "error")
-        return None, told, going(where)
+        return None, take(must_find(self.home, where), dropped), going(where)
 
     def save_kind(self, where: Where, kind: str, *looked: Any) -> list[Any]:
         projects.update(must_find(self.home, where), kind=kind)
@@ -98,6 +96,14 @@ class ProjectHandlers:
         projects.update(project, trigger=found)
         told = trigger_remark(found, Look(*looked).framing)
         return [found, told, *self.pictures.drawn(where, *looked)]
+
+
+def take(project: Project, dropped: list[str] | None) -> str:
+    """Copy what was dropped, and say what became of it; "" where nothing was."""
+    try:
+        return views.added(concepts.add(project, dropped)) if dropped else ""
+    except UserError as error:
+        return notice(error.message, error.hint, "error")
 
 
 def trigger_remark(word: str, framing: Framing) -> str:

@@ -153,6 +153,11 @@ def undo_button(what: str) -> str:
     )
 
 
+def undone(told: str) -> str:
+    """What taking back has done."""
+    return f' <span class="dr-quiet" role="status">{text(told)}</span>'
+
+
 def bulk_count(changed: int, among: int) -> str:
     """What a change would do, before it is done."""
     if not changed:

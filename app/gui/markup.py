@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from app.paths import ROOT
-from trainers.errors import UserError
+from trainers.errors import UserError, disk_error
 
 # One listener for the whole panel: what is clicked or edited names its action and brings its values along.
 LISTEN = """
@@ -91,13 +91,22 @@ def acted(event: gr.EventData) -> dict[str, Any]:
 
 
 def in_words(handler: Callable) -> Callable:
-    """A handler whose UserError becomes a message in the window; its traceback nowhere."""
+    """A handler whose UserError, or what the disk refuses, becomes a message in the window; its traceback nowhere."""
 
     @functools.wraps(handler)
     def wrapped(*arguments: Any, **values: Any) -> Any:
         try:
             return handler(*arguments, **values)
         except UserError as error:
-            raise gr.Error(f"{error.message} {error.hint}".strip(), print_exception=False) from error
+            raise _message(error) from error
+        except OSError as error:
+            if told := disk_error(error):
+                raise _message(UserError(told.message, "Make room, and do it again.")) from error
+            raise
 
     return wrapped
+
+
+def _message(error: UserError) -> gr.Error:
+    """Gradio would show a file's name as HTML, were it not escaped."""
+    return gr.Error(text(str(error)), print_exception=False)

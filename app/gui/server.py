@@ -12,6 +12,7 @@ import gradio as gr
 import uvicorn
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from app.gui.answers import ToldPlainly
 from app.gui.context import Context
 from app.gui.pictures import routes
 from app.gui.theme import theme
@@ -52,6 +53,7 @@ def build_app(context: Context) -> fastapi.FastAPI:
     app = fastapi.FastAPI(openapi_url=None)
     # Another site's page can make a browser ask 127.0.0.1, but only under that site's name [DNS rebinding].
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    app.add_middleware(ToldPlainly)
     app.include_router(routes(context.home))
     return gr.mount_gradio_app(
         app,
@@ -64,6 +66,7 @@ def build_app(context: Context) -> fastapi.FastAPI:
         show_error=True,
         theme=theme(),
         css_paths=sorted((ROOT / "assets" / "css").glob("*.css")),
+        head=f"<script>{(ROOT / 'assets' / 'told.js').read_text('utf-8')}</script>",
         mcp_server=False,
         enable_monitoring=False,
     )

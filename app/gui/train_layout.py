@@ -116,7 +116,7 @@ def build_choice() -> Choice:
             min_width=220,
             scale=3,
         )
-    return Choice(project, base, panel("About the base model"))
+    return Choice(project, base, panel("About the base model", elem_classes=["dr-base"]))
 
 
 def build_settings() -> Settings:
@@ -136,7 +136,8 @@ def build_keep() -> Keep:
 
 
 def build_import() -> Import:
-    with gr.Accordion("Import settings of kohya_ss, sd-scripts or OneTrainer", open=False):
+    title = "Import settings of kohya_ss, sd-scripts or OneTrainer"
+    with gr.Accordion(title, open=False, elem_classes=["dr-import"]):
         files = gr.UploadButton("Choose their files", file_count="multiple", size="sm")
         report = panel("Import report")
     return Import(files, report)
