@@ -6,6 +6,7 @@ from typing import Any
 import gradio as gr
 
 from app.gui import concept, library, monitor, results, train
+from app.gui.concept_pictures import arrive
 from app.gui.context import QUIET, Context, Here, Where, going
 from app.gui.markup import acted, text
 
@@ -133,4 +134,4 @@ def _asked(request: gr.Request) -> Where:
 
 def _settled(context: Context, where: Where) -> Where:
     """With the project that the Concept page shows where the place names none."""
-    return where._replace(project=concept.arrive(context.home, where)[0].slug) if where.page == "concept" else where
+    return where._replace(project=arrive(context.home, where)[0].slug) if where.page == "concept" else where
