@@ -12,6 +12,7 @@ from app.gui.concept_pictures import Look, PictureHandlers, arrive, draw, must_f
 from app.gui.context import Where, going
 from app.gui.markup import acted, notice
 from app.paths import Home
+from app.projects import Project
 from trainers.errors import UserError
 
 
