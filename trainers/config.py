@@ -424,6 +424,12 @@ class MemoryConfig(Section):
         le=10_000,
         allow_inf_nan=False,
     )
+    offload: bool = setting(
+        False,
+        "Activations in host memory",
+        "What is kept of checkpointed parts waits in the computer's memory and not in the card's. With automatic "
+        "checkpointing it is done where the budget asks for it.",
+    )
     cache_latents: bool = setting(True, "Cache latents", "Encode each picture once and keep the result on disk.")
 
 

@@ -101,9 +101,7 @@ def _of_block(block: str, traced: Mapping[str, Traced]) -> list[_Step]:
     return [*steps, whole] if total.kept > 0 else []
 
 
-def _between(
-    rungs: list[Rung], lacking: tuple[int, Count], found: tuple[int, Count], room: float
-) -> int | None:
+def _between(rungs: list[Rung], lacking: tuple[int, Count], found: tuple[int, Count], room: float) -> int | None:
     """The rung where a straight line through both ends meets the room; None where there is none between them."""
     (low, above), (high, below) = lacking, found
     if high - low < 2:
