@@ -58,7 +58,7 @@ def estimate(
     """
     device = torch.device("cuda") if card else plan.device
     free = card.free_gb if card else free_gb(device)
-    step, left, fitted = _fitted(family, components, config, plan, device, free)
+    left, fitted = needed(family, components, config, plan, device, free)
     peak = left.budget - left.activations / GB + fitted.count.peak / GB
     every, accumulation = config.loss.preservation_every, config.optimizer.accumulation
     once, forward = fitted.count.flops, fitted.count.forward
@@ -86,17 +86,17 @@ def estimate(
     )
 
 
-def _fitted(
+def needed(
     family: Family, components: Components, config: TrainConfig, plan: memory.Plan, device: torch.device, free: float
-) -> tuple[HollowStep, Room, Fitted]:
-    """The step, what it may take, and how it saves memory."""
+) -> tuple[Room, Fitted]:
+    """What a step may take of `free` GB, and how it saves memory to keep to that."""
     step = HollowStep(family, emptied(components, plan.dtype), config, plan.dtype)
     left = room(components, config, device, step.adapter_bytes, free)
     given = forced(step.denoiser, config, device)
     if given is None:
-        return step, left, fit(step, left.activations, offload=device.type != "cpu")
+        return left, fit(step, left.activations, offload=device.type != "cpu")
     count = step.count(given)
-    return step, left, Fitted(given, count, step.count(Saving()) if given.recomputed else count)
+    return left, Fitted(given, count, step.count(Saving()) if given.recomputed else count)
 
 
 def _saved(fitted: Fitted, left: Room) -> str:
@@ -114,7 +114,7 @@ def _instead(
         changed = config.model_copy(
             update={section: getattr(config, section).model_copy(update=values) for section, values in change.items()}
         )
-        _, left, fitted = _fitted(family, components, changed, plan, device, free)
+        left, fitted = needed(family, components, changed, plan, device, free)
         peak = left.budget - left.activations / GB + fitted.count.peak / GB
         if peak < min(left.budget, free):
             settings = [f"{s}.{key} = {value}" for s, values in change.items() for key, value in values.items()]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.memory.tiny_step import folder_of, gradients, loaded
+from tests.memory.tiny_step import folder_of, gradients, loaded, told
 from trainers.choices import ADAPTERS
 from trainers.memory.meter import Meter
 from trainers.memory.saving import Saving, apply
@@ -18,7 +18,8 @@ def folders(tmp_path_factory):
 
 
 def all_equal(one, other) -> bool:
-    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    pairs = list(zip(one, other, strict=True))  # None where a layer was left out of the step
+    return all(a is b if a is None or b is None else torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -63,8 +64,9 @@ def test_what_stands_before_the_first_adapter_is_not_computed_again(folders):
 
 
 def measured(model) -> Meter:
+    text = told(*model[:2])
     with Meter() as meter:
-        gradients(*model, batch=2)
+        gradients(*model, text)
     return meter
 
 
@@ -82,16 +84,10 @@ def test_keeping_less_costs_no_products_and_computing_again_frees_more(family, f
     assert family == "sd3" or slim.peak < 0.95 * plain.peak  # it has no convolutions in blocks, and no gates
 
 
-def test_pictures_are_drawn_without_any_of_it(folders):
-    model = loaded("sdxl", folders["sdxl"])
-    family, components, _ = model
-    apply(components.denoiser, Saving(blocks(components.denoiser), offload=True))
+def test_pictures_are_drawn_as_ever(folders):
+    family, components, _ = loaded("sdxl", folders["sdxl"])
+    text, latents = told(family, components, 1), torch.ones(1, 4, 8, 8)
     with torch.no_grad():
-        assert torch.equal(gradients_free(model), gradients_free(model))
-
-
-def gradients_free(model) -> torch.Tensor:
-    family, components, _ = model
-    told = family.encode_text(components.text_encoders, family.tokenize(components, ["a cat"]), 1)
-    told = told.sized(torch.zeros(1, 6))
-    return family.denoise(components.denoiser, torch.ones(1, 4, 8, 8), torch.tensor([3]), told)
+        plain = family.denoise(components.denoiser, latents, torch.tensor([3]), text)
+        apply(components.denoiser, Saving(blocks(components.denoiser), offload=True))
+        assert torch.equal(family.denoise(components.denoiser, latents, torch.tensor([3]), text), plain)

@@ -10,7 +10,7 @@ from tests.tiny_families import tiny_folder
 from trainers.adapters.adapter import Adapter
 from trainers.adapters.registry import ADAPTERS
 from trainers.config import AdapterConfig, ModelConfig
-from trainers.families.base import Components, Family, plain_sizes
+from trainers.families.base import Components, Conditioning, Family, plain_sizes
 from trainers.families.registry import FAMILIES
 
 
@@ -31,17 +31,21 @@ def loaded(family: str, folder: Path, **adapter: object) -> tuple[Family, Compon
     return kind, components, made
 
 
-def gradients(family: Family, components: Components, adapter: Adapter, batch: int = 2) -> list[Tensor]:
+def told(family: Family, components: Components, batch: int = 2) -> Conditioning:
+    with torch.no_grad():
+        told = family.encode_text(components.text_encoders, family.tokenize(components, ["a cat"] * batch), 1)
+    return told.sized(plain_sizes(family, 16, 16, batch, torch.device("cpu")))
+
+
+def gradients(
+    family: Family, components: Components, adapter: Adapter, text: Conditioning | None = None
+) -> list[Tensor | None]:
     """[the prediction, every gradient of the adapter's denoiser layers], which are then dropped."""
     generator = torch.Generator().manual_seed(3)
-    side, count = 8, batch
-    latents = torch.randn(count, components.latent.channels, side, side, generator=generator)
-    with torch.no_grad():
-        tokens = family.tokenize(components, ["a cat"] * count)
-        told = family.encode_text(components.text_encoders, tokens, 1)
-    told = told.sized(plain_sizes(family, 16, 16, count, torch.device("cpu")))
+    latents = torch.randn(2, components.latent.channels, 8, 8, generator=generator)
     torch.manual_seed(4)
-    prediction = family.denoise(components.denoiser, latents, torch.tensor([7, 400][:count]), told)
+    text = text or told(family, components)
+    prediction = family.denoise(components.denoiser, latents, torch.tensor([7, 400]), text)
     prediction.pow(2).mean().backward()
     found = [prediction.detach(), *(p.grad for p in adapter.denoiser_parameters())]
     for parameter in adapter.denoiser_parameters():

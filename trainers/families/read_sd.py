@@ -45,7 +45,7 @@ def from_folder(layout: Layout, folder: Path, dtype: torch.dtype) -> Components:
         _build(part, settings, Weights(weight_files(folder / part.folder)), part.in_folder, dtype)
         for part in layout.parts
     ]
-    return assembled(settings, models, folder.name, folder)
+    return _components(settings, models, folder.name, folder)
 
 
 def from_file(
@@ -81,7 +81,7 @@ def from_file(
     if left:
         shown = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
         log.warning("%s holds %d tensors that no part of the model uses: %s", path.name, len(left), shown)
-    return assembled(settings, models, path.name, path), found
+    return _components(settings, models, path.name, path), found
 
 
 def untrained(layout: Layout, settings: Settings, dtype: torch.dtype) -> Components:
@@ -90,7 +90,16 @@ def untrained(layout: Layout, settings: Settings, dtype: torch.dtype) -> Compone
         random_module(lambda part=part: part.make(settings.configs[part.folder]), _dtype(part, dtype))
         for part in layout.parts
     ]
-    return assembled(settings, models, "random weights", None)
+    return _components(settings, models, "random weights", None)
+
+
+def without_weights(layout: Layout, settings: Settings, dtype: torch.dtype) -> Components:
+    """Modules on the meta device in the shapes that the settings give."""
+    with torch.device("meta"):
+        models = [part.make(settings.configs[part.folder]) for part in layout.parts]
+    typed = zip(layout.parts, models, strict=True)
+    models = [nn.Module.to(model, _dtype(part, dtype)).eval().requires_grad_(False) for part, model in typed]
+    return _components(settings, models, "no weights", None)
 
 
 def replace_vae(components: Components, path: Path, configs: Path) -> None:
@@ -168,7 +177,7 @@ def _latent(config: Mapping[str, Any]) -> LatentSpec:
     return LatentSpec(config["latent_channels"], 2 ** (len(config["block_out_channels"]) - 1), scaling, shift)
 
 
-def assembled(settings: Settings, models: list[nn.Module], name: str, path: Path | None) -> Components:
+def _components(settings: Settings, models: list[nn.Module], name: str, path: Path | None) -> Components:
     denoiser, vae, *encoders = models
     latent = _latent(vae.config if hasattr(vae, "config") else settings.configs["vae"])  # else `replace_vae` brings one
     halvings = len(denoiser.config.block_out_channels) - 1 if "block_out_channels" in denoiser.config else None

@@ -46,10 +46,7 @@ def hollow(family: Family, dtype: torch.dtype, variant: str = "") -> Components:
     """Components in the family's true shapes without weights, denoiser and text encoders in `dtype`."""
     layout, source = family.source.layout, family.source
     settings = read_sd.bundled(layout, CONFIGS / (variant or source.usual or family.spec.name), source.padding)
-    with torch.device("meta"):
-        models = [part.make(settings.configs[part.folder]) for part in layout.parts]
-    models = [nn.Module.to(model, dtype).eval().requires_grad_(False) for model in models]
-    components = read_sd.assembled(settings, models, f"{family.spec.label} without weights", None)
+    components = read_sd.without_weights(layout, settings, dtype)
     components.scheduler.setdefault("prediction_type", source.predictions[0])
     return components
 

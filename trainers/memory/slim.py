@@ -38,7 +38,7 @@ class SlimResnet(ResnetBlock2D):
     @staticmethod
     def suits(module: ResnetBlock2D) -> bool:
         usual = module.time_embedding_norm == "default" and not (module.up or module.down)
-        return usual and isinstance(module.nonlinearity, nn.SiLU) and module.output_scale_factor == 1
+        return usual and isinstance(module.nonlinearity, nn.SiLU)
 
     def forward(self, input_tensor: Tensor, temb: Tensor | None, *args: object, **kwargs: object) -> Tensor:
         """As in diffusers: input_tensor [B, in, H, W], temb [B, T] -> [B, out, H, W]."""
@@ -52,7 +52,7 @@ class SlimResnet(ResnetBlock2D):
         hidden = self.conv2(self.dropout(norm_silu(hidden, self.norm2)))
         if self.conv_shortcut is not None:
             input_tensor = self.conv_shortcut(input_tensor)
-        return input_tensor + hidden
+        return (input_tensor + hidden) / self.output_scale_factor
 
 
 class SlimGeglu(GEGLU):
