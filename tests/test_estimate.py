@@ -4,14 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from tests.tiny import tiny_pipeline_folder
 from trainers import config_io, memory
 from trainers.bench.loops import engine_step
 from trainers.choices import ADAPTERS
-from trainers.estimate import estimate
+from trainers.estimate import estimate, needed
 from trainers.families.registry import find_family
+from trainers.memory.decide import GB
+from trainers.memory.meter import Meter
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +34,9 @@ def test_operations_are_those_of_the_real_step(base):
     step = engine_step(family, components, config, plan, 2)
     step(0)
     attention = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
-    with attention, FlopCounterMode(display=False) as flops:
+    with attention, Meter() as meter:
         step(1)
-    assert need.tflop * 1e12 == pytest.approx(flops.get_total_flops(), rel=0.1)
+    assert need.tflop * 1e12 == pytest.approx(meter.flops, rel=0.1)
     assert need.measured and need.seconds > 0
 
 
@@ -82,3 +83,15 @@ def test_class_pictures_take_their_time(base):
 def test_every_adapter_type_can_be_counted_and_timed(base, kind):
     need, *_ = counted(base, adapter={"type": kind, "text_encoder": True})
     assert need.adapter_gb > 0 and need.activations_gb > 0 and need.measured and need.seconds > 0
+
+
+def test_settings_that_would_fit_are_named_where_these_do_not(base):
+    config = config_io.parse({"model": {"base": str(base)}, "data": {"batch_size": 8}, "memory": {"device": "cpu"}})
+    plan, family = memory.plan(config.memory), find_family(config.model)
+    components = family.load(config.model, plan.dtype)
+    left, fitted = needed(family, components, config, plan, plan.device, 1.0)
+    least = left.beside + left.weights + left.adapter + 0.5 * fitted.count.peak / GB
+    config = config_io.merge(config, {"memory": {"budget": least, "checkpointing": "none"}})
+    need = estimate(family, components, config, plan)
+    assert not need.fits and need.seconds is None
+    assert need.instead.startswith("It would fit with memory.checkpointing = auto")

@@ -77,8 +77,9 @@ def _verdict(need: Estimate, steps: int) -> str:
     fits = f"It fits: about {need.peak_gb:.1f} of {need.free_gb:.1f} GB."
     if need.span:
         least, most = (_spent(seconds * steps) for seconds in need.span)
+        span = least if least == most else f"{least} to {most}"
         return (
-            f"{fits} {steps} steps take {least} to {most}. Nothing of this was measured: memory is counted, and the "
+            f"{fits} {steps} steps take {span}. Nothing of this was measured: memory is counted, and the "
             "time follows from the operations and the card's data sheet."
         )
     how = "three steps were timed just now" if need.measured else "roughly: from the number of operations"

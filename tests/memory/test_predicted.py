@@ -42,6 +42,8 @@ COMBINATIONS = [  # family, pixels, batch, rank, checkpointing, precision, adapt
     ("sd3", 32, 8, 4, "none", "bf16", "lora", False),
     ("sd3", 32, 4, 8, "none", "fp32", "loha", False),
 ]
+NUMBERED = tuple(enumerate(COMBINATIONS))
+QUICK = (1, 2, 5, 20)  # the others are slow
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,10 @@ def bases(tmp_path_factory):
     return made | {"embedded": "embedded"}
 
 
-@pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda c: "-".join(map(str, c)))
+@pytest.mark.parametrize(
+    "combination",
+    [pytest.param(c, marks=() if i in QUICK else pytest.mark.slow, id="-".join(map(str, c))) for i, c in NUMBERED],
+)
 def test_predicted_peak_is_within_8_percent_of_the_allocators(combination, bases):
     base, pixels, batch, rank, checkpointing, precision, kind, text = combination
     config = config_io.parse(
