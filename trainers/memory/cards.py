@@ -1,7 +1,8 @@
 """Graphics cards by name: memory and half-precision rate, for those that are not here to be asked.
 
-From the vendors' data sheets: GB of memory, and TFLOPS of dense half-precision matrix products that sum in fp32
-(without sparsity). Nothing here was measured.
+GB of memory, and TFLOPS of dense half-precision matrix products that sum in fp32, as the vendor states them. For
+GeForce that is cores x boost clock x 2, the fp32 rate, times 2 from Ampere on (times 4 on Turing and the A series);
+for data-centre cards half of what is advertised with sparsity. Nothing here was measured.
 """
 
 import difflib
@@ -41,7 +42,7 @@ CARDS = tuple(
         ("T4 16GB", 16, 65.0, "fp16"),
         ("V100 16GB", 16, 125.0, "fp16"),
         ("RTX 3050 8GB", 8, 18.2, "bf16"),
-        ("RTX 3060 12GB", 12, 25.3, "bf16"),
+        ("RTX 3060 12GB", 12, 25.5, "bf16"),
         ("RTX 3060 Ti 8GB", 8, 32.4, "bf16"),
         ("RTX 3070 8GB", 8, 40.6, "bf16"),
         ("RTX 3080 10GB", 10, 59.5, "bf16"),
@@ -53,9 +54,9 @@ CARDS = tuple(
         ("A100 80GB", 80, 312.0, "bf16"),
         ("L4 24GB", 24, 121.0, "bf16"),
         ("L40S 48GB", 48, 362.0, "bf16"),
-        ("RTX 4060 8GB", 8, 30.0, "bf16"),
-        ("RTX 4060 Ti 8GB", 8, 44.0, "bf16"),
-        ("RTX 4060 Ti 16GB", 16, 44.0, "bf16"),
+        ("RTX 4060 8GB", 8, 30.2, "bf16"),
+        ("RTX 4060 Ti 8GB", 8, 44.1, "bf16"),
+        ("RTX 4060 Ti 16GB", 16, 44.1, "bf16"),
         ("RTX 4070 12GB", 12, 58.3, "bf16"),
         ("RTX 4070 Ti 12GB", 12, 80.2, "bf16"),
         ("RTX 4070 Ti Super 16GB", 16, 88.2, "bf16"),
