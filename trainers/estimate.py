@@ -21,7 +21,7 @@ from trainers.memory.cards import Card
 from trainers.memory.decide import GB, Room, forced, free_gb, room, told
 from trainers.memory.fit import Fitted, fit
 from trainers.memory.hollow import HollowStep, emptied
-from trainers.memory.saving import Saving
+from trainers.memory.saving import PLAIN
 
 CHEAP = 1e11  # floating-point operations of a step that is worth doing on a CPU for its time: about a second
 SIDES = (768, 512, 384, 256)  # pixels that are tried where a run does not fit
@@ -96,11 +96,11 @@ def needed(
     if given is None:
         return left, fit(step, left.activations, offload=device.type != "cpu")
     count = step.count(given)
-    return left, Fitted(given, count, step.count(Saving()) if given.recomputed else count)
+    return left, Fitted(given, count, count if given == PLAIN else step.count(PLAIN))
 
 
 def _saved(fitted: Fitted, left: Room) -> str:
-    if not fitted.saving.recomputed:
+    if fitted.saving == PLAIN:
         return ""
     adjusted = told(fitted, left)
     return f"{adjusted.what}: {adjusted.why}."

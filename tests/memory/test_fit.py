@@ -11,7 +11,7 @@ from trainers.memory.cards import find_card
 from trainers.memory.decide import GB, beside, decide, kept, resident
 from trainers.memory.fit import fit, ladder
 from trainers.memory.hollow import HollowStep, Traced, emptied
-from trainers.memory.saving import Saving
+from trainers.memory.saving import PLAIN, Saving
 from trainers.memory.units import blocks
 
 
@@ -53,6 +53,7 @@ def test_a_budget_is_kept_with_fewer_operations_than_computing_everything_again(
 def test_nothing_is_given_up_where_there_is_room_and_host_memory_comes_last(step, ends):
     plain, every = ends
     assert fit(step, plain.peak, offload=True).saving == Saving()
+    assert fit(step, 2 * plain.peak, offload=True).saving == PLAIN
     least = fit(step, every.peak - 1, offload=True)
     assert least.saving.offload and least.count.peak < every.peak and least.count.flops == every.flops
     assert not fit(step, 0, offload=False).saving.offload
@@ -73,7 +74,7 @@ def test_checkpointing_can_be_forced_and_reads_what_it_was(step):
     plan = memory.Plan(torch.device("cpu"), "fp32")
     for value, paths in ((True, blocks(step.denoiser)), ("all", blocks(step.denoiser)), (False, ()), ("none", ())):
         config = config_io.merge(step.config, {"memory": {"checkpointing": value, "budget": 0.001}})
-        assert decide(step.family, step.components, config, plan, 0) == (Saving(paths), None)
+        assert decide(step.family, step.components, config, plan, 0) == (Saving(paths) if paths else PLAIN, None)
     assert config_io.override(step.config, ["memory.checkpointing=true"]).memory.checkpointing == "all"
     assert config_io.override(step.config, ["memory.budget=auto"]).memory.budget is None
     with pytest.raises(UserError, match="none, auto, all"):

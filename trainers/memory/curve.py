@@ -12,7 +12,7 @@ from trainers.families.registry import FAMILIES
 from trainers.memory import device
 from trainers.memory.fit import ladder
 from trainers.memory.hollow import Count, HollowStep, hollow
-from trainers.memory.saving import Saving
+from trainers.memory.saving import PLAIN, Saving
 from trainers.memory.units import blocks
 
 GB = 2**30
@@ -38,7 +38,7 @@ def curve(family: Family, config: TrainConfig, points: int = 8, variant: str = "
     dtype = device.DTYPES[precision]
     step = HollowStep(family, hollow(family, dtype, variant), config, dtype)
     resident = denoiser_bytes(step) + 3 * step.adapter_bytes  # masters and two states; gradients are in the count
-    usual = step.count(None)  # before anything is changed
+    usual = step.count(PLAIN)
     plain = step.count(Saving())
     rungs = ladder(step.trace(), blocks(step.denoiser))
     counts = [("as torch does it", usual), ("frozen layers keep less", plain)]

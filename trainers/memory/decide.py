@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from trainers.config import AdapterConfig, TrainConfig
 from trainers.events import Adjusted
@@ -12,7 +13,7 @@ from trainers.families.base import Components, Family
 from trainers.memory.device import Plan
 from trainers.memory.fit import Fitted, fit
 from trainers.memory.hollow import HollowStep, emptied
-from trainers.memory.saving import Saving
+from trainers.memory.saving import PLAIN, Saving
 from trainers.memory.units import blocks
 
 GB = 2**30
@@ -80,8 +81,9 @@ def forced(denoiser: nn.Module, config: TrainConfig, device: torch.device) -> Sa
     """What the settings say, where they leave nothing to decide."""
     if config.memory.checkpointing == "auto":
         return None
-    paths = blocks(denoiser) if config.memory.checkpointing == "all" else ()
-    return Saving(paths, config.memory.offload and device.type != "cpu")
+    if config.memory.checkpointing == "none":
+        return PLAIN
+    return Saving(blocks(denoiser), config.memory.offload and device.type != "cpu")
 
 
 def plentiful(components: Components, config: TrainConfig, plan: Plan, room: Room) -> bool:
@@ -105,11 +107,12 @@ def decide(
     left = room(components, config, plan.device, trained, free_gb(plan.device))
     if given is not None:
         return given, None
-    if plentiful(components, config, plan, left):
-        return Saving(), None
+    hollow = isinstance(next(components.denoiser.parameters()), FakeTensor)  # nothing has to fit anywhere
+    if hollow or plentiful(components, config, plan, left):
+        return PLAIN, None
     step = HollowStep(family, emptied(components, plan.dtype), config, plan.dtype)
     fitted = fit(step, left.activations, offload=plan.device.type != "cpu")
-    return fitted.saving, told(fitted, left) if fitted.saving.recomputed else None
+    return fitted.saving, told(fitted, left) if fitted.saving != PLAIN else None
 
 
 def told(fitted: Fitted, left: Room) -> Adjusted:
@@ -117,7 +120,8 @@ def told(fitted: Fitted, left: Room) -> Adjusted:
     base = left.budget - left.activations / GB
     peak, plain = base + fitted.count.peak / GB, base + fitted.plain.peak / GB
     where = ", and what they begin with waits in host memory" if fitted.saving.offload else ""
-    what = f"{len(fitted.saving.recomputed)} parts of the denoiser are computed twice{where}"
+    count = len(fitted.saving.recomputed)
+    what = f"{count} parts of the denoiser are computed twice{where}" if count else "Frozen layers keep less"
     more = f"{fitted.count.over(fitted.plain):.0%} more operations"
     why = f"{peak:.1f} GB in place of {plain:.1f}, for a budget of {left.budget:.1f} GB, at {more}; counted"
     return Adjusted(what, why)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainers.memory.hollow import Count, HollowStep, Traced
-from trainers.memory.saving import Saving
+from trainers.memory.saving import PLAIN, Saving
 from trainers.memory.units import blocks
 
 TRIES = 4  # counted steps between nothing and everything: each takes as long as a real step takes a GPU to start
@@ -21,7 +21,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class Fitted:
-    """How a step is done, and how it would be done with nothing computed again."""
+    """How a step is done, and how it would be done with nothing given up."""
 
     saving: Saving
     count: Count
@@ -33,9 +33,12 @@ def fit(step: HollowStep, room: float, offload: bool) -> Fitted:
 
     `offload`: whether host memory may be used, where the device has memory of its own.
     """
-    plain = step.count(Saving())
+    plain = step.count(PLAIN)
     if plain.peak <= room:
-        return Fitted(Saving(), plain, plain)
+        return Fitted(PLAIN, plain, plain)
+    slim = step.count(Saving())
+    if slim.peak <= room:
+        return Fitted(Saving(), slim, plain)
     rungs = ladder(step.trace(), blocks(step.denoiser))
     saving = Saving(rungs[-1].recomputed)
     count = step.count(saving)
@@ -44,7 +47,7 @@ def fit(step: HollowStep, room: float, offload: bool) -> Fitted:
         count = step.count(saving)
     if count.peak > room or saving.offload:
         return Fitted(saving, count, plain)
-    found, lacking = (len(rungs) - 1, count), (0, plain)
+    found, lacking = (len(rungs) - 1, count), (0, slim)
     for _ in range(TRIES):
         between = _between(rungs, lacking, found, room)
         if between is None:

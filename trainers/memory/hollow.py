@@ -88,10 +88,9 @@ class HollowStep:
     def adapter_bytes(self) -> int:
         return sum(p.numel() * p.element_size() for p in self.parameters)
 
-    def count(self, saving: Saving | None) -> Count:
-        """The step with what is given up for memory; None leaves the denoiser as it is."""
-        if saving is not None:
-            apply(self.denoiser, saving)
+    def count(self, saving: Saving) -> Count:
+        """The step with what is given up for memory."""
+        apply(self.denoiser, saving)
         latents, timesteps = self._inputs()
         for parameter in self.parameters:
             parameter.grad = None

@@ -10,10 +10,14 @@ from trainers.memory.slim import slim
 
 @dataclass(frozen=True)
 class Saving:
-    """Paths of units whose activations are computed again, and whether what remains of them waits in host memory."""
+    """What is kept of a forward pass for the backward pass; the more is given up, the more time it takes."""
 
-    recomputed: tuple[str, ...] = ()
-    offload: bool = False
+    recomputed: tuple[str, ...] = ()  # paths of units whose activations are computed again
+    offload: bool = False  # whether what remains of those waits in host memory
+    slim: bool = True  # whether frozen layers keep no more than they must: costs time, but no matrix products
+
+
+PLAIN = Saving(slim=False)  # as torch does it
 
 
 def apply(denoiser: nn.Module, saving: Saving, draws: bool = False) -> None:
@@ -21,5 +25,6 @@ def apply(denoiser: nn.Module, saving: Saving, draws: bool = False) -> None:
 
     `draws`: whether random numbers are drawn in it (dropout), so that the second time must draw the same.
     """
-    slim(denoiser)
+    units.recompute(denoiser, ())
+    slim(denoiser, saving.slim)
     units.recompute(denoiser, saving.recomputed, draws, saving.offload)

@@ -13,12 +13,17 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-def slim(denoiser: nn.Module) -> None:
-    """Let the frozen parts of the denoiser keep less. Layers of an adapter stay as they are: attach it first."""
+def slim(denoiser: nn.Module, on: bool) -> None:
+    """Let the frozen parts of the denoiser keep less, or as much as torch does.
+
+    Layers of an adapter stay as they are: attach it first.
+    """
     for module in denoiser.modules():
         kind = SLIM.get(type(module))
-        if kind is not None and kind.suits(module):
+        if on and kind is not None and kind.suits(module):
             module.__class__ = kind
+        elif not on and type(module) in USUAL:
+            module.__class__ = USUAL[type(module)]
 
 
 class SlimConv2d(nn.Conv2d):
@@ -66,6 +71,7 @@ class SlimGeglu(GEGLU):
 
 
 SLIM = {nn.Conv2d: SlimConv2d, ResnetBlock2D: SlimResnet, GEGLU: SlimGeglu}
+USUAL = {kind: usual for usual, kind in SLIM.items()}
 
 
 def norm_silu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
