@@ -23,6 +23,7 @@ def check(
     context: typer.Context,
     run: Annotated[str, typer.Argument(metavar="RUN_OR_CONFIG", help="A run, or a config.toml.")],
     changes: Set = [],  # noqa: B006 - typer reads the default, nothing changes it
+    card: Annotated[str, typer.Option("--card", help='A graphics card that is not here: "RTX 3060 12GB".')] = "",
     as_json: Json = False,
 ) -> None:
     """Look for problems in settings and pictures, estimate memory and time; starts nothing."""
@@ -30,7 +31,7 @@ def check(
     config = cli_runs.config_of(run) if cli_runs.is_file(run) else config_io.load(runs.find(home, run).config)
     config = runs.with_absolute_paths(config_io.override(config, changes))
     output.note(require_base(config.model).text)
-    output.show(engine.check(config, output.note), as_json)
+    output.show(engine.check(config, output.note, card), as_json)
 
 
 def train(

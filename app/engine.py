@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from trainers.importing.imported import Imported
 
 
-def check(config: TrainConfig, report: Callable[[str], None]) -> dict[str, Any]:
-    """Data and settings problems, crops, buckets, fit and time; `report` hears what is being looked at."""
+def check(config: TrainConfig, report: Callable[[str], None], card: str = "") -> dict[str, Any]:
+    """Data and settings problems, crops, buckets, fit and time; `report` hears what is being looked at.
+
+    `card`: the name of a graphics card that is not here.
+    """
     report("Loading the libraries ...")
     from trainers.check import check
 
-    return check(config, report)
+    return check(config, report, card)
 
 
 def sample(

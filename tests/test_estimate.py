@@ -4,49 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from tests.tiny import tiny_pipeline_folder
 from trainers import config_io, memory
-from trainers.bench.live import AttentionInPlace, LiveBytes
 from trainers.bench.loops import engine_step
 from trainers.choices import ADAPTERS
-from trainers.estimate import estimate
+from trainers.estimate import estimate, needed
 from trainers.families.registry import find_family
-
-
-def test_live_bytes_follow_a_tensor_until_it_is_freed():
-    with LiveBytes() as live:
-        first = torch.empty(1000, device="meta")
-        view = first.view(10, 100)
-        del first
-        assert live.now == 4000  # the view keeps it
-        del view
-        second = torch.empty(500, device="meta")
-        assert live.now == 2000 and live.peak == 4000
-        del second
-    assert live.now == 0
-
-
-def test_activations_that_backward_needs_count_until_it_has_run():
-    layers = nn.Sequential(*(nn.Sequential(nn.Linear(100, 100), nn.Sigmoid()) for _ in range(10))).to("meta")
-    with LiveBytes() as live:
-        layers(torch.empty(50, 100, device="meta", requires_grad=True)).sum()
-        kept = live.peak
-    with LiveBytes() as live, torch.no_grad():
-        layers(torch.empty(50, 100, device="meta")).sum()
-    one = 50 * 100 * 4  # bytes of one layer's output
-    assert kept >= 10 * one and live.peak <= 4 * one
-
-
-def test_attention_is_counted_like_the_fused_kernels():
-    query, key = torch.empty(2, 4, 64, 16, device="meta", requires_grad=True), torch.empty(2, 4, 32, 16, device="meta")
-    with AttentionInPlace() as attention, torch.no_grad():
-        output = nn.functional.scaled_dot_product_attention(query, key, key)
-    assert output.shape == query.shape
-    assert attention.flops == 2 * (2 * 4 * 64 * 32 * 16) * 2  # two products of two operations each
-    assert nn.functional.scaled_dot_product_attention(torch.ones(1, 1, 1, 1), *[torch.ones(1, 1, 1, 1)] * 2) == 1
+from trainers.memory.decide import GB
+from trainers.memory.meter import Meter
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +34,16 @@ def test_operations_are_those_of_the_real_step(base):
     step = engine_step(family, components, config, plan, 2)
     step(0)
     attention = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
-    with attention, FlopCounterMode(display=False) as flops:
+    with attention, Meter() as meter:
         step(1)
-    assert need.tflop * 1e12 == pytest.approx(flops.get_total_flops(), rel=0.1)
+    assert need.tflop * 1e12 == pytest.approx(meter.flops, rel=0.1)
     assert need.measured and need.seconds > 0
 
 
 def test_a_larger_batch_needs_more_and_checkpointing_less(base):
     small, *_ = counted(base, data={"batch_size": 1})
     large, *_ = counted(base, data={"batch_size": 8})
-    saving, *_ = counted(base, data={"batch_size": 8}, memory={"device": "cpu", "checkpointing": True})
+    saving, *_ = counted(base, data={"batch_size": 8}, memory={"device": "cpu", "checkpointing": "all"})
     assert large.activations_gb > 4 * small.activations_gb
     assert saving.activations_gb < 0.8 * large.activations_gb
     assert large.adapter_gb == small.adapter_gb > 0
@@ -117,3 +83,15 @@ def test_class_pictures_take_their_time(base):
 def test_every_adapter_type_can_be_counted_and_timed(base, kind):
     need, *_ = counted(base, adapter={"type": kind, "text_encoder": True})
     assert need.adapter_gb > 0 and need.activations_gb > 0 and need.measured and need.seconds > 0
+
+
+def test_settings_that_would_fit_are_named_where_these_do_not(base):
+    config = config_io.parse({"model": {"base": str(base)}, "data": {"batch_size": 8}, "memory": {"device": "cpu"}})
+    plan, family = memory.plan(config.memory), find_family(config.model)
+    components = family.load(config.model, plan.dtype)
+    left, fitted = needed(family, components, config, plan, plan.device, 1.0)
+    least = left.beside + left.weights + left.adapter + 0.5 * fitted.count.peak / GB
+    config = config_io.merge(config, {"memory": {"budget": least, "checkpointing": "none"}})
+    need = estimate(family, components, config, plan)
+    assert not need.fits and need.seconds is None
+    assert need.instead.startswith("It would fit with memory.checkpointing = auto")

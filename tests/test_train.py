@@ -119,6 +119,15 @@ def resumes_to_the_same_weights(tmp_path, base, pictures, **changes) -> list[eve
     return second
 
 
+def test_computing_again_leaves_the_weights_as_they_are_to_the_bit(tmp_path, base, pictures):
+    saved = []
+    for how in ("none", "all"):
+        run(tmp_path / how, base, pictures, 2, memory={"checkpointing": how})
+        saved.append(load_file(tmp_path / how / "output" / "tiny.safetensors"))
+    assert saved[0].keys() == saved[1].keys() and saved[0]
+    assert all(torch.equal(saved[0][key], saved[1][key]) for key in saved[0])
+
+
 @pytest.mark.parametrize("kind", ["locon", "lokr"])
 def test_a_run_goes_on_from_an_adapter_file(tmp_path, base, pictures, kind):
     first, second = tmp_path / "first", tmp_path / "second"

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from trainers import memory
 from trainers.adapters.tokens import require_word
 from trainers.config import TrainConfig
@@ -13,17 +15,22 @@ from trainers.data.buckets import report as crop_report
 from trainers.data.examples import scan
 from trainers.estimate import Estimate, estimate
 from trainers.families.registry import find_family
+from trainers.memory.cards import Card, find_card
 from trainers.schedules import total_steps
 from trainers.stores import cut_captions
 
 
-def check(config: TrainConfig, report: Callable[[str], None]) -> dict[str, Any]:
-    """Every problem of the data in one go, and what training would look like; UserError when it could not start."""
+def check(config: TrainConfig, report: Callable[[str], None], card: str = "") -> dict[str, Any]:
+    """Every problem of the data in one go, and what training would look like; UserError when it could not start.
+
+    `card`: the name of a graphics card that is not here, to judge the run by its data sheet.
+    """
+    there = find_card(card) if card else None
     report("Reading the pictures ...")
     found = scan(config.data)
     require_word(config, [example.caption for example in found.examples])
     report("Reading the base model ...")
-    plan = memory.plan(config.memory)
+    plan = _plan_on(there, config) if there else memory.plan(config.memory)
     family = find_family(config.model)
     components = family.load(config.model, plan.dtype)
     resolution = config.data.resolution or components.resolution
@@ -31,11 +38,11 @@ def check(config: TrainConfig, report: Callable[[str], None]) -> dict[str, Any]:
     training, held_out = split_validation(found.examples, config.data.validation_share, config.seed)
     per_step, steps = config.data.batch_size * config.optimizer.accumulation, total_steps(config)
     report("Trying a step ...")
-    need = estimate(family, components, config, plan)
+    need = estimate(family, components, config, plan, there)
     buckets = Counter(f"{crop.bucket.width}x{crop.bucket.height}" for crop in crops)
     return {
         "base": components.name,
-        "device": f"{plan.device}, {plan.precision}",
+        "device": f"{there.name if there else plan.device}, {plan.precision}",
         "pictures": {"usable": len(found.examples), "trained": len(training), "held_out": len(held_out)},
         "remarks": [f"{sentence}. {why}" for sentence, why in components.remarks],
         "problems": [str(p) for p in [*found.problems, *cut_captions(found.examples, family, components)]],
@@ -44,6 +51,7 @@ def check(config: TrainConfig, report: Callable[[str], None]) -> dict[str, Any]:
         "steps": steps,
         "views_per_picture": round(steps * per_step / len(training), 1),
         "verdict": _verdict(need, steps),
+        "saving": need.saved,
         "memory_gb": {
             "peak": round(need.peak_gb, 2),
             "free": round(need.free_gb, 2),
@@ -55,15 +63,30 @@ def check(config: TrainConfig, report: Callable[[str], None]) -> dict[str, Any]:
     }
 
 
+def _plan_on(card: Card, config: TrainConfig) -> memory.Plan:
+    """The precision of a card that is not here; nothing will run."""
+    precision = config.memory.precision if config.memory.precision != "auto" else card.precision
+    return memory.Plan(torch.device("cpu"), precision)
+
+
 def _verdict(need: Estimate, steps: int) -> str:
-    """One sentence on memory and one on time; previews and the reading of pictures come on top."""
+    """Sentences on memory and on time; previews and the reading of pictures come on top."""
     if not need.fits:
+        advice = need.instead or "Lower data.resolution or adapter.rank, or choose a smaller base."
+        return f"This needs about {need.peak_gb:.1f} GB of memory and {need.free_gb:.1f} GB are free. {advice}"
+    fits = f"It fits: about {need.peak_gb:.1f} of {need.free_gb:.1f} GB."
+    if need.span:
+        least, most = (_spent(seconds * steps) for seconds in need.span)
+        span = least if least == most else f"{least} to {most}"
         return (
-            f"This needs about {need.peak_gb:.1f} GB of memory and {need.free_gb:.1f} GB are free. Turn on "
-            "memory.checkpointing, or lower data.batch_size or data.resolution."
+            f"{fits} {steps} steps take {span}. Nothing of this was measured: memory is counted, and the "
+            "time follows from the operations and the card's data sheet."
         )
     how = "three steps were timed just now" if need.measured else "roughly: from the number of operations"
-    minutes = (need.seconds * steps + need.drawing_seconds) / 60
     what = f"{steps} steps and the class pictures" if need.drawing_seconds else f"{steps} steps"
-    spent = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.0f} minutes" if minutes > 1.5 else "a minute"
-    return f"It fits: about {need.peak_gb:.1f} of {need.free_gb:.1f} GB. {what} take about {spent} ({how})."
+    return f"{fits} {what} take about {_spent(need.seconds * steps + need.drawing_seconds)} ({how})."
+
+
+def _spent(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.0f} minutes" if minutes > 1.5 else "a minute"

@@ -390,14 +390,45 @@ class SavingConfig(Section):
     comment: str = setting("", "Comment", "Free text stored in the adapter's metadata.")
 
 
+def _was_a_switch(value: object) -> object:
+    """Checkpointing was on or off in earlier versions, and is in other trainers."""
+    return {"true": "all", "false": "none"}.get(str(value).lower(), value)
+
+
+def _automatic(value: object) -> object:
+    return None if value == "auto" else value
+
+
+Checkpointing = Annotated[Literal["none", "auto", "all"], BeforeValidator(_was_a_switch)]
+Budget = Annotated[float | None, BeforeValidator(_automatic)]
+
+
 class MemoryConfig(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Device", "Where training runs.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
         "auto", "Precision", "Number format of the computation; adapter weights stay fp32."
     )
     attention: Literal["sdpa", "xformers"] = setting("sdpa", "Attention", "Memory-efficient attention kernel.")
-    checkpointing: bool = setting(
-        False, "Gradient checkpointing", "Recompute activations in the backward pass: less memory, more time."
+    checkpointing: Checkpointing = setting(
+        "auto",
+        "Gradient checkpointing",
+        "Compute activations again in the backward pass: less memory, more time. auto: as few as the memory budget "
+        "asks for, the cheapest first.",
+    )
+    budget: Budget = setting(
+        None,
+        "Memory budget",
+        "What training may take of the device's memory. Empty means what is free when it begins.",
+        unit="GB",
+        gt=0,
+        le=10_000,
+        allow_inf_nan=False,
+    )
+    offload: bool = setting(
+        False,
+        "Activations in host memory",
+        "What is kept of checkpointed parts waits in the computer's memory and not in the card's. With automatic "
+        "checkpointing it is done where the budget asks for it.",
     )
     cache_latents: bool = setting(True, "Cache latents", "Encode each picture once and keep the result on disk.")
 

@@ -2,29 +2,29 @@
 
 Memory is counted on the meta device, where tensors have shapes and no storage: every allocation of a real forward and
 backward pass is followed until it is freed. Seconds are measured with real steps where those are cheap and fit;
-else they follow from the operation count and the speed of this device.
+else they follow from the operation count and the speed of this device, or from the data sheet of another.
 """
 
 import statistics
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-import psutil
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from trainers import memory
-from trainers.adapters.registry import ADAPTERS
-from trainers.adapters.tokens import start_tokens
-from trainers.bench.live import AttentionInPlace, LiveBytes
 from trainers.bench.loops import engine_step
 from trainers.config import TrainConfig
-from trainers.families.base import Components, Family, plain_sizes
+from trainers.families.base import Components, Family
+from trainers.memory.cards import Card
+from trainers.memory.decide import GB, Room, forced, free_gb, room, told
+from trainers.memory.fit import Fitted, fit
+from trainers.memory.hollow import HollowStep, emptied
+from trainers.memory.saving import PLAIN
 
-GB = 2**30
 CHEAP = 1e11  # floating-point operations of a step that is worth doing on a CPU for its time: about a second
-LIBRARIES = 0.5  # GB resident once torch, diffusers and their libraries are loaded: 0.48 measured on Linux
+SIDES = (768, 512, 384, 256)  # pixels that are tried where a run does not fit
 
 
 @dataclass(frozen=True)
@@ -32,94 +32,109 @@ class Estimate:
     """What one optimizer step needs; GB are 2^30 bytes."""
 
     peak_gb: float
-    free_gb: float  # what the device has, less what others hold
+    free_gb: float  # what the device has, less what others hold, or the budget where that is less
     weights_gb: float
-    activations_gb: float
-    adapter_gb: float  # masters, gradients, optimizer states, averages
+    activations_gb: float  # and gradients
+    adapter_gb: float  # masters, optimizer states, averages
     tflop: float
     seconds: float | None  # per step; None where nothing could be measured
     measured: bool  # by doing steps, and not from the operation count
     drawing_seconds: float | None  # of all class pictures
+    saved: str = ""  # what is given up for memory, in words and numbers
+    instead: str = ""  # settings that would fit, where these do not
+    span: tuple[float, float] | None = None  # seconds per step at least and at most, on a card that is not here
 
     @property
     def fits(self) -> bool:
         return self.peak_gb < self.free_gb
 
 
-def estimate(family: Family, components: Components, config: TrainConfig, plan: memory.Plan) -> Estimate:
-    """Count a step; then time it where it fits. Leaves the components with an adapter on them: use them no further."""
-    adapter, activations, once, forward = _count(family, components, config, plan.dtype)
+def estimate(
+    family: Family, components: Components, config: TrainConfig, plan: memory.Plan, card: Card | None = None
+) -> Estimate:
+    """Count a step; then time it where it fits. Leaves the components with an adapter on them: use them no further.
+
+    `card`: one that is not here. Nothing is timed then.
+    """
+    device = torch.device("cuda") if card else plan.device
+    free = card.free_gb if card else free_gb(device)
+    left, fitted = needed(family, components, config, plan, device, free)
+    peak = left.budget - left.activations / GB + fitted.count.peak / GB
     every, accumulation = config.loss.preservation_every, config.optimizer.accumulation
+    once, forward = fitted.count.flops, fitted.count.forward
     again = (once + forward) / once / every if config.loss.preservation else 0.0
     flops = once * (1 + again) * accumulation
-    weights = _resident(components, config, plan.device)
-    peak = weights + adapter + activations + (LIBRARIES if plan.device.type == "cpu" else 0.3)
-    free = _free(plan.device)
+    fits = peak < min(left.budget, free)
     seconds, measured = None, False
-    if peak < free:
-        measured = flops < CHEAP or plan.device.type != "cpu"
+    if fits and not card:
+        measured = flops < CHEAP or device.type != "cpu"
         seconds = _timed(family, components, config, plan) * (1 + again) if measured else flops / _speed(plan)
     drawn = config.data.class_pictures * config.preview.sampling_steps * 2 / config.data.batch_size * forward / flops
-    drawing = None if seconds is None else drawn * seconds
-    return Estimate(peak, free, weights, activations, adapter, flops / 1e12, seconds, measured, drawing)
-
-
-def _count(
-    family: Family, components: Components, config: TrainConfig, dtype: torch.dtype
-) -> tuple[float, float, float, float]:
-    """GB that the adapter keeps, GB alive at the peak, operations of a micro-step, and of its forward pass alone."""
-    hollow = replace(
-        components,
-        denoiser=_hollow(components.denoiser, dtype),
-        text_encoders=tuple(_hollow(encoder, dtype) for encoder in components.text_encoders),
+    return Estimate(
+        peak_gb=peak,
+        free_gb=min(left.budget, free),
+        weights_gb=left.weights,
+        activations_gb=fitted.count.peak / GB,
+        adapter_gb=left.adapter,
+        tflop=flops / 1e12,
+        seconds=seconds,
+        measured=measured,
+        drawing_seconds=None if seconds is None else drawn * seconds,
+        saved=_saved(fitted, left),
+        instead="" if fits else _instead(family, components, config, plan, device, free),
+        span=card.seconds(flops) if card else None,
     )
-    adapter = ADAPTERS[config.adapter.type](hollow, family.spec, config.adapter, config.seed)
-    if config.memory.checkpointing:
-        hollow.denoiser.enable_gradient_checkpointing()
-    adapter.train()
-    adapter.train_tokens(start_tokens(hollow, family.spec, config))
-    parameters = [*adapter.denoiser_parameters(), *adapter.text_parameters(), *adapter.token_parameters()]
-    kept = 4 * sum(p.numel() for p in parameters)
-    count, side = config.data.batch_size, (config.data.resolution or components.resolution) // components.latent.factor
-    latents = torch.empty(count, components.latent.channels, side, side, device="meta")
-    tokens = tuple(t.to("meta") for t in family.tokenize(components, ["a picture"] * count))
-    live = LiveBytes()
-    with FlopCounterMode(display=False) as flops, AttentionInPlace() as attention, live:
-        conditioning = family.encode_text(hollow.text_encoders, tokens, config.model.clip_skip).to(dtype)
-        if not config.adapter.trains_text:
-            conditioning = conditioning.detach()
-        conditioning = conditioning.sized(plain_sizes(family, side, side, count, torch.device("meta")))
-        timesteps = torch.zeros(count, dtype=torch.long, device="meta")
-        prediction = family.denoise(hollow.denoiser, latents.to(dtype), timesteps, conditioning)
-        forward = flops.get_total_flops() + attention.flops
-        (prediction.float() - latents).pow(2).mean().backward()
-    per_weight = 2 + (1 if "8bit" in config.optimizer.type.lower() else 2) + config.optimizer.ema
-    total = flops.get_total_flops() + attention.flops
-    return kept * per_weight / GB, max(0, live.peak - kept) / GB, total, forward
 
 
-def _hollow(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The same architecture without weights."""
-    with torch.device("meta"):
-        made = type(model).from_config(model.config) if hasattr(model, "from_config") else type(model)(model.config)
-    return nn.Module.to(made, dtype).eval().requires_grad_(False)  # diffusers' own `to` warns of nothing
+def needed(
+    family: Family, components: Components, config: TrainConfig, plan: memory.Plan, device: torch.device, free: float
+) -> tuple[Room, Fitted]:
+    """What a step may take of `free` GB, and how it saves memory to keep to that."""
+    step = HollowStep(family, emptied(components, plan.dtype), config, plan.dtype)
+    left = room(components, config, device, step.adapter_bytes, free)
+    given = forced(step.denoiser, config, device)
+    if given is None:
+        return left, fit(step, left.activations, offload=device.type != "cpu")
+    count = step.count(given)
+    return left, Fitted(given, count, count if given == PLAIN else step.count(PLAIN))
 
 
-def _resident(components: Components, config: TrainConfig, device: torch.device) -> float:
-    """GB of frozen weights beside the loop: all of them on a CPU, on a card only the parts that run."""
-    models = [components.denoiser]
-    if device.type == "cpu":
-        models += [components.vae, *components.text_encoders]
-    elif config.adapter.trains_text:
-        models += components.text_encoders
-    return sum(p.numel() * p.element_size() for m in models for p in m.parameters()) / GB
+def _saved(fitted: Fitted, left: Room) -> str:
+    if fitted.saving == PLAIN:
+        return ""
+    adjusted = told(fitted, left)
+    return f"{adjusted.what}: {adjusted.why}."
 
 
-def _free(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] / GB
-    process = psutil.Process()
-    return (psutil.virtual_memory().available + process.memory_info().rss) / GB
+def _instead(
+    family: Family, components: Components, config: TrainConfig, plan: memory.Plan, device: torch.device, free: float
+) -> str:
+    """The first change of settings with which the run would fit, in words; "" where there is none."""
+    for change in _smaller(config, components):
+        changed = config.model_copy(
+            update={section: getattr(config, section).model_copy(update=values) for section, values in change.items()}
+        )
+        left, fitted = needed(family, components, changed, plan, device, free)
+        peak = left.budget - left.activations / GB + fitted.count.peak / GB
+        if peak < min(left.budget, free):
+            settings = [f"{s}.{key} = {value}" for s, values in change.items() for key, value in values.items()]
+            return f"It would fit with {', '.join(settings)}: {peak:.1f} GB."
+    return ""
+
+
+def _smaller(config: TrainConfig, components: Components) -> Iterator[dict[str, dict[str, object]]]:
+    """Changes that need less and less: checkpointing, batches of one picture, smaller pictures."""
+    change: dict[str, dict[str, object]] = {}
+    if config.memory.checkpointing == "none":
+        change["memory"] = {"checkpointing": "auto"}
+        yield dict(change)
+    if config.data.batch_size > 1:
+        change["data"] = {"batch_size": 1}
+        yield dict(change)
+    for side in SIDES:
+        if side < (config.data.resolution or components.resolution):
+            change["data"] = {**change.get("data", {}), "resolution": side}
+            yield dict(change)
 
 
 def _timed(family: Family, components: Components, config: TrainConfig, plan: memory.Plan) -> float:

@@ -28,6 +28,8 @@ from trainers.events import Adjusted, Event, Finished, Phase, Started, Step, Sto
 from trainers.export.metadata import RunFacts
 from trainers.families.registry import find_family
 from trainers.finish import gather
+from trainers.memory.decide import decide, draws
+from trainers.memory.saving import apply
 from trainers.outputs import Folders, Outputs, overflow
 from trainers.preservation import draw_class_pictures, preserved_captions
 from trainers.schedules import total_steps
@@ -102,8 +104,10 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None])
     adapter.train_tokens(tokens)
     if start:
         _warn_of_start(start, warm_start(adapter, components, start), emit)
-    if config.memory.checkpointing:
-        components.denoiser.enable_gradient_checkpointing()
+    saving, adjusted = decide(family, components, config, plan, adapter.trained_bytes)
+    apply(components.denoiser, saving, draws(config.adapter))
+    if adjusted:
+        emit(adjusted)
 
     # --- one step: batches, noise, loss, optimizer, schedule; and what the run leaves behind --------------------------
     trained = [(found.examples[i], crops[i]) for i in training]

@@ -84,6 +84,7 @@ ELSEWHERE = {  # more words that people look for: names of kohya_ss, sd-scripts 
     "memory.precision": "mixed_precision train_dtype",
     "memory.attention": "xformers sdpa mem_eff_attn attention_mechanism",
     "memory.checkpointing": "gradient_checkpointing",
+    "memory.budget": "vram limit lowvram",
     "memory.cache_latents": "cache_latents latent_caching",
     "seed": "random",
 }

@@ -106,6 +106,7 @@ def estimate(answer: Mapping[str, Any] | UserError | None) -> str:
     facts = [
         f"{seen['usable']} pictures{held}. Each is seen about {answer['views_per_picture']:,g} times.",
         f"Trains on {answer['device']}.",
+        *([answer["saving"]] if answer.get("saving") else []),
         *answer["remarks"],
     ]
     problems = [str(problem) for problem in answer["problems"]]

@@ -49,6 +49,12 @@ class Adapter:
         for parameter in self.token_parameters():
             parameter.requires_grad_(True)
 
+    @property
+    def trained_bytes(self) -> int:
+        """Of the fp32 masters, new tokens included."""
+        masters = [*self.denoiser_parameters(), *self.text_parameters(), *self.token_parameters()]
+        return sum(master.numel() * master.element_size() for master in masters)
+
     def trained(self) -> Iterator[tuple[Place, str, nn.Parameter]]:
         """(place, name in checkpoints, parameter) of everything that is trained in the layers."""
         for place, layer in self.layers.items():

@@ -15,6 +15,8 @@ from trainers.data.batches import Batches
 from trainers.data.types import Bucket, Crop
 from trainers.families.base import Components, Conditioning, Family, LatentSpec, plain_sizes
 from trainers.memory import Plan
+from trainers.memory.decide import decide, draws
+from trainers.memory.saving import apply
 from trainers.step import TrainingStep, build_step
 from trainers.stores import Feed, LatentStore, TextStore
 
@@ -52,8 +54,8 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
     adapter.train_tokens(tokens)
     crop = Crop(bucket, (bucket.width, bucket.height), 0, 0, 0.0)
     batches = Batches([crop] * PICTURES, [1] * PICTURES, config.data.batch_size, config.seed)
-    if config.memory.checkpointing:
-        components.denoiser.enable_gradient_checkpointing()
+    saving, _ = decide(family, components, config, plan, adapter.trained_bytes)
+    apply(components.denoiser, saving, draws(config.adapter))
     adapter.train()
     feed = Feed(batches, list(range(PICTURES)), latents, text, captions, preserved, config)
     steps = max(steps, 100)
@@ -82,7 +84,7 @@ class BareLoop:
         sizes = plain_sizes(family, pixels, pixels, config.data.batch_size, plan.device)
         self.told = told.rows(torch.arange(config.data.batch_size)).on(plan.device).sized(sizes)
         self.plan = plan
-        if config.memory.checkpointing:
+        if config.memory.checkpointing == "all":
             self.denoiser.enable_gradient_checkpointing()
         self.denoiser.train()
         self.mark: Callable[[str], None] = lambda phase: None

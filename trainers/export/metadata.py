@@ -201,7 +201,7 @@ def _optimisation(config: TrainConfig, facts: RunFacts) -> dict[str, object]:
         "ss_batch_size_per_device": data.batch_size,
         "ss_total_batch_size": data.batch_size * optimizer.accumulation,
         "ss_gradient_accumulation_steps": optimizer.accumulation,
-        "ss_gradient_checkpointing": config.memory.checkpointing,
+        "ss_gradient_checkpointing": config.memory.checkpointing == "all",
         "ss_mixed_precision": {"fp32": "no"}.get(facts.device_precision, facts.device_precision),
         "ss_full_fp16": False,
         "ss_fp8_base": False,

@@ -93,6 +93,15 @@ def untrained(layout: Layout, settings: Settings, dtype: torch.dtype) -> Compone
     return _components(settings, models, "random weights", None)
 
 
+def without_weights(layout: Layout, settings: Settings, dtype: torch.dtype) -> Components:
+    """Modules on the meta device in the shapes that the settings give."""
+    with torch.device("meta"):
+        models = [part.make(settings.configs[part.folder]) for part in layout.parts]
+    typed = zip(layout.parts, models, strict=True)
+    models = [nn.Module.to(model, _dtype(part, dtype)).eval().requires_grad_(False) for part, model in typed]
+    return _components(settings, models, "no weights", None)
+
+
 def replace_vae(components: Components, path: Path, configs: Path) -> None:
     """Put another VAE in place: a .safetensors file in either layout, a VAE folder, or a pipeline folder with one."""
     if not path.exists():

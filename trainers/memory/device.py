@@ -1,4 +1,4 @@
-"""Where and in which number format a run computes, and how much memory it takes."""
+"""Where and in which number format a run computes, and the peak of memory it has reached."""
 
 import ctypes
 import sys

@@ -1,0 +1,97 @@
+"""Which units are computed again for a budget: the cheapest that keep to it, counted without weights."""
+
+import pytest
+import torch
+
+from tests.memory.tiny_step import folder_of
+from trainers import config_io, memory
+from trainers.errors import UserError
+from trainers.families.registry import find_family
+from trainers.memory.cards import find_card
+from trainers.memory.decide import GB, beside, decide, kept, resident
+from trainers.memory.fit import fit, ladder
+from trainers.memory.hollow import HollowStep, Traced, emptied
+from trainers.memory.saving import PLAIN, Saving
+from trainers.memory.units import blocks
+
+
+def test_the_ladder_takes_what_frees_most_per_operation_first_and_a_block_after_its_parts():
+    traced = {
+        "a": Traced(kept=100, flops=100),
+        "a.ff": Traced(kept=60, flops=20),  # 3 a piece
+        "a.attn1": Traced(kept=10, flops=50),  # 0.2, and the rest of the block 0.5: never alone
+        "b": Traced(kept=40, flops=20),  # 2 a piece
+        "frozen": Traced(kept=0, flops=10),
+    }
+    rungs = ladder(traced, ("a", "b", "frozen"))
+    assert [rung.recomputed for rung in rungs] == [(), ("a.ff",), ("a.ff", "b"), ("b", "a")]
+    assert [(rung.freed, rung.flops) for rung in rungs] == [(0, 0), (60, 20), (100, 40), (140, 120)]
+
+
+@pytest.fixture(scope="module")
+def step(tmp_path_factory):
+    folder = folder_of("sd15", tmp_path_factory.mktemp("sd15"))
+    config = config_io.parse({"model": {"base": str(folder)}, "data": {"resolution": 128, "batch_size": 2}})
+    family = find_family(config.model)
+    components = family.load(config.model, torch.float32)
+    return HollowStep(family, emptied(components, torch.float32), config, torch.float32)
+
+
+@pytest.fixture(scope="module")
+def ends(step):
+    """The step with nothing and with everything computed again."""
+    return step.count(Saving()), step.count(Saving(blocks(step.denoiser)))
+
+
+def test_a_budget_is_kept_with_fewer_operations_than_computing_everything_again(step, ends):
+    plain, every = ends
+    room = every.peak + 0.6 * (plain.peak - every.peak)
+    fitted = fit(step, room, offload=False)
+    assert fitted.count.peak <= room and 0 < fitted.count.over(plain) < 0.7 * every.over(plain)
+
+
+def test_nothing_is_given_up_where_there_is_room_and_host_memory_comes_last(step, ends):
+    plain, every = ends
+    assert fit(step, plain.peak, offload=True).saving == Saving()
+    assert fit(step, 2 * plain.peak, offload=True).saving == PLAIN
+    least = fit(step, every.peak - 1, offload=True)
+    assert least.saving.offload and least.count.peak < every.peak and least.count.flops == every.flops
+    assert not fit(step, 0, offload=False).saving.offload
+
+
+def test_the_plan_is_told_with_its_numbers(step, ends):
+    plan = memory.Plan(torch.device("cpu"), "fp32")
+    taken = resident(step.components, step.config, plan.device) + kept(step.config, step.adapter_bytes)
+    budget = beside(plan.device) + (taken + sum(end.peak for end in ends) / 2) / GB
+    config = config_io.merge(step.config, {"memory": {"budget": budget}})
+    saving, told = decide(step.family, step.components, config, plan, step.adapter_bytes)
+    assert saving.recomputed and not saving.offload
+    assert f"{len(saving.recomputed)} parts of the denoiser are computed twice" in told.what
+    assert f"budget of {budget:.1f} GB" in told.why and "% more operations" in told.why
+
+
+def test_checkpointing_can_be_forced_and_reads_what_it_was(step):
+    plan = memory.Plan(torch.device("cpu"), "fp32")
+    for value, paths in ((True, blocks(step.denoiser)), ("all", blocks(step.denoiser)), (False, ()), ("none", ())):
+        config = config_io.merge(step.config, {"memory": {"checkpointing": value, "budget": 0.001}})
+        assert decide(step.family, step.components, config, plan, 0) == (Saving(paths) if paths else PLAIN, None)
+    assert config_io.override(step.config, ["memory.checkpointing=true"]).memory.checkpointing == "all"
+    assert config_io.override(step.config, ["memory.budget=auto"]).memory.budget is None
+    with pytest.raises(UserError, match="none, auto, all"):
+        config_io.override(step.config, ["memory.checkpointing=some"])
+
+
+def test_cards_are_found_by_the_names_people_use():
+    assert find_card("nvidia geforce rtx 3060").memory_gb == 12
+    assert find_card("RTX3060 12gb").precision == "bf16"
+    with pytest.raises(UserError, match="several") as raised:
+        find_card("RTX 4060 Ti")
+    assert "8GB or RTX 4060 Ti 16GB" in raised.value.hint
+    with pytest.raises(UserError, match="No card called Radeon"):
+        find_card("Radeon")
+
+
+def test_a_card_that_is_not_here_gives_a_span_of_seconds():
+    card = find_card("RTX 3060 12GB")
+    least, most = card.seconds(20e12)
+    assert card.free_gb < 12 and 1 < least < most < 10

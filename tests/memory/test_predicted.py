@@ -1,0 +1,91 @@
+"""The peak that is predicted without weights against the peak that the allocator reports for a real step on the CPU.
+
+Both are bytes of tensors: frozen weights, the adapter's masters and optimizer states, and the step's own allocations.
+The real step's are read from torch's profiler, which hears of every allocation of torch's CPU allocator, those inside
+kernels included; what libraries allocate past it (oneDNN's scratch memory), and Python itself, is in neither.
+"""
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from tests.memory.tiny_step import folder_of
+from trainers import config_io, memory
+from trainers.bench.loops import engine_step
+from trainers.estimate import needed
+from trainers.families.registry import find_family
+from trainers.memory.decide import GB, resident
+
+COMBINATIONS = [  # family, pixels, batch, rank, checkpointing, precision, adapter type, text encoder trained
+    ("embedded", 64, 1, 16, "none", "fp32", "lora", False),
+    ("embedded", 64, 4, 16, "none", "fp32", "lora", False),
+    ("embedded", 64, 4, 16, "all", "fp32", "lora", False),
+    ("embedded", 128, 1, 4, "none", "bf16", "lora", False),
+    ("embedded", 128, 2, 16, "all", "bf16", "lora", False),
+    ("embedded", 64, 2, 64, "none", "fp32", "lora", True),
+    ("embedded", 64, 2, 8, "none", "fp32", "locon", False),
+    ("embedded", 64, 2, 8, "all", "fp32", "locon", True),
+    ("embedded", 64, 2, 8, "none", "fp32", "dora", False),
+    ("embedded", 64, 2, 8, "none", "fp32", "loha", False),
+    ("embedded", 64, 2, 8, "all", "fp32", "lokr", False),
+    ("embedded", 128, 4, 8, "all", "fp32", "lora", False),
+    ("sd15", 64, 4, 4, "none", "fp32", "lora", False),
+    ("sd15", 128, 4, 16, "all", "fp32", "lora", False),
+    ("sd15", 128, 8, 4, "none", "fp32", "locon", False),
+    ("sdxl", 64, 4, 4, "none", "fp32", "lora", False),
+    ("sdxl", 64, 4, 4, "all", "fp32", "lora", False),
+    ("sdxl", 64, 8, 16, "none", "bf16", "lora", False),
+    ("sdxl", 128, 2, 8, "all", "fp32", "dora", False),
+    ("sdxl", 64, 4, 4, "none", "fp32", "lokr", False),
+    ("sd3", 32, 4, 4, "none", "fp32", "lora", False),
+    ("sd3", 32, 8, 16, "all", "fp32", "lora", False),
+    ("sd3", 32, 8, 4, "none", "bf16", "lora", False),
+    ("sd3", 32, 4, 8, "none", "fp32", "loha", False),
+]
+NUMBERED = tuple(enumerate(COMBINATIONS))
+QUICK = (1, 2, 5, 20)  # the others are slow
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory):
+    made = {name: str(folder_of(name, tmp_path_factory.mktemp(name))) for name in ("sd15", "sdxl", "sd3")}
+    return made | {"embedded": "embedded"}
+
+
+@pytest.mark.parametrize(
+    "combination",
+    [pytest.param(c, marks=() if i in QUICK else pytest.mark.slow, id="-".join(map(str, c))) for i, c in NUMBERED],
+)
+def test_predicted_peak_is_within_8_percent_of_the_allocators(combination, bases):
+    base, pixels, batch, rank, checkpointing, precision, kind, text = combination
+    config = config_io.parse(
+        {
+            "model": {"base": bases[base]},
+            "adapter": {"type": kind, "rank": rank, "text_encoder": text},
+            "data": {"resolution": pixels, "batch_size": batch},
+            "memory": {"device": "cpu", "precision": precision, "checkpointing": checkpointing},
+        }
+    )
+    plan, family = memory.plan(config.memory), find_family(config.model)
+    components = family.load(config.model, plan.dtype)
+    left, fitted = needed(family, components, config, plan, plan.device, 100.0)
+    predicted = (left.weights + left.adapter) * GB + fitted.count.peak
+    step = engine_step(family, components, config, plan, 3)
+    step(0)  # the optimizer makes its states
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step(1)
+    states = step.optimizer.optimizer.state.values()
+    held = sum(t.numel() * t.element_size() for state in states for t in state.values() if isinstance(t, torch.Tensor))
+    held += sum(p.numel() * p.element_size() for p in step.parameters)
+    held += resident(components, config, plan.device)
+    assert predicted == pytest.approx(held + allocated_peak(profiler), rel=0.08)
+
+
+def allocated_peak(profiler: profile) -> int:
+    """The most bytes that were allocated at once and had not been before."""
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak

@@ -1,0 +1,100 @@
+"""Follows bytes and operations of a model as it runs, on the meta device as well as on a real one.
+
+torch's own FlopCounterMode hooks gradients to tell modules apart, and thereby keeps alive what checkpointing has
+computed again: beside it, the bytes of a checkpointed step come out several times too large.
+"""
+
+import weakref
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import addmm_flop, flop_registry
+
+FORMULAS = {**flop_registry, torch.ops.aten.addmm_: addmm_flop}  # the in-place one is missing there
+
+
+class Meter(TorchDispatchMode):
+    """Bytes of the storages that operators make inside, until each is freed; and the matrix products' operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0  # bytes
+        self.flops = self.last = 0  # all, and those of the newest operator that has any
+        self._seen: set[int] = set()
+
+    def __enter__(self) -> "Meter":
+        self._usual = F.scaled_dot_product_attention
+        # By name and not by a function mode, which is off while checkpointing computes again.
+        F.scaled_dot_product_attention = self._attend
+        return super().__enter__()
+
+    def __exit__(self, *raised: object) -> None:
+        F.scaled_dot_product_attention = self._usual
+        super().__exit__(*raised)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+        result = func(*args, **(kwargs or {}))
+        formula = FORMULAS.get(func.overloadpacket)
+        if formula is not None:
+            self.worked(formula(*args, **(kwargs or {}), out_val=result))
+        for tensor in _tensors((result,)):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self._seen:
+                self._add(storage, args)
+        return result
+
+    def worked(self, flops: int) -> None:
+        self.flops += flops
+        self.last = flops
+
+    def _add(self, storage: torch.UntypedStorage, args: tuple) -> None:
+        place, size = storage._cdata, storage.nbytes()
+        if any(tensor.untyped_storage()._cdata == place for tensor in _tensors(args)):
+            return  # it came from outside
+        self._seen.add(place)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._drop, place, size)
+
+    def _drop(self, place: int, size: int) -> None:
+        self._seen.discard(place)
+        self.now -= size
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, *rest: object, **more: object) -> Tensor:
+        """[B, H, N, D], [B, H, M, D], [B, H, M, D] -> [B, H, N, D]; on the meta device as the fused kernels do it.
+
+        Torch takes the plain formula there, whose score matrix no device of today ever holds.
+        """
+        if query.device.type == "meta":
+            return Fused.apply(query, key, value, self)
+        return self._usual(query, key, value, *rest, **more)
+
+
+class Fused(torch.autograd.Function):
+    """Attention that keeps what the fused kernels keep: inputs, output and one number per row."""
+
+    @staticmethod
+    def forward(ctx: object, query: Tensor, key: Tensor, value: Tensor, meter: Meter) -> Tensor:
+        ctx.meter, ctx.once = meter, 4 * query.numel() * key.shape[-2]
+        meter.worked(ctx.once)
+        # Kernels write [B, N, H, D], so that joining the heads needs no copy.
+        output = torch.empty_like(query.transpose(1, 2)[..., :1].expand(-1, -1, -1, value.shape[-1])).transpose(1, 2)
+        ctx.save_for_backward(query, key, value, output, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        return output
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, *_ = ctx.saved_tensors
+        ctx.meter.worked(ctx.once * 5 // 2)  # five products where the forward pass has two
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
+
+
+def _tensors(values: tuple | list) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
