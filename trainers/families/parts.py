@@ -70,8 +70,11 @@ TRANSFORMER = Part("transformer", "transformer", SD3Transformer2DModel.from_conf
 def random_module(make: Callable[[], nn.Module], dtype: torch.dtype, seed: int = 0) -> nn.Module:
     """A frozen module whose matrices are 0.02 times the same block of normal numbers over and over, biases 0, norms 1.
 
-    A full-size UNet takes a second this way, where drawing each number takes a minute.
+    A full-size UNet takes a second this way, where drawing each number takes a minute. Inside `torch.device("meta")`
+    the module has shapes and no numbers.
     """
+    if torch.get_default_device().type == "meta":
+        return nn.Module.to(make(), dtype).requires_grad_(False).eval()
     block = torch.randn(1_000_003, generator=torch.Generator().manual_seed(seed)).mul_(0.02).to(dtype)
     with torch.device("meta"):
         module = make()
