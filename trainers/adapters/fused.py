@@ -43,7 +43,8 @@ class LoraLinear(torch.autograd.Function):
 class LoraLinears(torch.autograd.Function):
     """y_i = x W_i' + b_i + (x A_i') B_i' for n layers of one shape.
 
-    W [n out, in] and b [n out] are those of all layers, A [n r, in] and B [n, out, r] too. The products with W and A are one each, forward and backward, and those with B are batched.
+    W [n out, in], b [n out], A [n r, in] and B [n, out, r] are those of all layers. The products with W and A are one
+    each, forward and backward, and those with B are batched.
     """
 
     @staticmethod

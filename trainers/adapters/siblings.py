@@ -101,21 +101,14 @@ def _shape(layer: Linear) -> tuple:
 
 
 def _side_by_side(parameters: list[nn.Parameter]) -> Tensor | None:
-    """One view [n rows, ...] over parameters that follow one another in one storage; else None.
-
-    The storage is asked for its size, since two storages can by chance be neighbours.
-    """
-    first, count = parameters[0], len(parameters)
-    if not first.is_contiguous() or first.requires_grad:
-        return None
-    end = first.storage_offset() + count * first.numel()
-    if first.untyped_storage().nbytes() < end * first.element_size():
-        return None
-    if not first.is_meta:
-        size, start = first.numel() * first.element_size(), first.data_ptr()
-        if any(parameter.data_ptr() != start + i * size for i, parameter in enumerate(parameters)):
+    """One view [n rows, ...] over frozen parameters that follow one another in one storage; else None."""
+    first, storage = parameters[0], parameters[0].untyped_storage()._cdata
+    start, size = first.storage_offset(), first.numel()
+    for i, parameter in enumerate(parameters):
+        apart = parameter.untyped_storage()._cdata != storage or parameter.storage_offset() != start + i * size
+        if apart or parameter.requires_grad or not parameter.is_contiguous():
             return None
-    shape = (count * first.shape[0], *first.shape[1:])
+    shape = (len(parameters) * first.shape[0], *first.shape[1:])
     return first.detach().as_strided(shape, first.stride())
 
 
