@@ -74,7 +74,8 @@ class TrainingStep:
                     self.accelerator.backward(kept)
         self.mark("optimizer")
         if self.clip_norm:
-            self.accelerator.clip_grad_norm_(self.parameters, self.clip_norm)
+            self.accelerator.unscale_gradients(self.optimizer)
+            optimizers.clip(self.parameters, self.clip_norm)
         self.optimizer.step()
         for rows, factors in self.tokens.stretches() if self.tokens else ():
             optimizers.multiply(self.optimizer, rows, factors)

@@ -54,10 +54,12 @@ class DispatchCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
         packet, kwargs = func.overloadpacket, kwargs or {}
+        if func.namespace != "aten":  # questions about a tensor
+            return func(*args, **kwargs)
         name = packet.__name__
         if name in SYNCS or (name in ("_to_copy", "copy_") and _leaves_the_device(name, args, kwargs)):
             self.syncs += 1
-        if name not in VIEWS:
+        if name not in VIEWS and not name.startswith("_record_function"):
             self.names[self.phase][name] += 1
         result = func(*args, **kwargs)
         if packet in FLOPS:

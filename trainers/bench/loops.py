@@ -130,6 +130,6 @@ class BareLoop:
         self.mark("backward")
         loss.backward()
         self.mark("optimizer")
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad()
