@@ -56,9 +56,10 @@ def test_the_parts_of_memory_add_up_to_the_peak(results):
 
 
 def test_only_a_real_step_takes_time(results):
-    assert "seconds" not in results[True]["loops"]["darkroom"] and results[True]["time_ratio"] is None
+    assert "seconds" not in results[True]["loops"]["darkroom"] and not results[True]["ratios"]
     seconds = results[False]["loops"]["darkroom"]["seconds"]
     assert 0 < seconds["fastest"] <= seconds["median"] <= seconds["slowest"]
+    assert set(results[False]["ratios"]) == {"wall", "processor"}
 
 
 def test_a_step_computes_little_more_than_the_least_and_checkpointing_a_forward_pass_more(base):

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode, unset_fake_temporarily
 
 from trainers import config_io
 from trainers.config import TrainConfig
@@ -33,12 +34,27 @@ def settings(base: str, changes: list[str]) -> TrainConfig:
 def build(base: str, config: TrainConfig, dtype: torch.dtype) -> tuple[Family, Components, str]:
     """The family, its parts, and what they are called."""
     family = find_family(config.model)
-    if base not in SIZES:
+    if base in SIZES:
+        _, folder, label = SIZES[base]
+        return family, loading.untrained(family.spec, family.source, dtype, folder), f"{label}, random weights"
+    with unset_fake_temporarily():  # a file's numbers are read, if only to be dropped
         components = family.load(config.model, dtype)
-        return family, components, components.name
-    _, folder, label = SIZES[base]
-    components = loading.untrained(family.spec, family.source, dtype, folder)
-    return family, components, f"{label}, random weights"
+    return family, hollow(components) if torch._guards.detect_fake_mode() else components, components.name
+
+
+def hollow(components: Components) -> Components:
+    """Parts of the same architecture, made anew: inside `without_numbers`, without any."""
+    return replace(
+        components,
+        denoiser=hollow_model(components.denoiser),
+        vae=hollow_model(components.vae),
+        text_encoders=tuple(hollow_model(encoder) for encoder in components.text_encoders),
+    )
+
+
+def hollow_model(model: nn.Module) -> nn.Module:
+    made = type(model).from_config(model.config) if hasattr(model, "from_config") else type(model)(model.config)
+    return nn.Module.to(made, model.dtype).eval().requires_grad_(False)  # diffusers' own `to` warns of nothing
 
 
 @contextmanager

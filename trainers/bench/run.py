@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -22,6 +22,20 @@ from trainers.step import TrainingStep
 
 Progress = Callable[[str], None]
 Loop = TrainingStep | BareLoop
+
+
+@dataclass
+class Timed:
+    """Seconds of each step: by the clock, and of the processor's time, which other programs do not lengthen."""
+
+    wall: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+
+    def summary(self) -> dict:
+        low, _, high = statistics.quantiles(self.wall, n=4) if len(self.wall) > 1 else self.wall * 3
+        found = {"fastest": min(self.wall), "slowest": max(self.wall), "low_quartile": low, "high_quartile": high}
+        middle = {"median": statistics.median(self.wall), "processor": statistics.median(self.processor)}
+        return {name: round(value, 4) for name, value in (middle | found).items()}
 
 
 def bench(base: str, config: TrainConfig, meta: bool, steps: int, alone: bool, progress: Progress) -> dict:
@@ -50,8 +64,9 @@ def bench(base: str, config: TrainConfig, meta: bool, steps: int, alone: bool, p
             progress(f"Counting one step ({name})")
             counted[name] = count(loop, _models_of(loop, components, config), len(places))
     seconds = {} if meta else _timed(loops, steps, plan.device, progress)
-    found = {name: {**counted[name].summary(), **_seconds(seconds.get(name))} for name in loops}
-    ratio = [a / b for a, b in zip(seconds["darkroom"], seconds["bare"], strict=True)] if len(seconds) == 2 else []
+    found = {
+        name: counted[name].summary() | ({"seconds": seconds[name].summary()} if seconds else {}) for name in loops
+    }
     return {
         "base": label,
         "device": "none: counted without numbers" if meta else str(plan.device),
@@ -67,7 +82,7 @@ def bench(base: str, config: TrainConfig, meta: bool, steps: int, alone: bool, p
         "seconds_to_build": round(built, 2),
         "floor_gflop": {**least, "total": round(sum(least.values()), 2)},
         "loops": found,
-        "time_ratio": round(statistics.median(ratio), 4) if ratio else None,
+        "ratios": _ratios(seconds),
         "process_peak_gb": None if meta else round(memory.peak_gb(plan.device), 2),
     }
 
@@ -104,45 +119,44 @@ def _least(
     batch, factor, cpu = config.data.batch_size, components.latent.factor, torch.device("cpu")
     side = (config.data.resolution or components.resolution) // factor
     with models.without_numbers(True):
-        hollow = type(components.denoiser).from_config(components.denoiser.config)
-        hollow = nn.Module.to(hollow, plan.dtype).eval().requires_grad_(False)
+        denoiser = models.hollow_model(components.denoiser)
         latents = torch.empty(batch, components.latent.channels, side, side, dtype=plan.dtype)
         sizes = plain_sizes(family, side * factor, side * factor, batch, cpu)
-        flops = floor(family, hollow, paths, latents, _hollow(told, plan.dtype).sized(sizes))
+        flops = floor(family, denoiser, paths, latents, _without_numbers(told, plan.dtype).sized(sizes))
     return {phase: round(n * config.optimizer.accumulation / 1e9, 2) for phase, n in flops.items()}
 
 
-def _hollow(told: Conditioning, dtype: torch.dtype) -> Conditioning:
+def _without_numbers(told: Conditioning, dtype: torch.dtype) -> Conditioning:
     parts = (told.embeds, told.pooled)
     return Conditioning(*(None if part is None else torch.empty(part.shape, dtype=dtype) for part in parts))
 
 
-def _timed(loops: dict[str, Loop], steps: int, device: torch.device, progress: Progress) -> dict[str, list[float]]:
-    """Wall-clock seconds of each step of each loop."""
-    seconds: dict[str, list[float]] = {name: [] for name in loops}
+def _timed(loops: dict[str, Loop], steps: int, device: torch.device, progress: Progress) -> dict[str, Timed]:
+    """Seconds of each step of each loop."""
+    found = {name: Timed() for name in loops}
     for step in range(2, steps + 2):
         for name, loop in loops.items():
             progress(f"Timing step {step - 1} of {steps} ({name})")
             _wait(device)
-            start = time.perf_counter()
+            wall, processor = time.perf_counter(), time.process_time()
             loop(step)
             _wait(device)
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
+            found[name].wall.append(time.perf_counter() - wall)
+            found[name].processor.append(time.process_time() - processor)
+    return found
 
 
-def _seconds(measured: list[float] | None) -> dict:
-    if not measured:
+def _ratios(seconds: dict[str, Timed]) -> dict[str, float]:
+    """Darkroom's step to the bare loop's, by the clock and by what the processor worked for this process alone."""
+    if len(seconds) < 2:
         return {}
-    low, middle, high = statistics.quantiles(measured, n=4) if len(measured) > 1 else [measured[0]] * 3
-    return {
-        "seconds": {
-            "median": round(middle, 4),
-            "fastest": round(min(measured), 4),
-            "slowest": round(max(measured), 4),
-            "quartiles": [round(low, 4), round(high, 4)],
-        }
-    }
+    ours, bare = seconds["darkroom"], seconds["bare"]
+    return {"wall": _ratio(ours.wall, bare.wall), "processor": _ratio(ours.processor, bare.processor)}
+
+
+def _ratio(one: list[float], other: list[float]) -> float:
+    """The median of one's seconds to the other's, step by step."""
+    return round(statistics.median(a / b for a, b in zip(one, other, strict=True)), 4)
 
 
 def _wait(device: torch.device) -> None:

@@ -14,8 +14,12 @@ def table(result: dict) -> str:
         lines.append(f"{title:<{TITLE}}" + "".join(f"{value(loop):>{WIDTH}}" for loop in loops.values()))
     least = result["floor_gflop"]
     lines += ["", f"Least GFLOP for the base: {least['forward']} forward, {least['backward']} backward."]
-    if result["time_ratio"] is not None:
-        lines.append(f"Darkroom's step takes {result['time_ratio']:.3f} of the bare loop's time (median of pairs).")
+    if result["ratios"]:
+        wall, processor = result["ratios"]["wall"], result["ratios"]["processor"]
+        lines.append(
+            f"Darkroom's step takes {wall:.3f} of the bare loop's time (median of pairs); {processor:.3f} of its"
+        )
+        lines.append("processor time, which other programs do not lengthen.")
     if result["process_peak_gb"] is not None:
         lines.append(f"Peak memory of the whole measurement {result['process_peak_gb']} GB.")
     for name in ("cold", "warm") if "start" in result else ():
@@ -39,6 +43,6 @@ def _rows(loops: dict) -> list:
     for part in ("weights", "adapter", "optimizer", "activations", "workspace", "peak"):
         rows.append((f"GB {part}", lambda loop, part=part: f"{loop['memory_gb'][part]:.3f}"))
     if all("seconds" in loop for loop in loops.values()):
-        for key in ("median", "fastest", "slowest"):
+        for key in ("median", "fastest", "slowest", "processor"):
             rows.append((f"seconds {key}", lambda loop, key=key: f"{loop['seconds'][key]:.4f}"))
     return rows
