@@ -1,5 +1,6 @@
 """The bases that can be measured: a real one, or random weights in the true shapes of any family and size."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -68,7 +69,8 @@ def without_numbers(on: bool) -> Iterator[None]:
         return
     usual, nn.Module._apply = nn.Module._apply, _apply
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
+        with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # where torch copies a model
             yield
     except DataDependentOutputException as error:
         message = f"A step with these settings needs numbers ({error}), and --device meta has none."
