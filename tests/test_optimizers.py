@@ -8,7 +8,7 @@ from trainers.config import OptimizerConfig, ScheduleConfig
 from trainers.ema import Ema
 from trainers.errors import UserError
 from trainers.loss import LOSSES, WEIGHTINGS
-from trainers.optimizers import OPTIMIZERS, averaged, build_optimizer, described, parameter_groups
+from trainers.optimizers import OPTIMIZERS, averaged, build_optimizer, clip, described, parameter_groups
 from trainers.schedules import SCHEDULES, build_schedule
 
 CPU = torch.device("cpu")
@@ -125,3 +125,14 @@ def test_the_average_is_the_closed_form_and_gives_the_weights_back():
     with ema.swapped():
         torch.testing.assert_close(weight.detach(), torch.full((2,), 0.25 + 1.0))  # 0.5 (0.5·0 + 0.5·1) + 0.5·2
     assert weight.tolist() == [2.0, 2.0]
+
+
+def test_clipping_gives_the_norm_of_all_gradients_together_and_leaves_small_ones_alone():
+    parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
+    parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])  # the third has none
+    clip(parameters, 10.0)
+    assert parameters[0].grad.tolist() == [3.0, 0.0]
+    clip(parameters, 1.0)
+    torch.testing.assert_close(parameters[0].grad, torch.tensor([0.6, 0.0]), rtol=1e-5, atol=0)
+    torch.testing.assert_close(parameters[1].grad, torch.tensor([0.0, 0.8]), rtol=1e-5, atol=0)
+    clip([], 1.0)

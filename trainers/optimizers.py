@@ -131,6 +131,15 @@ def token_group(parameters: list[nn.Parameter], config: OptimizerConfig) -> dict
 
 
 @torch.no_grad()
+def clip(parameters: list[nn.Parameter], most: float) -> None:
+    """Scale all gradients by one factor so that their norm, taken together, is `most` at the most. No host sync."""
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if grads:
+        norm = torch.stack(torch._foreach_norm(grads)).norm()
+        torch._foreach_mul_(grads, (most / (norm + 1e-6)).clamp(max=1.0))
+
+
+@torch.no_grad()
 def multiply(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, factor: Tensor) -> None:
     """parameter <- factor * parameter, and with it what a schedule-free optimizer makes its average from."""
     parameter.mul_(factor)

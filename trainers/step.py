@@ -16,6 +16,7 @@ from trainers.config import TrainConfig
 from trainers.ema import Ema
 from trainers.events import Adjusted
 from trainers.families.base import Components, Conditioning, Family
+from trainers.families.frugal import frugal
 from trainers.loss import Loss
 from trainers.memory import Plan
 from trainers.noise import Noise, build_noise
@@ -47,6 +48,7 @@ class TrainingStep:
     tokens: NewTokens | None
     ema: Ema | None
     preservation: Preservation | None
+    mark: Callable[[str], None] = lambda phase: None  # told what begins: forward, backward, optimizer
     total: Tensor = field(init=False)  # sum of micro-step losses since the last `mean_loss`, on the device
     _generator: torch.Generator = field(init=False)
     _counted: int = 0
@@ -58,16 +60,22 @@ class TrainingStep:
     def __call__(self, step: int) -> None:
         """Do step number `step` (from 0); its data, noise and dropout follow from (seed, step) alone. No host sync."""
         for micro_step in range(step * self.accumulation, (step + 1) * self.accumulation):
+            self.mark("forward")
             error, seen = self.micro_step(micro_step)
+            self.mark("backward")
             if error.requires_grad:  # not where module dropout has left out every layer
                 self.accelerator.backward(error)  # divides by the accumulation, scales fp16
             self.total += error.detach()
             if self.preservation and self.preservation.due(micro_step):
+                self.mark("forward")
                 kept = self.preservation(micro_step, *seen, self._generator)
+                self.mark("backward")
                 if kept.requires_grad:
                     self.accelerator.backward(kept)
+        self.mark("optimizer")
         if self.clip_norm:
-            self.accelerator.clip_grad_norm_(self.parameters, self.clip_norm)
+            self.accelerator.unscale_gradients(self.optimizer)
+            optimizers.clip(self.parameters, self.clip_norm)
         self.optimizer.step()
         for rows, factors in self.tokens.stretches() if self.tokens else ():
             optimizers.multiply(self.optimizer, rows, factors)
@@ -116,6 +124,7 @@ def build_step(
     `base_text` and `drawn` are for output preservation: every caption as the text encoders without an adapter encode
     it, and the base's own pictures.
     """
+    frugal(components.denoiser)
     accelerator = Accelerator(
         cpu=plan.device.type == "cpu",
         mixed_precision="fp16" if plan.precision == "fp16" else "no",  # for the gradient scaler; we cast the weights

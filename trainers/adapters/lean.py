@@ -5,6 +5,8 @@ once per forward, in one call, with the scale already in them, and the update is
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from trainers.adapters.adapter import NAME, Adapter, pair
 from trainers.adapters.fused import LoraLinear
+from trainers.adapters.siblings import Siblings, find_siblings
 from trainers.families.base import Components
 
 
@@ -23,50 +26,103 @@ def lean(adapter: Adapter, components: Components) -> None:
         layers = [layer for layer in adapter.layers.values() if id(layer) in inside]  # all of them plain LoRA
         for layer in layers:
             layer.__class__ = LeanLinear if isinstance(layer, Linear) else LeanConv2d
-            layer.ready = None
+            layer.ready = layer.siblings = None
+        siblings = find_siblings(model, layers)
+        for group in siblings:
+            for layer in group.layers:
+                layer.siblings = group
         if layers:
-            model.register_forward_pre_hook(Prepare(layers))
+            model.register_forward_pre_hook(Prepare(layers, siblings))
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Masters that are prepared as one tensor, laid one after the other along their first dimension."""
+
+    masters: list[Tensor]
+    scale: float = 1.0
 
 
 class Prepare:
     """Before each forward of a model: every layer's weights in the compute dtype and scaled, one call for all."""
 
-    def __init__(self, layers: list[LoraLayer]):
-        self.layers = layers
+    def __init__(self, layers: list[LoraLayer], siblings: list[Siblings]):
+        self.siblings = siblings
+        together = {id(layer) for group in siblings for layer in group.layers}
+        self.alone = [layer for layer in layers if id(layer) not in together]
 
     def __call__(self, model: nn.Module, inputs: object) -> None:
-        groups: dict[torch.dtype, list[LoraLayer]] = {}
-        for layer in self.layers:
-            layer.ready = None
-            if not layer.disable_adapters and (dtype_of(layer) != torch.float32 or layer.scaling[NAME] != 1):
-                groups.setdefault(dtype_of(layer), []).append(layer)
-        for dtype, layers in groups.items():
-            downs, ups = zip(*(pair(layer) for layer in layers), strict=True)
-            scales = [layer.scaling[NAME] for layer in layers]
-            if dtype == torch.float32:
-                new_downs, new_ups = downs, Cast.apply(dtype, scales, *ups)
-            else:
-                cast = Cast.apply(dtype, [1.0] * len(downs) + scales, *downs, *ups)
-                new_downs, new_ups = cast[: len(downs)], cast[len(downs) :]
-            for layer, down, up, new_down, new_up in zip(layers, downs, ups, new_downs, new_ups, strict=True):
-                layer.ready = (new_down, new_up, down._version, up._version)
+        units: list[tuple[Siblings | None, list[LoraLayer]]] = [(None, [layer]) for layer in self.alone]
+        for group in self.siblings:
+            group.forget()
+            joint = not any(layer.disable_adapters or layer.merged or layer.dropping() for layer in group.layers)
+            joint = joint and len({layer.scaling[NAME] for layer in group.layers}) == 1
+            units += [(group, group.layers)] if joint else [(None, [layer]) for layer in group.layers]
+        by_dtype: dict[torch.dtype, list[tuple[Siblings | None, list[LoraLayer]]]] = {}
+        for group, layers in units:
+            for layer in layers:
+                layer.ready = None
+            first, dtype = layers[0], dtype_of(layers[0])
+            if group or not first.disable_adapters and (dtype != torch.float32 or first.scaling[NAME] != 1):
+                by_dtype.setdefault(dtype, []).append((group, layers))
+        for dtype, wanted in by_dtype.items():
+            _prepare(dtype, wanted)
+
+
+def _prepare(dtype: torch.dtype, units: list[tuple[Siblings | None, list[LoraLayer]]]) -> None:
+    downs, ups = [], []
+    for _, layers in units:
+        pairs = [pair(layer) for layer in layers]
+        downs.append(Factors([down for down, _ in pairs]))
+        ups.append(Factors([up for _, up in pairs], layers[0].scaling[NAME]))
+    ready = _factors(dtype, downs + ups)
+    for (group, layers), down, up in zip(units, ready[: len(units)], ready[len(units) :], strict=True):
+        if group:
+            group.prepared(down, up)
+        else:
+            layers[0].ready = (down, up, *(master._version for master in pair(layers[0])))
+
+
+def _factors(dtype: torch.dtype, wanted: list[Factors]) -> list[Tensor]:
+    """Every one in `dtype`, joined and scaled; what is right as it is stays the master itself."""
+    result = [factors.masters[0] for factors in wanted]
+    changed = [i for i, f in enumerate(wanted) if dtype != f.masters[0].dtype or len(f.masters) > 1 or f.scale != 1]
+    if changed:
+        masters = [master for i in changed for master in wanted[i].masters]
+        counts = [len(wanted[i].masters) for i in changed]
+        cast = Cast.apply(dtype, [wanted[i].scale for i in changed], counts, *masters)
+        for i, tensor in zip(changed, cast, strict=True):
+            result[i] = tensor
+    return result
 
 
 class Cast(torch.autograd.Function):
-    """fp32 masters -> scale * master in `dtype`, each tensor with its scale, and the gradients back to fp32."""
+    """fp32 masters -> scale * master in `dtype`, runs of them joined along dimension 0; the gradients back to fp32."""
 
     @staticmethod
-    def forward(ctx: object, dtype: torch.dtype, scales: list[float], *masters: Tensor) -> tuple[Tensor, ...]:
-        ctx.dtype, ctx.scales = masters[0].dtype, scales
+    def forward(
+        ctx: object, dtype: torch.dtype, scales: list[float], counts: list[int], *masters: Tensor
+    ) -> tuple[Tensor, ...]:
+        """One scale for each run of masters; `counts`: how long the runs are."""
+        ctx.dtype, ctx.counts = masters[0].dtype, counts
+        ctx.scales = [scale for scale, count in zip(scales, counts, strict=True) for _ in range(count)]
         ctx.set_materialize_grads(False)
-        return tuple(_cast(_scaled(masters, scales), dtype))  # scaled in fp32, rounded once
+        buffer = _buffer(_scaled(masters, ctx.scales), dtype)  # scaled in fp32, rounded once
+        starts = [0, *accumulate(counts)]
+        runs = [masters[start:end] for start, end in pairwise(starts)]
+        sizes = [sum(master.numel() for master in run) for run in runs]
+        pieces = buffer.split(sizes)
+        return tuple(piece.view(-1, *run[0].shape[1:]) for piece, run in zip(pieces, runs, strict=True))
 
     @staticmethod
     def backward(ctx: object, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        present = [i for i, grad in enumerate(grads) if grad is not None]
-        cast = _cast([grads[i] for i in present], ctx.dtype)
+        parts: list[Tensor | None] = []
+        for grad, count in zip(grads, ctx.counts, strict=True):
+            parts += [None] * count if grad is None else grad.chunk(count)
+        present = [i for i, part in enumerate(parts) if part is not None]
+        cast = _cast([parts[i] for i in present], ctx.dtype)
         scaled = dict(zip(present, _scaled(cast, [ctx.scales[i] for i in present]), strict=True))
-        return (None, None, *(scaled.get(i) for i in range(len(grads))))
+        return (None, None, None, *(scaled.get(i) for i in range(len(parts))))
 
 
 def _scaled(tensors: Sequence[Tensor], scales: list[float]) -> list[Tensor]:
@@ -80,15 +136,21 @@ def _scaled(tensors: Sequence[Tensor], scales: list[float]) -> list[Tensor]:
     return result
 
 
-def _cast(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """The tensors in `dtype`, cut from one buffer where they must be converted."""
-    if not tensors or tensors[0].dtype == dtype:
-        return list(tensors)
+def _buffer(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Copies of all in `dtype`, one after the other."""
     sizes = [tensor.numel() for tensor in tensors]
     buffer = torch.empty(sum(sizes), dtype=dtype, device=tensors[0].device)
     copies = [piece.view(t.shape) for piece, t in zip(buffer.split(sizes), tensors, strict=True)]
     torch._foreach_copy_(copies, list(tensors))
-    return copies
+    return buffer
+
+
+def _cast(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """The tensors in `dtype`, cut from one buffer where they must be converted."""
+    if not tensors or tensors[0].dtype == dtype:
+        return list(tensors)
+    pieces = _buffer(tensors, dtype).split([tensor.numel() for tensor in tensors])
+    return [piece.view(tensor.shape) for piece, tensor in zip(pieces, tensors, strict=True)]
 
 
 class Dropouts:
@@ -96,6 +158,11 @@ class Dropouts:
 
     rank_dropout = 0.0
     module_dropout = 0.0
+
+    def dropping(self) -> bool:
+        """Whether anything is left out at random now."""
+        dropout = isinstance(self.lora_dropout[NAME], nn.Dropout) or self.rank_dropout or self.module_dropout
+        return self.training and bool(dropout)
 
     def skipped(self) -> bool:
         """Whether this step goes without the layer's update."""
@@ -115,6 +182,7 @@ class Lean(Dropouts):
     """What lean linear layers and convolutions share."""
 
     ready: tuple[Tensor, Tensor, int, int] | None
+    siblings: Siblings | None
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """(down, scale * up) in the compute dtype: the prepared ones, else made here."""
@@ -133,11 +201,14 @@ class LeanLinear(Lean, Linear):
         """x [..., in] -> [..., out]."""
         if self.disable_adapters or args or kwargs or self.merged:
             return super().forward(x, *args, **kwargs)
+        if self.siblings and not autocast_on(x):
+            y = self.siblings.take(self, x)
+            if y is not None:
+                return y
         base, (down, up) = self.base_layer, self.factors()
         dropout = self.lora_dropout[NAME]
-        dropping = self.training and (isinstance(dropout, nn.Dropout) or self.rank_dropout or self.module_dropout)
         plain = type(base) is nn.Linear and x.dtype == down.dtype == base.weight.dtype
-        if plain and not dropping and not autocast_on(x):
+        if plain and not self.dropping() and not autocast_on(x):
             return LoraLinear.apply(x, base.weight, base.bias, down, up)
         y = base(x)
         if self.skipped():

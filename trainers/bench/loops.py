@@ -1,13 +1,16 @@
 """The two loops that are compared: Darkroom's own step, and the barest peft loop there is."""
 
 import copy
+import re
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from peft import LoraConfig, inject_adapter_in_model
+from torch import nn
 
+from trainers.adapters.adapter import DENOISER, Place
 from trainers.adapters.registry import ADAPTERS
 from trainers.adapters.tokens import start_tokens
 from trainers.config import TrainConfig
@@ -21,7 +24,6 @@ from trainers.step import TrainingStep, build_step
 from trainers.stores import Feed, LatentStore, TextStore
 
 PICTURES = 8
-BARE_TARGETS = r".*(attn\d\.to_(q|k|v|out\.0)|ff\.net\.0\.proj|ff\.net\.2|proj_in|proj_out)"
 
 
 def engine_step(family: Family, components: Components, config: TrainConfig, plan: Plan, steps: int) -> TrainingStep:
@@ -65,14 +67,25 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
 class BareLoop:
     """peft and autocast, no features: what one writes in an afternoon. The same rank, layers, sizes and data."""
 
-    def __init__(self, family: Family, components: Components, config: TrainConfig, plan: Plan, told: Conditioning):
-        """`told`: the conditioning of one batch."""
+    def __init__(
+        self,
+        family: Family,
+        components: Components,
+        config: TrainConfig,
+        plan: Plan,
+        told: Conditioning,
+        places: list[Place],
+    ):
+        """`told`: the conditioning of one batch; `places`: of the adapted layers. The components stay as they are."""
         self.family, self.flow = family, components.scheduler.get("prediction_type") == "flow"
-        self.denoiser = copy.deepcopy(components.denoiser).requires_grad_(False).to(plan.device)
-        rank = config.adapter.rank
-        lora = LoraConfig(r=rank, lora_alpha=config.adapter.alpha or rank, target_modules=BARE_TARGETS)
-        inject_adapter_in_model(lora, self.denoiser)
-        self.parameters = [p for p in self.denoiser.parameters() if p.requires_grad]
+        self.models = [self._adapted(components.denoiser, DENOISER, config, plan, places)]
+        if config.adapter.trains_text:
+            for i, encoder in enumerate(components.text_encoders):
+                self.models.append(self._adapted(encoder, f"text_{i}", config, plan, places))
+        self.tokens = tuple(ids.to(plan.device) for ids in family.tokenize(components, [""] * config.data.batch_size))
+        self.clip_skip = config.model.clip_skip
+        self.denoiser = self.models[0]
+        self.parameters = [p for model in self.models for p in model.parameters() if p.requires_grad]
         for parameter in self.parameters:
             parameter.data = parameter.data.float()
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.optimizer.rate, fused=True)
@@ -82,12 +95,21 @@ class BareLoop:
         self.latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(plan.device)
         pixels = side * components.latent.factor
         sizes = plain_sizes(family, pixels, pixels, config.data.batch_size, plan.device)
-        self.told = told.rows(torch.arange(config.data.batch_size)).on(plan.device).sized(sizes)
+        self.told, self.sizes = told.on(plan.device), sizes
         self.plan = plan
         if config.memory.checkpointing == "all":
             self.denoiser.enable_gradient_checkpointing()
         self.denoiser.train()
         self.mark: Callable[[str], None] = lambda phase: None
+
+    def _adapted(self, model: nn.Module, part: str, config: TrainConfig, plan: Plan, places: list[Place]) -> nn.Module:
+        """A copy of a frozen model with peft's LoRA on it, on the device."""
+        model, rank = copy.deepcopy(model).requires_grad_(False).to(plan.device), config.adapter.rank
+        paths = [re.escape(path) for owner, path in places if owner == part]
+        if paths:
+            lora = LoraConfig(r=rank, lora_alpha=config.adapter.alpha or rank, target_modules="|".join(paths))
+            inject_adapter_in_model(lora, model)
+        return model
 
     def __call__(self, step: int) -> None:
         self.mark("forward")
@@ -102,11 +124,14 @@ class BareLoop:
             v = self.scheduler.config.prediction_type == "v_prediction"
             target = self.scheduler.get_velocity(self.latents, noise, timesteps) if v else noise
         with torch.autocast(self.plan.device.type, dtype=self.plan.dtype if half else torch.bfloat16, enabled=half):
-            prediction = self.family.denoise(self.denoiser, noisy, timesteps, self.told)
+            told = self.told
+            if len(self.models) > 1:
+                told = self.family.encode_text(tuple(self.models[1:]), self.tokens, self.clip_skip)
+            prediction = self.family.denoise(self.denoiser, noisy, timesteps, told.sized(self.sizes))
         loss = F.mse_loss(prediction.float(), target)
         self.mark("backward")
         loss.backward()
         self.mark("optimizer")
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -4,40 +4,45 @@ import argparse
 import json
 import sys
 
-from trainers import config_io
+from trainers.bench import models
 from trainers.bench.run import bench
+from trainers.bench.start import start
+from trainers.bench.table import table
 
 
 def main(arguments: list[str]) -> int:
     """Measure and print; exit code 0."""
-    parser = argparse.ArgumentParser(
-        prog="darkroom bench", description="Seconds, dispatches, syncs and memory per training step."
-    )
-    parser.add_argument(
-        "--base", default="embedded", help="`embedded`, a model, or `sd15`: random weights in the true shapes"
-    )
-    parser.add_argument("--steps", type=int, default=10, help="steps timed, of each loop in turn")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any setting of a run")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args(arguments)
-    size = "sd15" if options.base == "sd15" else "base"
-    config = config_io.parse({"model": {"family": "sd15"} if size == "sd15" else {"base": options.base}})
-    config = config_io.override(config, options.set)
-    result = bench(config, options.steps, size, lambda text: sys.stderr.write(text + "\n") and None)
-    sys.stdout.write((json.dumps(result, indent=2) if options.json else _table(result)) + "\n")
+    options = _parser().parse_args(arguments)
+    config = models.settings(options.base, options.set)
+
+    def progress(text: str) -> None:
+        sys.stderr.write(text + "\n")
+
+    result = bench(options.base, config, options.device == "meta", options.steps, options.alone, progress)
+    if options.start:
+        result["start"] = start(options.base, config, options.start, progress)
+    sys.stdout.write((json.dumps(result, indent=2) if options.json else table(result)) + "\n")
     return 0
 
 
-def _table(result: dict) -> str:
-    setup = f"{result['resolution']} px, batch {result['batch_size']}, {result['precision']} on {result['device']}"
-    lines = [f"{result['model']}, {setup} ({result['threads']} threads), {result['steps']} steps each", ""]
-    columns = ("loop", "s/step", "fastest", "slowest", "forward", "backward", "optimizer", "syncs", "GFLOP")
-    lines.append("".join(f"{column:>11}" for column in columns))
-    for name, loop in result["loops"].items():
-        seconds = [f"{loop[key]:.4f}" for key in ("seconds_per_step", "fastest", "slowest")]
-        counts = [loop["dispatches"].get(phase, 0) for phase in ("forward", "backward", "optimizer")]
-        row = [name, *seconds, *counts, loop["host_syncs"], loop["gflop"]]
-        lines.append("".join(f"{cell:>11}" for cell in row))
-    lines += ["", f"Darkroom's step takes {result['time_ratio']:.3f} of the bare loop's time (median of pairs)."]
-    lines.append(f"Peak memory of both together {result['peak_memory_gb']} GB; weights {result['weights_gb']} GB.")
-    return "\n".join(lines)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="darkroom bench", description="Seconds, dispatches, syncs, operations and memory of a training step."
+    )
+    sizes = ", ".join(models.SIZES)
+    parser.add_argument("--base", default="embedded", help=f"`embedded`, a model, or random weights: {sizes}")
+    parser.add_argument("--steps", type=int, default=10, help="steps timed, of each loop in turn")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any setting of a run")
+    parser.add_argument(
+        "--device", choices=("real", "meta"), default="real",
+        help="meta: count all that can be counted, of any base, without its weights and without such a device",
+    )  # fmt: skip
+    parser.add_argument(
+        "--alone", action="store_true", help="without the bare peft loop, which needs a second denoiser"
+    )
+    parser.add_argument(
+        "--start", type=int, default=0, metavar="PICTURES",
+        help="also run the engine on so many random pictures, from its start to its first step and preview",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser

@@ -1,132 +1,164 @@
-"""`darkroom bench`: seconds, dispatches, host syncs, FLOPs and memory of a training step, beside a bare peft loop."""
+"""`darkroom bench`: what a training step costs, counted and timed, beside a bare peft loop on the same base."""
 
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
 from trainers import memory
-from trainers.bench.counter import DispatchCounter
+from trainers.adapters.adapter import DENOISER, Place
+from trainers.adapters.targets import shapes
+from trainers.bench import models
+from trainers.bench.count import count
+from trainers.bench.floor import floor
 from trainers.bench.loops import BareLoop, engine_step
 from trainers.config import TrainConfig
-from trainers.families.base import Components
-from trainers.families.registry import find_family
+from trainers.families.base import Components, Conditioning, Family, plain_sizes
+from trainers.memory import Plan
+from trainers.step import TrainingStep
+
+Progress = Callable[[str], None]
+Loop = TrainingStep | BareLoop
 
 
 @dataclass
-class Measured:
-    """One loop's numbers; seconds are wall-clock per optimizer step."""
+class Timed:
+    """Seconds of each step: by the clock, and of the processor's time, which other programs do not lengthen."""
 
-    seconds: list[float] = field(default_factory=list)
-    dispatches: dict[str, int] = field(default_factory=dict)
-    syncs: int = 0
-    gflop: float = 0.0
+    wall: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
 
     def summary(self) -> dict:
-        ordered = sorted(self.seconds)
-        return {
-            "seconds_per_step": round(statistics.median(ordered), 4),
-            "fastest": round(ordered[0], 4),
-            "slowest": round(ordered[-1], 4),
-            "dispatches": {**self.dispatches, "total": sum(self.dispatches.values())},
-            "host_syncs": self.syncs,
-            "gflop": round(self.gflop, 2),
-        }
+        low, _, high = statistics.quantiles(self.wall, n=4) if len(self.wall) > 1 else self.wall * 3
+        found = {"fastest": min(self.wall), "slowest": max(self.wall), "low_quartile": low, "high_quartile": high}
+        middle = {"median": statistics.median(self.wall), "processor": statistics.median(self.processor)}
+        return {name: round(value, 4) for name, value in (middle | found).items()}
 
 
-def bench(
-    config: TrainConfig, steps: int = 10, size: str = "base", progress: Callable[[str], None] = lambda text: None
-) -> dict:
-    """Time `steps` steps of each loop in turn (so that both meet the same machine) and count one step of each.
+def bench(base: str, config: TrainConfig, meta: bool, steps: int, alone: bool, progress: Progress) -> dict:
+    """Count one step of each loop, and unless `meta` time `steps` of each, in turn so that both meet the same machine.
 
-    `size` is "base" for the configured base model or "sd15" for random weights in Stable Diffusion 1.5's shapes.
+    Args:
+        base: a name in `models.SIZES`, or that of a base model in `config`.
+        meta: count without memory for numbers, as on a CPU; nothing is timed.
+        alone: leave out the bare peft loop, which needs a second denoiser.
     """
-    plan = memory.plan(config.memory)
-    family = find_family(config.model)
+    plan = _plan(config, meta)
     progress("Building the model")
-    components = family.random(plan.dtype) if size == "sd15" else family.load(config.model, plan.dtype)
-    empty = family.tokenize(components, [""] * config.data.batch_size)
-    with torch.no_grad():
-        told = family.encode_text(components.text_encoders, empty, config.model.clip_skip)
-    bare = BareLoop(family, components, config, plan, told)
-    engine = engine_step(family, components, config, plan, steps)
-    loops = {"darkroom": engine, "bare": bare}
-    measured = {name: Measured() for name in loops}
-    for name, loop in loops.items():
-        progress(f"Counting the operators of one step ({name})")
-        loop(0)  # the first step makes the optimizer's state
-        _count(loop, measured[name])
-    for step in range(2, steps + 2):
+    began = time.perf_counter()
+    with models.without_numbers(meta):
+        family, components, label = models.build(base, config, plan.dtype)
+        places = list(shapes(components, family.spec, config.adapter))
+        told = _told(family, components, config)
+        loops: dict[str, Loop] = {}
+        if not alone:
+            loops["bare"] = BareLoop(family, components, config, plan, told, places)
+        least = _least(family, components, config, plan, told, places)
+        loops = {"darkroom": engine_step(family, components, config, plan, steps), **loops}
+        built = time.perf_counter() - began
+        counted = {}
         for name, loop in loops.items():
-            progress(f"Timing step {step - 1} of {steps} ({name})")
-            _wait(plan.device)
-            start = time.perf_counter()
-            loop(step)
-            _wait(plan.device)
-            measured[name].seconds.append(time.perf_counter() - start)
-    result = {name: m.summary() for name, m in measured.items()}
-    ratios = [a / b for a, b in zip(measured["darkroom"].seconds, measured["bare"].seconds, strict=True)]
+            progress(f"Counting one step ({name})")
+            counted[name] = count(loop, _models_of(loop, components, config), len(places))
+    seconds = {} if meta else _timed(loops, steps, plan.device, progress)
+    found = {
+        name: counted[name].summary() | ({"seconds": seconds[name].summary()} if seconds else {}) for name in loops
+    }
     return {
-        "model": "Stable Diffusion 1.5, random weights" if size == "sd15" else components.name,
-        "device": str(plan.device),
+        "base": label,
+        "device": "none: counted without numbers" if meta else str(plan.device),
         "precision": plan.precision,
         "threads": torch.get_num_threads(),
-        "batch_size": config.data.batch_size,
+        "torch": torch.__version__,
         "resolution": config.data.resolution or components.resolution,
-        "steps": steps,
-        "loops": result,
-        "time_ratio": round(statistics.median(ratios), 4),
-        "peak_memory_gb": round(memory.peak_gb(plan.device), 2),
-        "weights_gb": round(_weights_gb(components), 3),
+        "batch_size": config.data.batch_size,
+        "accumulation": config.optimizer.accumulation,
+        "adapter": f"{config.adapter.type}, rank {config.adapter.rank}, {config.adapter.targets}",
+        "checkpointing": config.memory.checkpointing,
+        "text_encoder": config.adapter.text_encoder,
+        "seconds_to_build": round(built, 2),
+        "floor_gflop": {**least, "total": round(sum(least.values()), 2)},
+        "loops": found,
+        "ratios": _ratios(seconds),
+        "process_peak_gb": None if meta else round(memory.peak_gb(plan.device), 2),
     }
 
 
-def _count(loop: Callable[[int], None], into: Measured) -> None:
-    counter = DispatchCounter()
+def _plan(config: TrainConfig, meta: bool) -> Plan:
+    if not meta:
+        return memory.plan(config.memory)
+    precision = config.memory.precision
+    return replace(
+        memory.plan(config.memory.model_copy(update={"device": "cpu", "precision": "fp32"})),
+        precision="bf16" if precision == "auto" else precision,
+    )
+
+
+def _told(family: Family, components: Components, config: TrainConfig) -> Conditioning:
+    """The conditioning of a batch of empty captions, without sizes."""
+    empty = family.tokenize(components, [""] * config.data.batch_size)
+    with torch.no_grad():
+        return family.encode_text(components.text_encoders, empty, config.model.clip_skip)
+
+
+def _models_of(loop: Loop, components: Components, config: TrainConfig) -> list[nn.Module]:
+    """The models that its step runs."""
     if isinstance(loop, BareLoop):
-        loop.mark = lambda phase: setattr(counter, "phase", phase)
-        restore = lambda: setattr(loop, "mark", lambda phase: None)  # noqa: E731
-    else:
-        restore = _mark_engine(loop, counter)
-    with counter:
-        loop(1)
-    restore()
-    with FlopCounterMode(display=False) as flops:
-        loop(1)
-    into.dispatches, into.syncs = dict(counter.dispatches), counter.syncs
-    into.gflop = flops.get_total_flops() / 1e9
+        return loop.models
+    return [components.denoiser, *(components.text_encoders if config.adapter.trains_text else ())]
 
 
-def _mark_engine(loop, counter: DispatchCounter) -> Callable[[], None]:  # noqa: ANN001
-    """Tell the counter when the engine's step turns to the backward pass and to the optimizer."""
-    backward, clip, micro = loop.accelerator.backward, loop.accelerator.clip_grad_norm_, loop.micro_step
+def _least(
+    family: Family, components: Components, config: TrainConfig, plan: Plan, told: Conditioning, places: list[Place]
+) -> dict[str, float]:
+    """GFLOP {forward, backward} of a step's floor, counted on a denoiser without numbers."""
+    paths = [path for part, path in places if part == DENOISER]
+    batch, factor, cpu = config.data.batch_size, components.latent.factor, torch.device("cpu")
+    side = (config.data.resolution or components.resolution) // factor
+    with models.without_numbers(True):
+        denoiser = models.hollow_model(components.denoiser)
+        latents = torch.empty(batch, components.latent.channels, side, side, dtype=plan.dtype)
+        sizes = plain_sizes(family, side * factor, side * factor, batch, cpu)
+        flops = floor(family, denoiser, paths, latents, _without_numbers(told, plan.dtype).sized(sizes))
+    return {phase: round(n * config.optimizer.accumulation / 1e9, 2) for phase, n in flops.items()}
 
-    def marked(phase: str, call: Callable) -> Callable:
-        def run(*args: object, **options: object) -> object:
-            counter.phase = phase
-            return call(*args, **options)
 
-        return run
+def _without_numbers(told: Conditioning, dtype: torch.dtype) -> Conditioning:
+    parts = (told.embeds, told.pooled)
+    return Conditioning(*(None if part is None else torch.empty(part.shape, dtype=dtype) for part in parts))
 
-    loop.micro_step = marked("forward", micro)
-    loop.accelerator.backward = marked("backward", backward)
-    loop.accelerator.clip_grad_norm_ = marked("optimizer", clip)
 
-    def restore() -> None:
-        del loop.micro_step
-        loop.accelerator.backward, loop.accelerator.clip_grad_norm_ = backward, clip
+def _timed(loops: dict[str, Loop], steps: int, device: torch.device, progress: Progress) -> dict[str, Timed]:
+    """Seconds of each step of each loop."""
+    found = {name: Timed() for name in loops}
+    for step in range(2, steps + 2):
+        for name, loop in loops.items():
+            progress(f"Timing step {step - 1} of {steps} ({name})")
+            _wait(device)
+            wall, processor = time.perf_counter(), time.process_time()
+            loop(step)
+            _wait(device)
+            found[name].wall.append(time.perf_counter() - wall)
+            found[name].processor.append(time.process_time() - processor)
+    return found
 
-    return restore
+
+def _ratios(seconds: dict[str, Timed]) -> dict[str, float]:
+    """Darkroom's step to the bare loop's, by the clock and by what the processor worked for this process alone."""
+    if len(seconds) < 2:
+        return {}
+    ours, bare = seconds["darkroom"], seconds["bare"]
+    return {"wall": _ratio(ours.wall, bare.wall), "processor": _ratio(ours.processor, bare.processor)}
+
+
+def _ratio(one: list[float], other: list[float]) -> float:
+    """The median of one's seconds to the other's, step by step."""
+    return round(statistics.median(a / b for a, b in zip(one, other, strict=True)), 4)
 
 
 def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _weights_gb(components: Components) -> float:
-    modules = [components.denoiser, components.vae, *components.text_encoders]
-    return sum(p.numel() * p.element_size() for m in modules for p in m.parameters()) / 2**30
+    if device.type != "cpu":
+        torch.accelerator.synchronize()

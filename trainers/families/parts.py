@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from trainers.families import ldm, mmdit
@@ -70,13 +71,17 @@ TRANSFORMER = Part("transformer", "transformer", SD3Transformer2DModel.from_conf
 def random_module(make: Callable[[], nn.Module], dtype: torch.dtype, seed: int = 0) -> nn.Module:
     """A frozen module whose matrices are 0.02 times the same block of normal numbers over and over, biases 0, norms 1.
 
-    A full-size UNet takes a second this way, where drawing each number takes a minute.
+    A full-size UNet takes a second this way, where drawing each number takes a minute. Where tensors have no numbers
+    (torch's FakeTensorMode), none are written.
     """
     block = torch.randn(1_000_003, generator=torch.Generator().manual_seed(seed)).mul_(0.02).to(dtype)
     with torch.device("meta"):
         module = make()
     made = {name: buffer for name, buffer in module.named_buffers() if not buffer.is_meta}
     nn.Module.to(module.to_empty(device="cpu"), dtype)  # diffusers' own `to` warns about each change of dtype
+
+    if isinstance(block, FakeTensor):
+        return module.requires_grad_(False).eval()
 
     def fill(tensor: Tensor) -> None:
         flat = tensor.view(-1)

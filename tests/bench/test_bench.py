@@ -1,0 +1,112 @@
+"""What `darkroom bench` says is so: counts without numbers are those of a real step, parts add up, the floor holds."""
+
+import json
+
+import pytest
+
+from tests.tiny import tiny_pipeline_folder
+from trainers.bench import main, models
+from trainers.bench.run import bench
+from trainers.bench.start import start
+from trainers.bench.table import table
+from trainers.errors import UserError
+from trainers.families.loading import CONFIGS
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return str(tiny_pipeline_folder(tmp_path_factory.mktemp("base")))
+
+
+def measured(base: str, meta: bool, *changes: str, alone: bool = False, steps: int = 1) -> dict:
+    config = models.settings(base, ["memory.device=cpu", "memory.precision=bf16", "adapter.rank=2", *changes])
+    return bench(base, config, meta, steps, alone, lambda text: None)
+
+
+@pytest.fixture(scope="module")
+def results(base):
+    changes = ("adapter.text_encoder=true", "data.batch_size=2")
+    return {meta: measured(base, meta, *changes, steps=3) for meta in (False, True)}
+
+
+def test_every_name_has_its_shapes_at_hand():
+    for _, folder, _ in models.SIZES.values():
+        assert (CONFIGS / folder / "model_index.json").is_file()
+
+
+@pytest.mark.parametrize("loop", ["darkroom", "bare"])
+def test_counting_without_numbers_finds_what_a_real_step_on_a_cpu_does(results, loop):
+    real, counted = (results[meta]["loops"][loop] for meta in (False, True))
+    for what in ("modules", "dispatches", "host_syncs", "gflop"):
+        assert counted[what] == real[what], what
+    for part, size in real["memory_gb"].items():
+        assert counted["memory_gb"][part] == pytest.approx(size, abs=0.001), part
+
+
+def test_a_step_never_waits_for_the_device_and_calls_fewer_operators_than_peft(results):
+    loops = results[True]["loops"]
+    assert loops["darkroom"]["host_syncs"] == 0
+    assert loops["darkroom"]["dispatches"]["total"] < 0.6 * loops["bare"]["dispatches"]["total"]
+
+
+def test_the_parts_of_memory_add_up_to_the_peak(results):
+    parts = dict(results[True]["loops"]["darkroom"]["memory_gb"])
+    peak, _ = parts.pop("peak"), parts.pop("gradients")
+    assert sum(parts.values()) == pytest.approx(peak, abs=0.003) and min(parts.values()) >= 0
+
+
+def test_only_a_real_step_takes_time(results):
+    assert "seconds" not in results[True]["loops"]["darkroom"] and not results[True]["ratios"]
+    seconds = results[False]["loops"]["darkroom"]["seconds"]
+    assert 0 < seconds["fastest"] <= seconds["median"] <= seconds["slowest"]
+    assert set(results[False]["ratios"]) == {"wall", "processor"}
+
+
+def test_a_step_computes_little_more_than_the_least_and_checkpointing_a_forward_pass_more(base):
+    plain = measured(base, True, alone=True)
+    again = measured(base, True, "memory.checkpointing=true", alone=True)
+    least, own, redone = plain["floor_gflop"], plain["loops"]["darkroom"], again["loops"]["darkroom"]
+    assert again["floor_gflop"] == least
+    assert least["total"] <= own["gflop"]["total"]
+    assert redone["gflop"]["backward"] > own["gflop"]["backward"]
+    assert redone["memory_gb"]["activations"] <= own["memory_gb"]["activations"]
+
+
+def test_the_table_has_a_column_for_each_loop_and_a_row_for_each_number(results):
+    text = table(results[False])
+    assert all(word in text for word in ("darkroom", "bare", "host syncs", "GB activations", "seconds median"))
+    assert str(results[False]["loops"]["darkroom"]["dispatches"]["total"]) in text
+
+
+def test_the_command_prints_json(base, capsys):
+    assert main.main(["--base", base, "--device", "meta", "--alone", "--json", "--set", "adapter.rank=2"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert list(printed["loops"]) == ["darkroom"] and printed["loops"]["darkroom"]["operators"]["forward"]["mm"]
+
+
+def test_a_start_cannot_be_measured_on_random_weights():
+    with pytest.raises(UserError, match="sdxl stands for random weights"):
+        start("sdxl", models.settings("sdxl", []), 2, lambda text: None)
+
+
+def test_a_start_is_told_in_phases_and_a_warm_cache_encodes_no_picture_anew(base):
+    config = models.settings(base, ["memory.device=cpu", "adapter.rank=2", "data.resolution=16"])
+    found = start(base, config, 3, lambda text: None)
+    cold, warm = found["cold"], found["warm"]
+    assert found["pictures"] == 3 and cold["preview_seconds"] == 0 < warm["preview_seconds"]
+    assert 0 < cold["seconds_to_first_step"] and "Encoding pictures" in cold["phases"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "most"),
+    [
+        (("adapter.targets=attention",), 2000),
+        ((), 2700),
+        (("adapter.targets=attention", "adapter.text_encoder=true"), 3000),
+    ],
+    ids=["attention", "default", "text"],
+)
+def test_stable_diffusion_15_takes_this_many_operators_at_most(changes, most):
+    result = measured("sd15", True, "adapter.rank=16", *changes, alone=True)["loops"]["darkroom"]
+    assert result["dispatches"]["total"] <= most and result["host_syncs"] == 0

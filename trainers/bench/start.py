@@ -1,0 +1,91 @@
+"""From the start of the engine to its first step and its first preview: real runs on random pictures, cold and warm."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from trainers import config_io, events
+from trainers.bench.models import SIZES
+from trainers.config import TrainConfig
+from trainers.errors import UserError
+
+PREVIEW = "Making preview pictures"  # the phase's name in train.py
+
+
+@dataclass(frozen=True)
+class Sitting:
+    seconds_to_first_step: float  # from the start of the process to the end of step 1, without the preview
+    preview_seconds: float  # of the pictures before the first step; 0 without them
+    peak_memory_gb: float
+    phases: dict[str, float]  # seconds of each, "" before the first
+
+
+def start(base: str, config: TrainConfig, pictures: int, progress: Callable[[str], None]) -> dict:
+    """Two runs of one step on `pictures` random ones: `cold` without a cache or previews, `warm` with both.
+
+    Raises:
+        UserError: the base is not on disk.
+    """
+    if base in SIZES:
+        raise UserError(f"{base} stands for random weights, and a run reads its base from disk.", "Name a base model.")
+    with tempfile.TemporaryDirectory() as folder:
+        place, found = Path(folder), {}
+        _draw(place / "pictures", pictures, config.data.resolution or 512)
+        for name, every in (("cold", 0), ("warm", 1)):
+            progress(f"Running the engine on {pictures} pictures ({name})")
+            found[name] = asdict(_sitting(place, name, _settings(config, place, every)))
+    return {"pictures": pictures, **found}
+
+
+def _settings(config: TrainConfig, place: Path, every: int) -> TrainConfig:
+    return config_io.override(
+        config,
+        [
+            f"data.folders={[str(place / 'pictures')]}",
+            "schedule.steps=1",
+            f"preview.every={every}",
+            "saving.name=bench",
+        ],
+    )
+
+
+def _draw(folder: Path, count: int, side: int) -> None:
+    """Pictures of noise, as hard to decode as photographs are, with captions."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for i in range(count):
+        coarse = Image.fromarray(random.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8))
+        coarse.resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{i:04d}.jpg", quality=92)
+        (folder / f"{i:04d}.txt").write_text(f"a picture of thing {i}", encoding="utf-8")
+
+
+def _sitting(place: Path, name: str, config: TrainConfig) -> Sitting:
+    run = place / name
+    run.mkdir()
+    config_io.save(config, run / "config.toml")
+    began = time.time()
+    environment = {**os.environ, "DARKROOM_CACHE": str(place / "cache")}
+    command = [sys.executable, "-m", "trainers", str(run)]
+    subprocess.run(command, env=environment, check=False)
+    heard, _ = events.read_from(run / "events.jsonl")
+    for _, event in heard:
+        if isinstance(event, events.Failed):
+            raise UserError(event.message, event.hint)
+    phases, current, since = {"": 0.0}, "", began
+    for at, event in heard:
+        if isinstance(event, (events.Phase, events.Step)):
+            phases[current] = phases.get(current, 0.0) + at - since
+            current, since = getattr(event, "name", "after the first step"), at
+        if isinstance(event, events.Step):
+            preview = phases.get(PREVIEW, 0.0)
+            rounded = {phase: round(seconds, 2) for phase, seconds in phases.items()}
+            return Sitting(round(at - began - preview, 2), round(preview, 2), round(event.memory_gb, 2), rounded)
+    raise UserError("The engine ended without a step.", "Run `darkroom train` with these settings to see why.")
