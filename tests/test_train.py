@@ -206,7 +206,7 @@ def test_previews_and_broken_previews_leave_the_training_alone(tmp_path, base, p
     changes = {"optimizer": {"type": optimizer, "ema": optimizer == "adamw"}}
     run(tmp_path / "without", base, pictures, 6, preview={"every": 0}, **changes)
     run(tmp_path / "with", base, pictures, 6, preview={"every": 1}, **changes)
-    monkeypatch.setattr("trainers.preview.sample", broken)
+    monkeypatch.setattr("trainers.preview.sample_told", broken)
     seen = run(tmp_path / "broken", base, pictures, 6, preview={"every": 1}, **changes)
     assert isinstance(seen[-1], events.Finished)
     assert any(isinstance(e, events.Warned) and "preview" in e.message for e in seen)

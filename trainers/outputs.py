@@ -158,10 +158,10 @@ class Outputs:
         return edited or preview_prompts(self.config)
 
     def _sampled(self, prompts: list[str], settings: PreviewConfig, strength: float = 1.0) -> list[Image.Image]:
-        step = self.step
-        how = (settings, self.config.model.clip_skip, step.feed.text.device, self.resolution)
+        text, family = self.step.feed.text, self.step.family
         with self._as_exported(), self.adapter.at_strength(strength):
-            return preview.sample(step.family, self.components, prompts, *how)
+            told = text.tell([*prompts, settings.negative])
+            return preview.sample_told(family, self.components, told, settings, text.device, self.resolution)
 
     def _emit_sample(self, prompt: str, path: Path, seed: int, strength: float = 1.0, asked: bool = False) -> None:
         name = path.relative_to(self.folders.run).as_posix()

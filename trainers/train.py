@@ -23,16 +23,19 @@ from trainers.data.buckets import plan as plan_crops
 from trainers.data.cache import Cache
 from trainers.data.examples import scan
 from trainers.data.types import Problem
+from trainers.encoding import encode_pictures
 from trainers.errors import UserError
 from trainers.events import Adjusted, Event, Finished, Phase, Started, Step, Stopped, Warned
 from trainers.export.metadata import RunFacts
 from trainers.families.registry import find_family
+from trainers.families.residence import bring, release
 from trainers.finish import gather
 from trainers.outputs import Folders, Outputs, overflow
 from trainers.preservation import draw_class_pictures, preserved_captions
+from trainers.prompts import preview_prompts
 from trainers.schedules import total_steps
 from trainers.step import build_step
-from trainers.stores import Feed, TextStore, caption_variants, cut_captions, encode_pictures
+from trainers.stores import Feed, TextStore, caption_variants, cut_captions
 
 FEW = 5  # names shown of many
 REPORT = 10  # steps between reads of the loss: reading waits for the device
@@ -64,7 +67,10 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None])
     require_word(config, [example.caption for example in found.examples])
     emit(Phase("Loading the base model"))
     family = find_family(config.model)
-    components = family.load(config.model, plan.dtype)
+    components = family.load(config.model, plan.dtype, deferred=True)
+    if config.adapter.trains_text:
+        for encoder in components.text_encoders:
+            bring(encoder, device)
     for remark in components.remarks:
         emit(Adjusted(*remark))
     tokens = start_tokens(components, family.spec, config)
@@ -80,20 +86,18 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None])
     training, held_out = split_validation(found.examples, config.data.validation_share, config.seed)
     variants = [caption_variants(example, config.data, config.seed) for example in found.examples]
     preserved = [preserved_captions(example, config) for example in found.examples]
-    captions = [*chain(*variants, *preserved), ""]
+    captions = [*chain(*variants, *preserved), "", *_prompts(config)]
     text = TextStore(captions, family, components, config.model.clip_skip, device)
-    for encoder in components.text_encoders:
-        encoder.to(device)
     base_text = None
     if config.loss.preservation or not config.adapter.trains_text:
         base_text = text.encode_all(cache, preparing)
     if not config.adapter.trains_text:
-        text.cached = base_text
+        text.cached, text.still = base_text, True
         for encoder in components.text_encoders:
-            encoder.to("cpu")
+            release(encoder)
 
     # --- the adapter -------------------------------------------------------------------------------------------------
-    components.denoiser.to(device)
+    bring(components.denoiser, device)
     adjusted = memory.set_attention(components.denoiser, config.memory.attention, device)
     if adjusted:
         emit(adjusted)
@@ -180,6 +184,11 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None])
         emit(Stopped(position.step, paused=not control.asked("stop")))
     else:
         emit(Finished(position.step, str(path.relative_to(folders.run)), position.seconds))
+
+
+def _prompts(config: TrainConfig) -> list[str]:
+    """What the previews will be told, so that it is encoded while the text encoders are there."""
+    return [*preview_prompts(config), config.preview.negative] if config.preview.every else []
 
 
 def _warn(problems: list[Problem], emit: Callable[[Event], None]) -> None:
