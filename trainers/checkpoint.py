@@ -101,13 +101,18 @@ def _flush(file: Path) -> None:
 def list_checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
     found = [p for p in folder.glob("step_*") if (p / "state.json").exists()]
-    return sorted(found, key=lambda p: int(p.name.split("_")[1]))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step whose checkpoint a folder is."""
+    return int(checkpoint.name.split("_")[1])
 
 
 def newest_step(folder: Path) -> int:
     """The step from which a run goes on; 0 without checkpoints."""
     found = list_checkpoints(folder)
-    return int(found[-1].name.split("_")[1]) if found else 0
+    return step_of(found[-1]) if found else 0
 
 
 def load(folder: Path) -> Saved:

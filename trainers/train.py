@@ -148,7 +148,8 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None])
             if not ends:  # from here on the text encoder is frozen and need not run
                 text.cached = text.encode_all(None, progress)
                 emit(Phase("Training"))
-        step(position.step)
+        with outputs.saving():  # of the step before, where one was due
+            step(position.step)
         position.step += 1
 
         stopped = position.step < steps and (control.asked("stop") or control.asked("pause"))
@@ -167,6 +168,8 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None])
             emit(Step(position.step, steps, mean, rate, seconds / (position.step - since), peak))
             if save_due:
                 outputs.save()
+            if preview_due or wishes or last:  # saved first: drawing is worth less
+                outputs.finish_saving()
             if preview_due:
                 outputs.validate()
                 outputs.preview()
