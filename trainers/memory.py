@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from torch import nn
 
 from trainers.config import MemoryConfig
 from trainers.errors import UserError
-from trainers.events import Adjusted
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -72,23 +70,6 @@ def _precision(device: torch.device) -> str:
     if torch.cuda.get_device_capability(device) >= (8, 0):
         return "bf16"
     return "fp32" if "GTX 16" in torch.cuda.get_device_name(device) else "fp16"
-
-
-def set_attention(denoiser: nn.Module, wish: str, device: torch.device) -> Adjusted | None:
-    """Use the wished attention kernel if it works here; else SDPA, and say so."""
-    if wish == "sdpa":
-        return None  # diffusers' default processor
-    try:
-        denoiser.enable_xformers_memory_efficient_attention()
-        probe = torch.zeros(1, 16, 2, 64, device=device, dtype=next(denoiser.parameters()).dtype)
-        from xformers.ops import memory_efficient_attention  # noqa: PLC0415 - optional extra
-
-        memory_efficient_attention(probe, probe, probe)
-    except Exception as error:  # it fails in as many ways as there are builds of it
-        denoiser.set_default_attn_processor()
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return Adjusted("Attention runs on SDPA, not xformers", reason[:200])
-    return None
 
 
 def peak_gb(device: torch.device) -> float:

@@ -4,13 +4,14 @@ import math
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from trainers import checkpoint, memory, optimizers
+from trainers import attention, checkpoint, memory, optimizers
 from trainers.adapters.adapter import Adapter
 from trainers.adapters.adapter_file import read_adapter, warm_start
 from trainers.adapters.registry import ADAPTERS
@@ -27,6 +28,7 @@ from trainers.encoding import encode_pictures
 from trainers.errors import UserError
 from trainers.events import Adjusted, Event, Finished, Phase, Started, Step, Stopped, Warned
 from trainers.export.metadata import RunFacts
+from trainers.families.base import plain_sizes
 from trainers.families.registry import find_family
 from trainers.families.residence import bring, release
 from trainers.finish import gather
@@ -47,7 +49,8 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     Writes events, samples, checkpoints and the adapter file. Raises UserError for what the user can mend.
     """
     try:
-        _train(config, folders, emit)
+        with ExitStack() as until_the_end:
+            _train(config, folders, emit, until_the_end)
     except EndedEarly:
         emit(Stopped(checkpoint.newest_step(folders.checkpoints), paused=not folders.control.asked("stop")))
 
@@ -56,7 +59,7 @@ class EndedEarly(Exception):
     """A person asked for the end before the first step: there is nothing to save."""
 
 
-def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) -> None:
+def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None], until_the_end: ExitStack) -> None:
     # --- the machine, the base model, the pictures -------------------------------------------------------------------
     plan = memory.plan(config.memory)
     device = plan.device
@@ -98,9 +101,15 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None])
 
     # --- the adapter -------------------------------------------------------------------------------------------------
     bring(components.denoiser, device)
-    adjusted = memory.set_attention(components.denoiser, config.memory.attention, device)
-    if adjusted:
-        emit(adjusted)
+    side, count = resolution // components.latent.factor, config.data.batch_size
+    with torch.no_grad():
+        told = text.conditioning(torch.zeros(count, dtype=torch.long, device=device))
+    sizes = plain_sizes(family, resolution, resolution, count, device)
+    latent_shape = (count, components.latent.channels, side, side)
+    shapes = attention.shapes_of(family, components.denoiser, latent_shape, told.sized(sizes))
+    kernels = (config.memory.attention, device, shapes, folders.cache, until_the_end)
+    for remark in attention.set_attention(components.denoiser, *kernels):
+        emit(remark)
     drawn = draw_class_pictures(config, family, components, text, base_text, resolution, cache, preparing)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     adapter.train_tokens(tokens)
