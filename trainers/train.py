@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainers import attention, checkpoint, memory, optimizers
+from trainers import attention, checkpoint, memory, optimizers, threads
 from trainers.adapters.adapter import Adapter
 from trainers.adapters.adapter_file import read_adapter, warm_start
 from trainers.adapters.registry import ADAPTERS
@@ -63,6 +63,8 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
     # --- the machine, the base model, the pictures -------------------------------------------------------------------
     plan = memory.plan(config.memory)
     device = plan.device
+    if device.type == "cpu":
+        torch.set_num_threads(threads.choose(checkpoint.threads_of(folders.checkpoints)))
     start = _start_file(config, folders)
     emit(Phase("Reading the pictures"))
     found = scan(config.data)
@@ -131,9 +133,11 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
         return gather(config, components, trained, len(held_out), *where, *how, folders.cache)
 
     position = Position(started=time.time(), session=str(uuid.uuid4().int >> 64))
+    others = threads.Others() if device.type == "cpu" else None
     outputs = Outputs(config, folders, emit, components, adapter, step, position, held_out, resolution, facts)
     resumed = outputs.resume()  # where an earlier sitting stopped
     position = outputs.position
+    position.threads = torch.get_num_threads()
     if position.step > steps:
         raise UserError(f"This run has already done {position.step} steps, more than its {steps}.", "Start a new run.")
 
@@ -175,6 +179,10 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
                 raise overflow(f"The loss became {mean}", position.step)
             rate, peak = step.schedule.get_last_lr()[0], memory.peak_gb(device)
             emit(Step(position.step, steps, mean, rate, seconds / (position.step - since), peak))
+            if others and (taken := others.cores()) is not None:
+                if remark := threads.crowded(taken, position.threads, threads.usable()):
+                    emit(remark)
+                    others = None  # once is enough
             if save_due:
                 outputs.save()
             if preview_due or wishes or last:  # saved first: drawing is worth less
