@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+from trainers import devices
 from trainers.data.cache import content_key
 from trainers.events import Adjusted, Warned
 from trainers.families.base import Conditioning, Family
@@ -147,7 +148,7 @@ def _remembered(device: torch.device, dtype: torch.dtype, shapes: Counter[Shape]
     if device.type == "cpu" or folder is None:
         return probe(device, dtype, shapes)
     about = {"torch": torch.__version__, "dtype": str(dtype), "shapes": sorted(map(str, shapes.items()))}
-    key = content_key(kind="attention", device=torch.cuda.get_device_name(device), **about)
+    key = content_key(kind="attention", device=devices.name_of(device), **about)
     known = remembered(folder / FILE)
     if key not in known:
         found = probe(device, dtype, shapes)
@@ -200,10 +201,10 @@ def _seconds(attention: Attention, inputs: list[Tensor], device: torch.device) -
         return 0.0
     best = float("inf")
     for _ in range(REPEATS):
-        torch.accelerator.synchronize(device)
+        devices.synchronize(device)
         start = time.perf_counter()
         _results(attention, inputs)
-        torch.accelerator.synchronize(device)
+        devices.synchronize(device)
         best = min(best, time.perf_counter() - start)
     return best
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
+from trainers import devices
 from trainers.config import MemoryConfig
 from trainers.errors import UserError
 
@@ -32,7 +33,7 @@ def plan(config: MemoryConfig) -> Plan:
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 for what stays fp32: the VAE, the adapters' own sums
         torch.backends.cudnn.allow_tf32 = True
-    precision = config.precision if config.precision != "auto" else _precision(device)
+    precision = config.precision if config.precision != "auto" else devices.precision(device)
     if precision == "fp16" and device.type == "cpu":
         raise UserError("fp16 cannot be trained on a CPU.", "Set memory.precision to auto, fp32 or bf16.")
     return Plan(device, precision)
@@ -53,7 +54,7 @@ def keep_freed_memory() -> None:
 
 
 def _device(wish: str) -> torch.device:
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = devices.available()
     if wish == "auto":
         return torch.device(next(name for name, there in available.items() if there))
     if not available[wish]:
@@ -63,19 +64,10 @@ def _device(wish: str) -> torch.device:
     return torch.device(wish)
 
 
-def _precision(device: torch.device) -> str:
-    """bf16 where the card computes it natively; fp16 on Turing and Volta; fp32 where half precision gives NaN."""
-    if device.type != "cuda":
-        return "fp32"  # on CPUs bf16 is faster only with AMX or AVX512-BF16, and never more exact
-    if torch.cuda.get_device_capability(device) >= (8, 0):
-        return "bf16"
-    return "fp32" if "GTX 16" in torch.cuda.get_device_name(device) else "fp16"
-
-
 def peak_gb(device: torch.device) -> float:
     """Peak memory so far in GB (2^30): allocated on a GPU, resident for this process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
+    if (allocated := devices.peak_bytes(device)) is not None:
+        return allocated / 2**30
     try:
         import resource  # noqa: PLC0415 - not on Windows
 

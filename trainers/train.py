@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainers import attention, checkpoint, memory, optimizers, threads
+from trainers import attention, checkpoint, devices, memory, optimizers, threads
 from trainers.adapters.adapter import Adapter
 from trainers.adapters.adapter_file import read_adapter, warm_start
 from trainers.adapters.registry import ADAPTERS
 from trainers.adapters.tokens import require_word, start_tokens
+from trainers.capabilities import untried
 from trainers.checkpoint import Position
 from trainers.config import AdapterConfig, TrainConfig
 from trainers.control import Control
@@ -63,6 +64,8 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
     # --- the machine, the base model, the pictures -------------------------------------------------------------------
     plan = memory.plan(config.memory)
     device = plan.device
+    if sentence := untried(devices.kind_of(device)):
+        emit(Warned(sentence))
     if device.type == "cpu":
         torch.set_num_threads(threads.choose(checkpoint.threads_of(folders.checkpoints)))
     start = _start_file(config, folders)
@@ -148,8 +151,7 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
         outputs.preview()  # the base column
     emit(Phase("Training"))
     adapter.train()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    devices.forget_peak(device)
     ends = _text_ends(config.adapter, adapter, steps)
     if not ends and text.cached is None:  # the settings leave nothing of the text encoders to train
         text.cached = text.encode_all(None, progress)
