@@ -179,7 +179,9 @@ class Outputs:
         text, family = self.step.feed.text, self.step.family
         with self._as_exported(), self.adapter.at_strength(strength):
             told = text.tell([*prompts, settings.negative])
-            return preview.sample_told(family, self.components, told, settings, text.device, self.resolution)
+            together = preview.at_once(self.config.data.batch_size, bool(self.config.memory.checkpointing))
+            where = (text.device, self.resolution, together)
+            return preview.sample_told(family, self.components, told, settings, *where)
 
     def _emit_sample(self, prompt: str, path: Path, seed: int, strength: float = 1.0, asked: bool = False) -> None:
         name = path.relative_to(self.folders.run).as_posix()

@@ -13,7 +13,15 @@ from trainers.families.residence import lent
 from trainers.files import encoded, write_whole
 from trainers.stores import encode_texts
 
-TOGETHER = 4  # pictures denoised in one batch, each with its two rows of guidance
+# Pictures denoised in one batch, each with its two rows of guidance. Counted on Stable Diffusion 1.5 at 512 pixels,
+# eight rows without gradients hold 0.51 GB at once, and a step of batch 1 0.75 GB; with checkpointing 0.22 GB, and
+# then one picture's two rows 0.13 GB.
+TOGETHER = 4
+
+
+def at_once(batch_size: int, checkpointing: bool) -> int:
+    """How many pictures can be denoised together within the memory that a training step takes."""
+    return batch_size if checkpointing else max(TOGETHER, batch_size)
 
 
 @torch.no_grad()
@@ -39,10 +47,11 @@ def sample_told(
     config: PreviewConfig,
     device: torch.device,
     resolution: int,
+    together: int = TOGETHER,
 ) -> list[Image.Image]:
     """`sample` of encoded prompts: `told` has one row for each, and the negative prompt's as the last.
 
-    A few are denoised together, and decoded one by one: without gradients that stays under the peak of training.
+    So many are denoised `together`; they are decoded one by one.
     """
     denoiser, vae, latent = components.denoiser, components.vae, components.latent
     width = (config.width or resolution) // latent.factor
@@ -53,8 +62,8 @@ def sample_told(
     noise = [torch.randn(shape, generator=torch.Generator().manual_seed(config.seed + i)) for i in range(count)]
     drawn: list[Tensor] = []
     with lent([denoiser], device):
-        for start in range(0, count, TOGETHER):
-            some = torch.cat(noise[start : start + TOGETHER]).to(device)
+        for start in range(0, count, together):
+            some = torch.cat(noise[start : start + together]).to(device)
             rows = [*[count] * len(some), *range(start, start + len(some))]
             sizes = plain_sizes(family, width * latent.factor, height * latent.factor, len(rows), device)
             both = told.rows(torch.tensor(rows, device=device)).to(dtype).sized(sizes)
