@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from app.paths import ROOT, Home
+from trainers.capabilities import precision_of, untried
 
 GB = 2**30
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "pydantic", "pillow")
@@ -32,7 +33,9 @@ try:
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         part = torch.cuda.get_device_properties(i)
         free, total = torch.cuda.mem_get_info(i)
-        facts["gpus"].append({"name": part.name, "capability": [part.major, part.minor], "memory": total, "free": free})
+        facts["gpus"].append({"name": part.name, "capability": [part.major, part.minor], "memory": total, "free": free,
+                              "chip": getattr(part, "gcnArchName", "")})
+    facts["xpu"] = torch.xpu.get_device_name(0) if torch.xpu.is_available() else ""
 except Exception as error:
     facts["error"] = f"{type(error).__name__}: {error}"
 for name in ("xformers", "bitsandbytes"):
@@ -91,21 +94,35 @@ def probe_torch() -> dict[str, Any]:
 def will_use(found: dict[str, Any]) -> dict[str, str]:
     """Device, precision, attention and optimizer memory that training will use with settings on auto."""
     torch = found["torch"]
-    gpus = torch.get("gpus") or []
+    gpus, kind = torch.get("gpus") or [], _kind(torch)
     if gpus:
-        name, capability = gpus[0]["name"], tuple(gpus[0]["capability"])
-        device, precision = name, "bf16" if capability >= (8, 0) else "fp32" if "GTX 16" in name else "fp16"
-    elif torch.get("mps"):
-        device, precision = "Apple GPU (mps)", "fp32"
+        device = gpus[0]["name"]
+        precision = precision_of(kind, device, tuple(gpus[0]["capability"]), gpus[0].get("chip", ""))
     else:
-        device, precision = f"CPU ({torch.get('threads', found['cpu']['cores'])} threads)", "fp32"
+        cpu = f"CPU ({torch.get('threads', found['cpu']['cores'])} threads)"
+        device, precision = {"xpu": torch.get("xpu"), "mps": "Apple GPU (mps)"}.get(kind, cpu), precision_of(kind)
+    remark = {"but": untried(kind)} if untried(kind) else {}
     extras = [name for name in OPTIONAL if torch.get(name) is True]
     return {
         "device": device,
         "precision": precision,
-        "attention": "SDPA, built into torch" + ("; xformers by choice" if "xformers" in extras else ""),
+        "attention": "SDPA, built into torch: its kernels are tried when a run begins; " + _xformers(found),
         "8-bit AdamW": "by choice" if gpus and "bitsandbytes" in extras else "not here; plain AdamW stands in",
+        **remark,
     }
+
+
+def _xformers(found: dict[str, Any]) -> str:
+    if found["torch"].get("xformers") is True:
+        return "xformers by choice"
+    return "xformers does not load" if found["libraries"].get("xformers") else "xformers is not installed, nor needed"
+
+
+def _kind(torch: dict[str, Any]) -> str:
+    """cuda, rocm, xpu, mps or cpu: what a run on settings of auto takes."""
+    if torch.get("gpus"):
+        return "rocm" if torch.get("rocm_build") else "cuda"
+    return "xpu" if torch.get("xpu") else "mps" if torch.get("mps") else "cpu"
 
 
 def findings(found: dict[str, Any]) -> list[Finding]:

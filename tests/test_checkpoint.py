@@ -1,14 +1,17 @@
 """Checkpoints: whole or not there, and only a full disk is called one."""
 
+import errno
 import json
 import os
 import shutil
+import threading
 
 import pytest
 import torch
 
 from trainers import checkpoint
 from trainers.checkpoint import Position, Saved
+from trainers.checkpoint_writer import CheckpointWriter
 from trainers.errors import UserError
 
 
@@ -58,3 +61,36 @@ def test_another_failure_than_a_full_disk_keeps_its_own_name(tmp_path, monkeypat
 def test_what_torch_says_of_a_full_disk_is_known():
     with pytest.raises(RuntimeError, match=checkpoint.TORCH_WRITES):
         torch.save({"a": torch.zeros(100_000)}, "/dev/full")
+
+
+def test_a_checkpoint_holds_what_was_there_when_its_writing_began(tmp_path, monkeypatch):
+    go_on, real = threading.Event(), checkpoint.save
+
+    def later(*arguments):
+        assert go_on.wait(60)
+        return real(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", later)
+    state, writer = saved(1), CheckpointWriter(tmp_path, keep=2)
+    state.optimizer = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"params": [0]}]}
+    writer.start(state)
+    state.adapter["a.down"].zero_()
+    state.optimizer["state"][0]["exp_avg"].zero_()
+    state.position.step = 2
+    go_on.set()
+    kept = checkpoint.load(writer.finish())
+    assert kept.position.step == 1
+    assert torch.equal(kept.adapter["a.down"], torch.ones(2, 2))
+    assert torch.equal(kept.optimizer["state"][0]["exp_avg"], torch.ones(3))
+    assert writer.finish() is None
+
+
+def test_a_disk_that_is_full_by_then_is_a_sentence(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    writer = CheckpointWriter(tmp_path, keep=1)
+    writer.start(saved(7))
+    with pytest.raises(UserError, match="The checkpoint of step 7 could not be saved"):
+        writer.finish()

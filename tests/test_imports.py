@@ -17,6 +17,7 @@ TORCH_FREE = [
     "app.tasks",
     "app.worker",
     "app.worker_main",
+    "trainers.capabilities",
     "trainers.config",
     "trainers.config_io",
     "trainers.control",
@@ -30,6 +31,7 @@ TORCH_FREE = [
     "trainers.importing.imported",
     "trainers.importing.report",
     "trainers.prompts",
+    "trainers.threads",
 ]
 
 

@@ -113,8 +113,8 @@ def loaded(monkeypatch) -> list:
     """The Components that runs load."""
     found, load = [], SD15.load
 
-    def noted(*arguments):
-        found.append(load(*arguments))
+    def noted(*arguments, **named):
+        found.append(load(*arguments, **named))
         return found[-1]
 
     monkeypatch.setattr(SD15, "load", noted, raising=False)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from dataclasses import asdict
 from pathlib import Path
 
@@ -215,7 +216,7 @@ def test_previews_and_broken_previews_leave_the_training_alone(tmp_path, base, p
     changes = {"optimizer": {"type": optimizer, "ema": optimizer == "adamw"}}
     run(tmp_path / "without", base, pictures, 6, preview={"every": 0}, **changes)
     run(tmp_path / "with", base, pictures, 6, preview={"every": 1}, **changes)
-    monkeypatch.setattr("trainers.preview.sample", broken)
+    monkeypatch.setattr("trainers.preview.sample_told", broken)
     seen = run(tmp_path / "broken", base, pictures, 6, preview={"every": 1}, **changes)
     assert isinstance(seen[-1], events.Finished)
     assert any(isinstance(e, events.Warned) and "preview" in e.message for e in seen)
@@ -297,6 +298,23 @@ def as_file(wishes: Wish | list[Wish] | None) -> str:
 def picture_of(path: Path) -> bytes:
     with Image.open(path) as picture:
         return picture.tobytes()
+
+
+def test_a_step_computes_while_the_checkpoint_before_it_is_written(tmp_path, base, pictures, monkeypatch):
+    write, step, computed = checkpoint.save, TrainingStep.__call__, [threading.Event() for _ in range(3)]
+
+    def written_after_the_next_step(folder, saved, keep):
+        assert saved.position.step == 3 or computed[saved.position.step].wait(60)
+        return write(folder, saved, keep)
+
+    def noted(self, number):
+        step(self, number)
+        computed[number].set()
+
+    monkeypatch.setattr(checkpoint, "save", written_after_the_next_step)
+    monkeypatch.setattr(TrainingStep, "__call__", noted)
+    seen = run(tmp_path, base, pictures, 3, saving={"every": 1})
+    assert [e.step for e in seen if isinstance(e, events.Checkpoint)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("kind", ["tiny", "embedded"])

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from trainers import threads
 from trainers.events import EventLog, Failed
 from trainers.failure import in_words
 
@@ -20,6 +21,7 @@ def main() -> int:
             (run / "control" / word).unlink(missing_ok=True)
     emit = EventLog(run / "events.jsonl")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    threads.wait_passively()
     logging.basicConfig(
         filename=run / "log.txt", level=logging.INFO, format="%(asctime)s %(name)s %(message)s", encoding="utf-8"
     )

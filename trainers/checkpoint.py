@@ -31,6 +31,7 @@ class Position:
     seconds: float = 0.0  # spent training, all sittings together
     started: float = 0.0  # unix seconds of the first start
     session: str = ""  # random number of the run, kept over resumes
+    threads: int = 0  # of the CPU; another number gives other last bits
 
 
 @dataclass
@@ -101,13 +102,27 @@ def _flush(file: Path) -> None:
 def list_checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
     found = [p for p in folder.glob("step_*") if (p / "state.json").exists()]
-    return sorted(found, key=lambda p: int(p.name.split("_")[1]))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step whose checkpoint a folder is."""
+    return int(checkpoint.name.split("_")[1])
 
 
 def newest_step(folder: Path) -> int:
     """The step from which a run goes on; 0 without checkpoints."""
     found = list_checkpoints(folder)
-    return int(found[-1].name.split("_")[1]) if found else 0
+    return step_of(found[-1]) if found else 0
+
+
+def threads_of(folder: Path) -> int:
+    """With how many threads the run computes; 0 where no checkpoint tells."""
+    found = list_checkpoints(folder)
+    try:
+        return int(json.loads((found[-1] / "state.json").read_text("utf-8")).get("threads", 0)) if found else 0
+    except (OSError, ValueError, AttributeError, TypeError):
+        return 0  # damaged: `load` says so
 
 
 def load(folder: Path) -> Saved:

@@ -404,7 +404,7 @@ Budget = Annotated[float | None, BeforeValidator(_automatic)]
 
 
 class MemoryConfig(Section):
-    device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Device", "Where training runs.")
+    device: Literal["auto", "cpu", "cuda", "xpu", "mps"] = setting("auto", "Device", "Where training runs.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
         "auto", "Precision", "Number format of the computation; adapter weights stay fp32."
     )

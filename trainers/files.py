@@ -1,11 +1,13 @@
 """Files written whole or not at all."""
 
 import io
+import json
 import os
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -36,3 +38,19 @@ def encoded(picture: Image.Image, form: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, form)
     return buffer.getvalue()
+
+
+def remembered(path: Path) -> dict[str, Any]:
+    """What `remember` wrote; nothing where the file is missing or damaged."""
+    try:
+        known = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def remember(path: Path, known: dict[str, Any]) -> None:
+    """Keep JSON values that can be found out again; where they cannot be written, that only costs time."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(known).encode())

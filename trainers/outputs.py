@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from trainers import checkpoint, optimizers, preview
 from trainers.adapters.adapter import Adapter
 from trainers.checkpoint import Position, Saved
+from trainers.checkpoint_writer import CheckpointWriter
 from trainers.config import PreviewConfig, TrainConfig
 from trainers.control import Control, Wish
 from trainers.errors import UserError
@@ -62,6 +63,10 @@ class Outputs:
     held_out: list[int]
     resolution: int
     facts: Callable[[Position], RunFacts]
+    writer: CheckpointWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.writer = CheckpointWriter(self.folders.checkpoints, self.config.saving.keep)
 
     def resume(self) -> bool:
         """Put everything back as the newest checkpoint has it; False when there is none."""
@@ -80,7 +85,7 @@ class Outputs:
         return True
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Begin to write a checkpoint; `saving` or `finish_saving` ends it."""
         step, masters = self.step, self.adapter.state()
         if not all(torch.isfinite(weight).all() for weight in masters.values()):
             raise overflow("An adapter weight is no longer a finite number", self.position.step)
@@ -90,8 +95,21 @@ class Outputs:
         averages = step.ema.state() if step.ema else None
         resumed = (masters, averages, step.optimizer.state_dict(), step.schedule.state_dict(), scaler)
         state = Saved(self.position, *resumed, exported, pack(self.facts(self.position), step.family.spec))
-        path = checkpoint.save(self.folders.checkpoints, state, self.config.saving.keep)
-        self.emit(Checkpoint(self.position.step, str(path.relative_to(self.folders.run))))
+        self.finish_saving()
+        self.writer.start(state)
+
+    def finish_saving(self) -> None:
+        """Wait until the checkpoint that is being written is whole, and say so. UserError on a full disk."""
+        if path := self.writer.finish():
+            self.emit(Checkpoint(checkpoint.step_of(path), str(path.relative_to(self.folders.run))))
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Inside, a step computes while a checkpoint is written; afterwards that is whole, even if the step fails."""
+        try:
+            yield
+        finally:
+            self.finish_saving()
 
     def preview(self) -> None:
         """Sample every prompt; a failure is a warning, since the training is worth more."""
@@ -158,10 +176,12 @@ class Outputs:
         return edited or preview_prompts(self.config)
 
     def _sampled(self, prompts: list[str], settings: PreviewConfig, strength: float = 1.0) -> list[Image.Image]:
-        step = self.step
-        how = (settings, self.config.model.clip_skip, step.feed.text.device, self.resolution)
+        text, family = self.step.feed.text, self.step.family
         with self._as_exported(), self.adapter.at_strength(strength):
-            return preview.sample(step.family, self.components, prompts, *how)
+            told = text.tell([*prompts, settings.negative])
+            together = preview.at_once(self.config.data.batch_size, bool(self.config.memory.checkpointing))
+            where = (text.device, self.resolution, together)
+            return preview.sample_told(family, self.components, told, settings, *where)
 
     def _emit_sample(self, prompt: str, path: Path, seed: int, strength: float = 1.0, asked: bool = False) -> None:
         name = path.relative_to(self.folders.run).as_posix()

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from trainers import preview
 from trainers.adapters.adapter import Adapter
 from trainers.config import LossConfig, TrainConfig
-from trainers.data.cache import Cache, content_key, identity
+from trainers.data.cache import Cache, content_key
 from trainers.data.captions import without_trigger
 from trainers.data.types import Example
 from trainers.families.base import Components, Conditioning, Family, plain_sizes
+from trainers.identities import identify
 from trainers.loss import Loss
 from trainers.noise import Noise
 from trainers.stores import Batch, Feed, Progress, TextStore
@@ -75,7 +76,7 @@ def draw_class_pictures(
     shape = (count, latent.channels, resolution // latent.factor, resolution // latent.factor)
     key = ""
     if cache:
-        models = [identity(model) for model in (components.denoiser, *components.text_encoders)]
+        models = [identify(model, cache.folder) for model in (components.denoiser, *components.text_encoders)]
         drawn_as = {"guidance": settings.guidance, "sampling_steps": settings.sampling_steps, "seed": config.seed}
         about = {"words": words, "shape": shape, "clip_skip": config.model.clip_skip, **drawn_as}
         about["scheduler"] = components.scheduler  # the prediction type shows in no weight
@@ -83,11 +84,11 @@ def draw_class_pictures(
     kept = cache.get(key) if cache else None
     if kept is None:
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(config.seed)).to(device)
-        base_text = base_text.to(next(components.denoiser.parameters()).dtype)
+        dtype = next(components.denoiser.parameters()).dtype
         at_once = config.data.batch_size  # without gradients, guidance's two rows each need less than training
         drawn = []
         for part, prompts in zip(noise.split(at_once), rows.split(at_once), strict=True):
-            both = base_text.rows(torch.cat([empty.expand(len(prompts)), prompts]))
+            both = base_text.rows(torch.cat([empty.expand(len(prompts)), prompts])).to(dtype)
             both = both.sized(plain_sizes(family, resolution, resolution, 2 * len(prompts), device))
             drawn.append(preview.draw(family, components, part, both, settings))
             progress("Drawing class pictures", sum(map(len, drawn)), count)

@@ -3,18 +3,25 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from trainers.config import DataConfig, TrainConfig
 from trainers.data.batches import Batches
-from trainers.data.cache import Cache, identity, latent_key, text_key
+from trainers.data.cache import Cache, text_key
 from trainers.data.captions import shuffle_tags
-from trainers.data.images import open_picture, pixels
-from trainers.data.types import Bucket, Crop, Example, Problem
-from trainers.families.base import Components, Conditioning, Family, LatentSpec
+from trainers.data.overlap import written_behind
+from trainers.data.rows import KEPT, Budget, Collector, FiledRows
+from trainers.data.types import Bucket, Example, Problem
+from trainers.families.base import Components, Conditioning, Family, LatentSpec, joined
+from trainers.families.residence import bring, lent
+from trainers.identities import identify
 
+CPU = torch.device("cpu")
+TOGETHER = 16  # captions encoded in one call: 3 MB of Stable Diffusion XL's embeddings
 VARIANTS = 8  # frozen shuffles of a tag caption, encoded once each
 Progress = Callable[[str, int, int], None]
 
@@ -30,37 +37,39 @@ class Batch:
 
 
 class LatentStore:
-    """Posterior mean and standard deviation of every picture, one stack per bucket, shifted and scaled, fp32."""
+    """Posterior mean and standard deviation of every picture, one stack per bucket, shifted and scaled, fp32.
 
-    def __init__(self, latent: LatentSpec, device: torch.device):
+    `folder` is where the file goes that holds them when they are too many for the memory (data/rows.py).
+    """
+
+    def __init__(self, latent: LatentSpec, device: torch.device, folder: Path | None = None, budget: int = KEPT):
         self.latent, self.device = latent, device
         self.sizes: dict[tuple[int, bool], tuple[int, ...]] = {}
         self.rows: dict[tuple[int, bool], tuple[Bucket, int]] = {}
-        self.stacks: dict[Bucket, list[tuple[Tensor, Tensor]]] = {}
-        self.means: dict[Bucket, Tensor] = {}
-        self.stds: dict[Bucket, Tensor] = {}
+        self.stacks: dict[Bucket, Collector] = {}
+        self.moments: dict[Bucket, Tensor | FiledRows] = {}  # [N, 2, C, h, w]: mean and standard deviation
+        self.collector = partial(Collector, Budget(budget), folder)
 
     def add(
         self, index: int, flip: bool, bucket: Bucket, mean: Tensor, logvar: Tensor, sizes: tuple[int, ...] = ()
     ) -> None:
         """mean, logvar: [C, h, w] as the VAE gives them; sizes: what the denoiser is told of the picture's sizes."""
         self.sizes[index, flip] = sizes
-        stack = self.stacks.setdefault(bucket, [])
-        self.rows[index, flip] = (bucket, len(stack))
+        if bucket not in self.stacks:
+            self.stacks[bucket] = self.collector()
         scaling, shift = self.latent.scaling, self.latent.shift
-        stack.append(((mean.float() - shift) * scaling, (0.5 * logvar.float()).exp() * scaling))
+        moments = torch.stack([(mean.float() - shift) * scaling, (0.5 * logvar.float()).exp() * scaling])
+        self.rows[index, flip] = (bucket, self.stacks[bucket].add(moments))
 
     def seal(self) -> None:
         """Move all to the device, once."""
-        for bucket, stack in self.stacks.items():
-            self.means[bucket] = torch.stack([mean for mean, _ in stack]).to(self.device)
-            self.stds[bucket] = torch.stack([std for _, std in stack]).to(self.device)
+        self.moments = {bucket: stack.sealed(self.device) for bucket, stack in self.stacks.items()}
         self.stacks.clear()
 
     def mean(self, index: int) -> Tensor:
         """Scaled posterior mean [C, h, w] of one picture, not mirrored."""
         bucket, row = self.rows[index, False]
-        return self.means[bucket][row]
+        return self.moments[bucket][row][0]
 
     def told_sizes(self, indices: list[int], flips: list[bool]) -> Tensor | None:
         """[B, 6] for these pictures; None where the family is told nothing."""
@@ -73,8 +82,10 @@ class LatentStore:
         """Draw latents [B, C, h, w] from the posteriors of pictures that share a bucket."""
         places = [self.rows[index, flip] for index, flip in zip(indices, flips, strict=True)]
         bucket = places[0][0]
-        rows = torch.tensor([row for _, row in places]).to(self.device, non_blocking=True)
-        mean, std = self.means[bucket][rows], self.stds[bucket][rows]
+        rows, moments = torch.tensor([row for _, row in places]), self.moments[bucket]
+        if isinstance(moments, Tensor):
+            rows = rows.to(self.device, non_blocking=True)
+        mean, std = moments[rows].unbind(1)
         return torch.addcmul(mean, std, torch.randn(mean.shape, generator=generator, device=self.device))
 
 
@@ -89,30 +100,58 @@ class TextStore:
         self.family, self.components, self.clip_skip, self.device = family, components, clip_skip, device
         self.tokens = tuple(t.to(device) for t in family.tokenize(components, self.captions))
         self.cached: Conditioning | None = None  # set it to what `encode_all` returned once the encoders are frozen
+        self.told: dict[str, Conditioning] = {}  # texts of `tell`, one row each, on the CPU
+        self.still = False  # whether the encoders are, and stay, the base's own
 
     @torch.no_grad()
     def encode_all(self, cache: Cache | None, progress: Progress) -> Conditioning:
-        """Encode every caption once with the encoders as they are now (their device and weights): one row each."""
+        """Encode every caption once with the encoders as they are now, which are brought only where that is needed.
+
+        One row each; past a certain size the rows stay in a file in the cache's folder.
+        """
         encoders = self.components.text_encoders
-        for encoder in encoders:
-            encoder.eval()
-        key = "/".join(identity(encoder) for encoder in encoders) if cache else ""
-        rows = []
-        for i, caption in enumerate(self.captions):
-            name = text_key(caption, key, self.clip_skip)
-            kept = cache.get(name) if cache else None
-            if kept is None:
-                tokens = tuple(t[i : i + 1] for t in self.tokens)
-                found = self.family.encode_text(encoders, tokens, self.clip_skip)
-                kept = {"embeds": found.embeds[0].cpu()}
-                if found.pooled is not None:
-                    kept["pooled"] = found.pooled[0].cpu()
-                if cache:
-                    cache.put(name, kept)
-            rows.append(kept)
-            progress("Encoding captions", i + 1, len(self.captions))
-        stacked = {name: torch.stack([row[name] for row in rows]).to(self.device) for name in rows[0]}
-        return Conditioning(**stacked)
+        key = "/".join(identify(encoder, cache.folder) for encoder in encoders) if cache else ""
+        names = [text_key(caption, key, self.clip_skip) for caption in self.captions]
+        budget, folder = Budget(), cache.folder if cache else None
+        rows: dict[str, Collector] = {}
+        with written_behind(cache) as put:
+            for start in range(0, len(self.captions), TOGETHER):
+                some = range(start, min(start + TOGETHER, len(self.captions)))
+                kept = {i: cache.get(names[i]) if cache else None for i in some}
+                missing = [i for i in some if kept[i] is None]
+                for i, row in zip(missing, self._encode(missing), strict=True):
+                    kept[i] = row
+                    put(names[i], row)
+                for i in some:
+                    for name, tensor in kept[i].items():
+                        rows.setdefault(name, Collector(budget, folder)).add(tensor)
+                progress("Encoding captions", some[-1] + 1, len(self.captions))
+        return Conditioning(**{name: collector.sealed(self.device) for name, collector in rows.items()})
+
+    def _encode(self, numbers: list[int]) -> list[dict[str, Tensor]]:
+        """Captions by their numbers -> one {embeds [L, D], pooled [P]} each, on the CPU."""
+        if not numbers:
+            return []
+        for encoder in self.components.text_encoders:
+            bring(encoder, self.device, mapped=False).eval()
+        tokens = tuple(t[numbers] for t in self.tokens)
+        found = self.family.encode_text(self.components.text_encoders, tokens, self.clip_skip)
+        parts = {"embeds": found.embeds.cpu()} | ({} if found.pooled is None else {"pooled": found.pooled.cpu()})
+        return [{name: part[i] for name, part in parts.items()} for i in range(len(numbers))]
+
+    @torch.no_grad()
+    def tell(self, texts: list[str]) -> Conditioning:
+        """Any texts -> embeds [B, L, D]; each is encoded once while the encoders stand still, and they go again."""
+        if not self.still:
+            return encode_texts(self.family, self.components, texts, self.clip_skip, self.device)
+        for text in texts:
+            if text in self.row and text not in self.told:
+                self.told[text] = self.cached.rows(torch.tensor([self.row[text]], device=self.device)).on(CPU)
+        new = [text for text in dict.fromkeys(texts) if text not in self.told]
+        if new:
+            found = encode_texts(self.family, self.components, new, self.clip_skip, self.device).on(CPU)
+            self.told |= {text: found.rows(torch.tensor([i])) for i, text in enumerate(new)}
+        return joined([self.told[text] for text in texts]).on(self.device)
 
     def conditioning(self, rows: Tensor) -> Conditioning:
         """Rows [B] -> embeds [B, L, D]; runs the text encoder while it is being trained."""
@@ -132,6 +171,15 @@ def cut_captions(examples: list[Example], family: Family, components: Components
     whose = f"its caption and {len(over) - 1} more are cut" if len(over) > 1 else "its caption is cut"
     message = f"{whose}: it has {counts[longest] - 2} tokens, and this base reads {limit - 2}."
     return [Problem(examples[longest].path, message, "Put what matters first, or shorten it.", fatal=False)]
+
+
+def encode_texts(
+    family: Family, components: Components, texts: list[str], clip_skip: int, device: torch.device
+) -> Conditioning:
+    """Texts -> embeds [B, L, D] on the device, without gradients; the encoders are then as and where they were."""
+    tokens = tuple(t.to(device) for t in family.tokenize(components, texts))
+    with torch.no_grad(), lent(list(components.text_encoders), device):
+        return family.encode_text(components.text_encoders, tokens, clip_skip)
 
 
 class Feed:
@@ -179,46 +227,3 @@ def caption_variants(example: Example, config: DataConfig, seed: int) -> list[st
         return [example.caption]
     rng = random.Random(f"{seed}/{example.content_hash}")
     return [shuffle_tags(example.caption, config.keep_tokens, rng) for _ in range(VARIANTS)]
-
-
-@torch.no_grad()
-def encode_pictures(
-    examples: list[Example],
-    crops: list[Crop],
-    family: Family,
-    components: Components,
-    flip: bool,
-    cache: Cache | None,
-    device: torch.device,
-    progress: Progress,
-) -> LatentStore:
-    """Encode each picture once (twice when mirrored), or take it from the cache; the VAE leaves the device again."""
-    store = LatentStore(components.latent, device)
-    vae = components.vae  # families load it in fp32: fp16 VAEs overflow on some bases, and this is done once
-    key = identity(vae) if cache else ""
-    wanted = [(i, mirrored) for i in range(len(examples)) for mirrored in ((False, True) if flip else (False,))]
-    vae.to(device)
-    for done, (i, mirrored) in enumerate(wanted):
-        name = latent_key(examples[i], crops[i], mirrored, key)
-        kept = cache.get(name) if cache else None
-        if kept is None:
-            pixel = pixels(open_picture(examples[i].path, examples[i].content_hash), crops[i], mirrored)[None].to(
-                device
-            )
-            mean, logvar = family.encode_image(vae, pixel)
-            kept = {"mean": mean[0].float().cpu(), "logvar": logvar[0].float().cpu()}
-            if cache:
-                cache.put(name, kept)
-        sizes = told_sizes(family, examples[i], crops[i], mirrored)
-        store.add(i, mirrored, crops[i].bucket, kept["mean"], kept["logvar"], sizes)
-        progress("Encoding pictures", done + 1, len(wanted))
-    vae.to("cpu")
-    store.seal()
-    return store
-
-
-def told_sizes(family: Family, example: Example, crop: Crop, mirrored: bool) -> tuple[int, ...]:
-    """What the denoiser is told of a picture: its own size, and the corner and size of the crop really made."""
-    width, height = example.size
-    left = crop.scaled[0] - crop.left - crop.bucket.width if mirrored else crop.left
-    return family.sizes((height, width), (crop.top, left), (crop.bucket.height, crop.bucket.width))

@@ -4,17 +4,19 @@ import math
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from trainers import checkpoint, memory, optimizers
+from trainers import attention, checkpoint, devices, memory, optimizers, threads
 from trainers.adapters.adapter import Adapter
 from trainers.adapters.adapter_file import read_adapter, warm_start
 from trainers.adapters.registry import ADAPTERS
 from trainers.adapters.tokens import require_word, start_tokens
+from trainers.capabilities import untried
 from trainers.checkpoint import Position
 from trainers.config import AdapterConfig, TrainConfig
 from trainers.control import Control
@@ -23,18 +25,22 @@ from trainers.data.buckets import plan as plan_crops
 from trainers.data.cache import Cache
 from trainers.data.examples import scan
 from trainers.data.types import Problem
+from trainers.encoding import encode_pictures
 from trainers.errors import UserError
 from trainers.events import Adjusted, Event, Finished, Phase, Started, Step, Stopped, Warned
 from trainers.export.metadata import RunFacts
+from trainers.families.base import plain_sizes
 from trainers.families.registry import find_family
+from trainers.families.residence import bring, release
 from trainers.finish import gather
 from trainers.memory.decide import decide, draws
 from trainers.memory.saving import apply
 from trainers.outputs import Folders, Outputs, overflow
 from trainers.preservation import draw_class_pictures, preserved_captions
+from trainers.prompts import preview_prompts
 from trainers.schedules import total_steps
 from trainers.step import build_step
-from trainers.stores import Feed, TextStore, caption_variants, cut_captions, encode_pictures
+from trainers.stores import Feed, TextStore, caption_variants, cut_captions
 
 FEW = 5  # names shown of many
 REPORT = 10  # steps between reads of the loss: reading waits for the device
@@ -46,7 +52,8 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
     Writes events, samples, checkpoints and the adapter file. Raises UserError for what the user can mend.
     """
     try:
-        _train(config, folders, emit)
+        with ExitStack() as until_the_end:
+            _train(config, folders, emit, until_the_end)
     except EndedEarly:
         emit(Stopped(checkpoint.newest_step(folders.checkpoints), paused=not folders.control.asked("stop")))
 
@@ -55,10 +62,14 @@ class EndedEarly(Exception):
     """A person asked for the end before the first step: there is nothing to save."""
 
 
-def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) -> None:
+def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None], until_the_end: ExitStack) -> None:
     # --- the machine, the base model, the pictures -------------------------------------------------------------------
     plan = memory.plan(config.memory)
     device = plan.device
+    if sentence := untried(devices.kind_of(device)):
+        emit(Warned(sentence))
+    if device.type == "cpu":
+        torch.set_num_threads(threads.choose(checkpoint.threads_of(folders.checkpoints)))
     start = _start_file(config, folders)
     emit(Phase("Reading the pictures"))
     found = scan(config.data)
@@ -66,7 +77,10 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None])
     require_word(config, [example.caption for example in found.examples])
     emit(Phase("Loading the base model"))
     family = find_family(config.model)
-    components = family.load(config.model, plan.dtype)
+    components = family.load(config.model, plan.dtype, deferred=True)
+    if config.adapter.trains_text:
+        for encoder in components.text_encoders:
+            bring(encoder, device)
     for remark in components.remarks:
         emit(Adjusted(*remark))
     tokens = start_tokens(components, family.spec, config)
@@ -82,23 +96,27 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None])
     training, held_out = split_validation(found.examples, config.data.validation_share, config.seed)
     variants = [caption_variants(example, config.data, config.seed) for example in found.examples]
     preserved = [preserved_captions(example, config) for example in found.examples]
-    captions = [*chain(*variants, *preserved), ""]
+    captions = [*chain(*variants, *preserved), "", *_prompts(config)]
     text = TextStore(captions, family, components, config.model.clip_skip, device)
-    for encoder in components.text_encoders:
-        encoder.to(device)
     base_text = None
     if config.loss.preservation or not config.adapter.trains_text:
         base_text = text.encode_all(cache, preparing)
     if not config.adapter.trains_text:
-        text.cached = base_text
+        text.cached, text.still = base_text, True
         for encoder in components.text_encoders:
-            encoder.to("cpu")
+            release(encoder)
 
     # --- the adapter -------------------------------------------------------------------------------------------------
-    components.denoiser.to(device)
-    adjusted = memory.set_attention(components.denoiser, config.memory.attention, device)
-    if adjusted:
-        emit(adjusted)
+    bring(components.denoiser, device)
+    side, count = resolution // components.latent.factor, config.data.batch_size
+    with torch.no_grad():
+        told = text.conditioning(torch.zeros(count, dtype=torch.long, device=device))
+    sizes = plain_sizes(family, resolution, resolution, count, device)
+    latent_shape = (count, components.latent.channels, side, side)
+    shapes = attention.shapes_of(family, components.denoiser, latent_shape, told.sized(sizes))
+    kernels = (config.memory.attention, device, shapes, folders.cache, until_the_end)
+    for remark in attention.set_attention(components.denoiser, *kernels):
+        emit(remark)
     drawn = draw_class_pictures(config, family, components, text, base_text, resolution, cache, preparing)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     adapter.train_tokens(tokens)
@@ -122,9 +140,11 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None])
         return gather(config, components, trained, len(held_out), *where, *how, folders.cache)
 
     position = Position(started=time.time(), session=str(uuid.uuid4().int >> 64))
+    others = threads.Others() if device.type == "cpu" else None
     outputs = Outputs(config, folders, emit, components, adapter, step, position, held_out, resolution, facts)
     resumed = outputs.resume()  # where an earlier sitting stopped
     position = outputs.position
+    position.threads = torch.get_num_threads()
     if position.step > steps:
         raise UserError(f"This run has already done {position.step} steps, more than its {steps}.", "Start a new run.")
 
@@ -135,8 +155,7 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None])
         outputs.preview()  # the base column
     emit(Phase("Training"))
     adapter.train()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    devices.forget_peak(device)
     ends = _text_ends(config.adapter, adapter, steps)
     if not ends and text.cached is None:  # the settings leave nothing of the text encoders to train
         text.cached = text.encode_all(None, progress)
@@ -148,7 +167,8 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None])
             if not ends:  # from here on the text encoder is frozen and need not run
                 text.cached = text.encode_all(None, progress)
                 emit(Phase("Training"))
-        step(position.step)
+        with outputs.saving():  # of the step before, where one was due
+            step(position.step)
         position.step += 1
 
         stopped = position.step < steps and (control.asked("stop") or control.asked("pause"))
@@ -166,8 +186,14 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None])
             rate, peak = step.schedule.get_last_lr()[0], memory.peak_gb(device)
             pace, card = seconds / (position.step - since), memory.card_gb(device)
             emit(Step(position.step, steps, mean, rate, pace, peak, *card))
+            if others and (taken := others.cores()) is not None:
+                if remark := threads.crowded(taken, position.threads, threads.usable()):
+                    emit(remark)
+                    others = None  # once is enough
             if save_due:
                 outputs.save()
+            if preview_due or wishes or last:  # saved first: drawing is worth less
+                outputs.finish_saving()
             if preview_due:
                 outputs.validate()
                 outputs.preview()
@@ -185,6 +211,11 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None])
         emit(Stopped(position.step, paused=not control.asked("stop")))
     else:
         emit(Finished(position.step, str(path.relative_to(folders.run)), position.seconds))
+
+
+def _prompts(config: TrainConfig) -> list[str]:
+    """What the previews will be told, so that it is encoded while the text encoders are there."""
+    return [*preview_prompts(config), config.preview.negative] if config.preview.every else []
 
 
 def _warn(problems: list[Problem], emit: Callable[[Event], None]) -> None:

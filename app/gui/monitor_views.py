@@ -33,9 +33,9 @@ MEANINGS = {
     "stopped": "Everything is saved. Resume goes on from there.",
     "interrupted": "Resume goes on from the last checkpoint, with the very same weights.",
 }
-DEVICES = {"cpu": "Processor (CPU)", "cuda": "Graphics card", "mps": "Apple graphics"}
+DEVICES = {"cpu": "Processor (CPU)", "cuda": "Graphics card", "xpu": "Graphics card", "mps": "Apple graphics"}
 BEFORE = {"new": "No step yet", "waiting": "No step yet"}
-FREED = {"cuda": "the graphics card", "mps": "the graphics chip"}  # else the processor
+FREED = {"cuda": "the graphics card", "xpu": "the graphics card", "mps": "the graphics chip"}  # else the processor
 WAYS_OUT = {  # what can be done in a state: (words, action, kind)
     "new": [("Train", "resume", "primary")],
     "waiting": [("Take out of the queue", "unqueue", "")],

@@ -15,6 +15,7 @@ from tests.tiny_families import read_pipeline, tiny_folder, tiny_t5, write_check
 from trainers.config import ModelConfig, NoiseConfig
 from trainers.data.buckets import crop_for
 from trainers.data.types import Bucket, Example
+from trainers.encoding import told_sizes
 from trainers.errors import UserError
 from trainers.families import read_sd
 from trainers.families.base import Conditioning, plain_sizes
@@ -26,7 +27,6 @@ from trainers.families.sd3 import choose_variant
 from trainers.families.weights import Weights
 from trainers.noise import build_noise
 from trainers.preview import build_sampler
-from trainers.stores import told_sizes
 
 CAPTIONS = ["a photo of a cat", "", "a red ball " * 9]
 

@@ -61,7 +61,7 @@ def test_nothing_is_given_up_where_there_is_room_and_host_memory_comes_last(step
 
 def test_the_plan_is_told_with_its_numbers(step, ends):
     plan = memory.Plan(torch.device("cpu"), "fp32")
-    taken = resident(step.components, step.config, plan.device) + kept(step.config, step.adapter_bytes)
+    taken = resident(step.components, step.config) + kept(step.config, step.adapter_bytes)
     budget = beside(plan.device) + (taken + sum(end.peak for end in ends) / 2) / GB
     config = config_io.merge(step.config, {"memory": {"budget": budget}})
     saving, told = decide(step.family, step.components, config, plan, step.adapter_bytes)

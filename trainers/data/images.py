@@ -24,4 +24,5 @@ def pixels(image: Image.Image, crop: Crop, flip: bool = False) -> Tensor:
     cut = image.resize((width, height), Image.Resampling.LANCZOS, box=box)
     if flip:
         cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return torch.from_numpy(np.array(cut)).permute(2, 0, 1).float().div_(127.5).sub_(1).contiguous()
+    planes = np.asarray(cut).transpose(2, 0, 1).astype(np.float32)  # numpy: torch would start threads in each of ours
+    return torch.from_numpy(np.ascontiguousarray(planes / np.float32(127.5) - np.float32(1)))

@@ -1,13 +1,12 @@
 """The hashes by which image programs and sites know adapters and base models."""
 
 import hashlib
-import json
 from pathlib import Path
 
 from safetensors.torch import save
 from torch import Tensor
 
-from trainers.files import write_whole
+from trainers.files import remember, remembered
 
 LEGACY_START, LEGACY_SIZE = 0x100000, 0x10000  # what A1111's first model hash looked at
 
@@ -48,10 +47,11 @@ def base_hashes(path: Path | None, cache: Path | None = None) -> tuple[str | Non
         return None, None
     found = path.stat()
     key = f"{path.resolve()}|{found.st_size}|{found.st_mtime_ns}"
-    known = _read(cache)
+    known = remembered(cache) if cache else {}
     if key not in known:
         known[key] = _hash(path)
-        _write(cache, known)
+        if cache:
+            remember(cache, known)
     legacy, whole = known[key]
     return legacy, whole
 
@@ -64,21 +64,3 @@ def _hash(path: Path) -> tuple[str, str]:
         file.seek(LEGACY_START)
         legacy = hashlib.sha256(file.read(LEGACY_SIZE)).hexdigest()[:8]
     return legacy, whole.hexdigest()
-
-
-def _read(cache: Path | None) -> dict:
-    try:
-        known = json.loads(cache.read_text("utf-8")) if cache else {}
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _write(cache: Path | None, known: dict) -> None:
-    if cache is None:
-        return
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(cache, json.dumps(known).encode())
-    except OSError:
-        pass  # it only costs time

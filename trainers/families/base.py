@@ -1,6 +1,6 @@
 """What a model family is: its data (FamilySpec) and the methods the recipe calls."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +30,10 @@ class LatentSpec:
 
 @dataclass
 class Components:
-    """A loaded base model. Everything frozen, in eval mode, on the CPU until `.to()` is called on a part."""
+    """A base model. Everything frozen, in eval mode, on the CPU until `.to()` is called on a part.
+
+    A deferred one's parts have no weights until `residence.bring` reads them.
+    """
 
     denoiser: nn.Module
     vae: nn.Module
@@ -79,6 +82,12 @@ class Conditioning:
         return Conditioning(*(None if part is None else change(part) for part in parts))
 
 
+def joined(rows: Sequence[Conditioning]) -> Conditioning:
+    """Conditionings of one family after each other."""
+    parts = zip(*((one.embeds, one.pooled, one.time_ids) for one in rows), strict=True)
+    return Conditioning(*(None if part[0] is None else torch.cat(part) for part in parts))
+
+
 @dataclass(frozen=True)
 class FamilySpec:
     name: str  # "sd15"
@@ -103,8 +112,11 @@ class Family(Protocol):
 
     spec: FamilySpec
 
-    def load(self, config: ModelConfig, dtype: torch.dtype) -> Components:
-        """Read the base from disk (or hub). UserError when it is missing, damaged or of another kind."""
+    def load(self, config: ModelConfig, dtype: torch.dtype, deferred: bool = False) -> Components:
+        """Read the base from disk (or hub). UserError when it is missing, damaged or of another kind.
+
+        `deferred`: without weights, which `residence.bring` reads for each model when it is needed.
+        """
 
     def random(self, dtype: torch.dtype) -> Components:
         """Components in the family's true shapes with random weights, for benchmarks and tests."""

@@ -13,6 +13,7 @@ from trainers.families.base import Components, FamilySpec
 from trainers.families.detect import Identity, identify_base, refuse
 from trainers.families.locate import expand, locate, name_of
 from trainers.families.parts import VAE, Layout
+from trainers.families.residence import bring
 from trainers.families.weights import Weights
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -33,8 +34,12 @@ class Source:
     predictions: tuple[str, ...] = ("epsilon", "v")
 
 
-def load(spec: FamilySpec, source: Source, config: ModelConfig, dtype: torch.dtype) -> Components:
+def load(
+    spec: FamilySpec, source: Source, config: ModelConfig, dtype: torch.dtype, deferred: bool = False
+) -> Components:
     """Read the base from disk (or hub): denoiser and text encoders in `dtype`, the VAE in fp32.
+
+    `deferred`: only their shapes are made, and `residence.bring` reads the weights of each when it is needed.
 
     Raises:
         UserError: the model is missing, damaged, of another kind, or at odds with the settings.
@@ -55,6 +60,9 @@ def load(spec: FamilySpec, source: Source, config: ModelConfig, dtype: torch.dty
         read_sd.replace_vae(components, expand(config.vae), CONFIGS / (source.usual or spec.name))
     components.scheduler = _with_prediction(components.scheduler, source, found, config, name)
     _check_clip_skip(components, config.clip_skip)
+    if not deferred:
+        for module in (components.denoiser, components.vae, *components.text_encoders):
+            bring(module, torch.device("cpu"))
     return components
 
 

@@ -1,4 +1,7 @@
-"""Reads a Stable Diffusion model of any family into Components: from a diffusers folder or from one checkpoint file."""
+"""A Stable Diffusion model of any family as Components: from a diffusers folder or from one checkpoint file.
+
+Headers and settings are read and checked; the weights stay on disk until `residence.bring` wants them.
+"""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -16,7 +19,7 @@ from trainers.families.base import Components, LatentSpec
 from trainers.families.detect import Identity, classify, identify, refuse
 from trainers.families.folders import read_json, weight_files
 from trainers.families.parts import DEFAULT_SCALING, VAE, Layout, Part, random_module
-from trainers.families.weights import Weights, build
+from trainers.families.weights import Weights, prepare
 
 log = logging.getLogger(__name__)
 TOKENIZER = Path(__file__).parent / "configs" / "clip_tokenizer"
@@ -42,7 +45,7 @@ def from_folder(layout: Layout, folder: Path, dtype: torch.dtype) -> Components:
     tokenizers = tuple(_tokenizer(folder / name) for name in layout.tokenizers)
     settings = Settings(_configs(layout, folder), _scheduler(folder), tokenizers)
     models = [
-        _build(part, settings, Weights(weight_files(folder / part.folder)), part.in_folder, dtype)
+        _prepare(part, settings, Weights(weight_files(folder / part.folder)), part.in_folder, dtype)
         for part in layout.parts
     ]
     return _components(settings, models, folder.name, folder)
@@ -76,7 +79,7 @@ def from_file(
             weights.taken |= {name for name in weights if name.startswith(ldm.VAE_PREFIX)} if part is VAE else set()
             models.append(nn.Module())
         else:
-            models.append(_build(part, settings, weights, names, dtype))
+            models.append(_prepare(part, settings, weights, names, dtype))
     left = sorted(name for name in weights if name not in weights.taken and not ldm.is_extra(name))
     if left:
         shown = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
@@ -120,7 +123,7 @@ def replace_vae(components: Components, path: Path, configs: Path) -> None:
         config, weights = read_json(configs / "vae" / "config.json"), _vae_file(path)
         layout = classify(weights.shapes).layout
         names = ldm.vae_names(config, (ldm.VAE_PREFIX, "")) if layout == "ldm" else ldm.folder_vae_names
-    vae = build(lambda: VAE.make(config), weights, names, torch.float32, VAE.label)
+    vae = prepare(lambda: VAE.make(config), weights, names, torch.float32, VAE.label)
     latent, own = _latent(vae.config), components.latent
     if (latent.channels, latent.factor) != (own.channels, own.factor):
         raise UserError(
@@ -130,9 +133,9 @@ def replace_vae(components: Components, path: Path, configs: Path) -> None:
     components.vae, components.latent = vae, latent
 
 
-def _build(part: Part, settings: Settings, weights: Weights, names: ldm.Names, dtype: torch.dtype) -> nn.Module:
+def _prepare(part: Part, settings: Settings, weights: Weights, names: ldm.Names, dtype: torch.dtype) -> nn.Module:
     config = settings.configs[part.folder]
-    return build(lambda: part.make(config), weights, names, _dtype(part, dtype), part.label)
+    return prepare(lambda: part.make(config), weights, names, _dtype(part, dtype), part.label)
 
 
 def _dtype(part: Part, dtype: torch.dtype) -> torch.dtype:

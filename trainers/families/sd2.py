@@ -48,14 +48,14 @@ class Sd2:
     denoise = staticmethod(unet.denoise)
     sizes = staticmethod(told_nothing)
 
-    def load(self, config: ModelConfig, dtype: torch.dtype) -> Components:
+    def load(self, config: ModelConfig, dtype: torch.dtype, deferred: bool = False) -> Components:
         """Read the base from disk (or hub): UNet and text encoder in `dtype`, the VAE in fp32.
 
         Raises:
             UserError: the model is missing, damaged, of another kind, or at odds with the settings; or it is one file
                 that does not say what it predicts, and neither do the settings.
         """
-        return loading.load(self.spec, self.source, config, dtype)
+        return loading.load(self.spec, self.source, config, dtype, deferred)
 
     def random(self, dtype: torch.dtype) -> Components:
         """Components in the true shapes of Stable Diffusion 2.1, with random weights."""

@@ -16,6 +16,7 @@ from trainers.families.headers import read_shapes
 from trainers.families.loading import END_OF_TEXT, EXCLAMATION, Source
 from trainers.families.locate import TAKES_CLIP, find_here
 from trainers.families.parts import TRANSFORMER, VAE, Layout, clip
+from trainers.families.residence import bring
 from trainers.families.weights import Weights
 
 CLIP_L, CLIP_G = "text_encoders.clip_l.transformer.", "text_encoders.clip_g.transformer."
@@ -104,17 +105,17 @@ class Sd3:
     tokenize, token_counts = staticmethod(text.tokenize), staticmethod(text.token_counts)
     sizes = staticmethod(told_nothing)
 
-    def load(self, config: ModelConfig, dtype: torch.dtype) -> Components:
+    def load(self, config: ModelConfig, dtype: torch.dtype, deferred: bool = False) -> Components:
         """Read the base from disk (or hub): transformer and CLIPs in `dtype`, the VAE in fp32.
 
         Raises:
             UserError: the model is missing, damaged, of another kind, or at odds with the settings.
         """
-        components = loading.load(self.spec, self.source, config, dtype)
+        components = loading.load(self.spec, self.source, config, dtype, deferred)
         components.variant = variant_of(components.denoiser.config)
         if config.t5:
             encoder, tokenizer = t5.load(config.t5, components.denoiser.config.joint_attention_dim, dtype)
-            components.text_encoders += (encoder,)
+            components.text_encoders += (encoder if deferred else bring(encoder, torch.device("cpu")),)
             components.tokenizers += (tokenizer,)
         else:
             components.remarks += (WITHOUT_T5,)

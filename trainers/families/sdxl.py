@@ -35,13 +35,13 @@ class Sdxl:
     tokenize, token_counts = staticmethod(text.tokenize), staticmethod(text.token_counts)
     denoise = staticmethod(unet.denoise)
 
-    def load(self, config: ModelConfig, dtype: torch.dtype) -> Components:
+    def load(self, config: ModelConfig, dtype: torch.dtype, deferred: bool = False) -> Components:
         """Read the base from disk (or hub): UNet and text encoders in `dtype`, the VAE in fp32.
 
         Raises:
             UserError: the model is missing, damaged, of another kind, or at odds with the settings.
         """
-        return loading.load(self.spec, self.source, config, dtype)
+        return loading.load(self.spec, self.source, config, dtype, deferred)
 
     def random(self, dtype: torch.dtype) -> Components:
         """Components in the true shapes of SDXL 1.0, with random weights."""

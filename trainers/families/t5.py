@@ -11,14 +11,15 @@ from trainers.errors import UserError
 from trainers.families.folders import read_json, weight_files
 from trainers.families.ldm import same_names
 from trainers.families.locate import find_here, part_files, snapshot
-from trainers.families.weights import Weights, build
+from trainers.families.weights import Weights, prepare
 
 TOKENS = 256  # the length that diffusers gives T5, also when it is left out
 
 
 def load(place: str, width: int, dtype: torch.dtype) -> tuple[nn.Module, Any]:
-    """The encoder in `dtype`, in fp32 for fp16 where it overflows, and its tokenizer; the transformer reads `width`.
+    """The encoder, away, in `dtype`, in fp32 for fp16 where it overflows, and its tokenizer.
 
+    `width` is what the transformer reads.
     `place` is a folder or a hub id: a T5 encoder with its tokenizer, or a Stable Diffusion 3 folder that has both.
 
     Raises:
@@ -34,7 +35,7 @@ def load(place: str, width: int, dtype: torch.dtype) -> tuple[nn.Module, Any]:
             "Set model.t5 to a T5-XXL encoder (t5-v1_1-xxl), or leave it empty.",
         )
     dtype = torch.float32 if dtype == torch.float16 else dtype
-    encoder = build(
+    encoder = prepare(
         lambda: T5EncoderModel(T5Config.from_dict(config)), Weights(weight_files(inside)), _names, dtype, "T5 encoder"
     )
     return encoder, _tokenizer(folder / "tokenizer_3" if (folder / "tokenizer_3").is_dir() else inside)

@@ -7,7 +7,8 @@ placed: where no number format has to change, not even a copy is made.
 import logging
 import pickle
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from trainers.families.headers import Shapes, check_pickle, read_header, tensors
 from trainers.families.ldm import Names
 
 log = logging.getLogger(__name__)
-Reader = Callable[[torch.dtype], Tensor]  # the wanted format -> the tensor in it or in the stored one
+Reader = Callable[[torch.dtype, bool], Tensor]  # wanted format, mapped? -> the tensor in it or in the stored one
 Change = Callable[[Tensor], Tensor]
 FORMATS = {
     "F16": torch.float16,
@@ -61,15 +62,19 @@ class Weights:
         self._defined[name] = (source, change)
         self.shapes[name] = tuple(shape)
 
-    def take(self, name: str, dtype: torch.dtype) -> Tensor:
-        """The tensor of that name, floating point in `dtype`; memory-mapped where it is stored so."""
+    def claim(self, name: str) -> None:
+        """Say that this tensor will be taken, which may be much later."""
+        source, _ = self._defined.get(name, (name, None))
+        self.taken |= {source, *(scale for scale in _scales(source) if scale in self._read)}
+
+    def take(self, name: str, dtype: torch.dtype, mapped: bool = True) -> Tensor:
+        """The tensor of that name, floating point in `dtype`; memory-mapped where it is stored so and `mapped`."""
+        self.claim(name)
         source, change = self._defined.get(name, (name, None))
-        self.taken.add(source)
-        tensor = self._read[source](dtype)
+        tensor = self._read[source](dtype, mapped)
         scale = next((s for s in _scales(source) if s in self._read), None)
         if scale:  # fp8 checkpoints of ComfyUI: stored = weight / scale
-            self.taken.add(scale)
-            tensor = tensor.float() * self._read[scale](torch.float32).float()
+            tensor = tensor.float() * self._read[scale](torch.float32, mapped).float()
         tensor = change(tensor) if change else tensor
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
@@ -89,7 +94,7 @@ class Weights:
             self.shapes |= {name: tuple(entry["shape"]) for name, entry in header.items()}
             return
         tensors = read_pickle(file)
-        self._read |= {name: lambda dtype, tensor=tensor: tensor for name, tensor in tensors.items()}
+        self._read |= {name: lambda dtype, mapped, tensor=tensor: tensor for name, tensor in tensors.items()}
         self.shapes |= {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
@@ -101,8 +106,8 @@ def _reader(file: Path, handle: Any, start: int, name: str, entry: dict) -> Read
     stored = FORMATS.get(entry["dtype"])
     begin, end = entry["data_offsets"]
 
-    def read(dtype: torch.dtype) -> Tensor:
-        if stored in (None, dtype) or begin == end:
+    def read(dtype: torch.dtype, mapped: bool) -> Tensor:
+        if stored is None or begin == end or (mapped and stored == dtype):
             return handle.get_tensor(name)
         buffer = torch.empty(end - begin, dtype=torch.uint8)
         with file.open("rb", buffering=0) as raw:
@@ -145,8 +150,8 @@ def read_pickle(file: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def build(make: Callable[[], nn.Module], weights: Weights, names: Names, dtype: torch.dtype, part: str) -> nn.Module:
-    """The module `make` describes, frozen, in eval mode, with all its weights from `weights` in `dtype` on the CPU.
+def prepare(make: Callable[[], nn.Module], weights: Weights, names: Names, dtype: torch.dtype, part: str) -> nn.Module:
+    """The module `make` describes, frozen, in eval mode, on the meta device; `residence.bring` gives it its weights.
 
     Args:
         names: the names a tensor of the module may have on disk.
@@ -171,7 +176,6 @@ def build(make: Callable[[], nn.Module], weights: Weights, names: Names, dtype: 
             f"{weights.name} lacks {len(missing)} of the {part}'s {len(wanted)} weights, such as {missing[0]}.",
             "The model is incomplete or of another kind. Choose another, or download it again.",
         )
-    filled = {}
     for key, name in chosen.items():
         shape = tuple(wanted[key].shape)
         if not _fits(weights.shapes[name], shape):
@@ -180,10 +184,32 @@ def build(make: Callable[[], nn.Module], weights: Weights, names: Names, dtype: 
                 f"{weights.name} has other sizes than a known {part}: {name} is {list(there)}, not {list(shape)}.",
                 "A model of unusual size is read from a diffusers folder, which brings its own settings.",
             )
-        filled[key] = weights.take(name, dtype).reshape(shape)
-    module.load_state_dict(filled, assign=True)
-    _fill_buffers(module)
+        weights.claim(name)
+    module.source = Source(weights, chosen, dtype)
     return module.requires_grad_(False).eval()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights of a module come from."""
+
+    weights: Weights
+    names: Mapping[str, str]  # of the module's tensors -> in `weights`
+    dtype: torch.dtype
+
+    def fill(self, module: nn.Module, device: torch.device, mapped: bool) -> None:
+        """Read every weight and put it in place on `device`, one after the other."""
+        shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
+        filled = {
+            key: self.weights.take(name, self.dtype, mapped).reshape(shapes[key]).to(device)
+            for key, name in self.names.items()
+        }
+        module.load_state_dict(filled, assign=True)
+        _fill_buffers(module, device)
+        module.requires_grad_(False)
+
+    def __deepcopy__(self, memo: dict) -> "Source":
+        return self  # a copied module has the same origin
 
 
 def _fits(there: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
@@ -192,14 +218,14 @@ def _fits(there: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     return longer[: len(shorter)] == shorter and all(side == 1 for side in longer[len(shorter) :])
 
 
-def _fill_buffers(module: nn.Module) -> None:
+def _fill_buffers(module: nn.Module, device: torch.device) -> None:
     """CLIP's position numbers are computed, not stored: on the meta device they came out empty."""
     for name, buffer in list(module.named_buffers()):
         if buffer.is_meta:
             owner, _, leaf = name.rpartition(".")
             if leaf != "position_ids":
                 raise RuntimeError(f"{type(module).__name__} has a buffer {name} that no file fills")
-            positions = torch.arange(buffer.shape[-1]).expand(buffer.shape).clone()
+            positions = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape).clone()
             module.get_submodule(owner).register_buffer(leaf, positions, persistent=False)
 
 

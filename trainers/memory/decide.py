@@ -42,7 +42,7 @@ class Room:
 def room(components: Components, config: TrainConfig, device: torch.device, trained: int, free: float) -> Room:
     """`trained`: bytes of the adapter's masters; `free`: GB of the device that nobody else holds."""
     budget = config.memory.budget or free
-    return Room(budget, resident(components, config, device) / GB, kept(config, trained) / GB, beside(device))
+    return Room(budget, resident(components, config) / GB, kept(config, trained) / GB, beside(device))
 
 
 def kept(config: TrainConfig, trained: int) -> float:
@@ -51,13 +51,9 @@ def kept(config: TrainConfig, trained: int) -> float:
     return trained * (1 + states + config.optimizer.ema + (config.optimizer.accumulation > 1))
 
 
-def resident(components: Components, config: TrainConfig, device: torch.device) -> int:
-    """Bytes of frozen weights beside the loop: all of them on a CPU, on a card only the parts that run."""
-    models = [components.denoiser]
-    if device.type == "cpu":
-        models += [components.vae, *components.text_encoders]
-    elif config.adapter.trains_text:
-        models += components.text_encoders
+def resident(components: Components, config: TrainConfig) -> int:
+    """Bytes of frozen weights beside the loop: only the parts that run stay."""
+    models = [components.denoiser, *(components.text_encoders if config.adapter.trains_text else ())]
     return sum(p.numel() * p.element_size() for m in models for p in m.parameters() if not p.requires_grad)
 
 

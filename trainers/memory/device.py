@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from torch import nn
 
+from trainers import devices
 from trainers.config import MemoryConfig
 from trainers.errors import UserError
-from trainers.events import Adjusted
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -34,7 +33,7 @@ def plan(config: MemoryConfig) -> Plan:
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 for what stays fp32: the VAE, the adapters' own sums
         torch.backends.cudnn.allow_tf32 = True
-    precision = config.precision if config.precision != "auto" else _precision(device)
+    precision = config.precision if config.precision != "auto" else devices.precision(device)
     if precision == "fp16" and device.type == "cpu":
         raise UserError("fp16 cannot be trained on a CPU.", "Set memory.precision to auto, fp32 or bf16.")
     return Plan(device, precision)
@@ -55,7 +54,7 @@ def keep_freed_memory() -> None:
 
 
 def _device(wish: str) -> torch.device:
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = devices.available()
     if wish == "auto":
         return torch.device(next(name for name, there in available.items() if there))
     if not available[wish]:
@@ -65,36 +64,10 @@ def _device(wish: str) -> torch.device:
     return torch.device(wish)
 
 
-def _precision(device: torch.device) -> str:
-    """bf16 where the card computes it natively; fp16 on Turing and Volta; fp32 where half precision gives NaN."""
-    if device.type != "cuda":
-        return "fp32"  # on CPUs bf16 is faster only with AMX or AVX512-BF16, and never more exact
-    if torch.cuda.get_device_capability(device) >= (8, 0):
-        return "bf16"
-    return "fp32" if "GTX 16" in torch.cuda.get_device_name(device) else "fp16"
-
-
-def set_attention(denoiser: nn.Module, wish: str, device: torch.device) -> Adjusted | None:
-    """Use the wished attention kernel if it works here; else SDPA, and say so."""
-    if wish == "sdpa":
-        return None  # diffusers' default processor
-    try:
-        denoiser.enable_xformers_memory_efficient_attention()
-        probe = torch.zeros(1, 16, 2, 64, device=device, dtype=next(denoiser.parameters()).dtype)
-        from xformers.ops import memory_efficient_attention  # noqa: PLC0415 - optional extra
-
-        memory_efficient_attention(probe, probe, probe)
-    except Exception as error:  # it fails in as many ways as there are builds of it
-        denoiser.set_default_attn_processor()
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return Adjusted("Attention runs on SDPA, not xformers", reason[:200])
-    return None
-
-
 def peak_gb(device: torch.device) -> float:
     """Peak memory so far in GB (2^30): allocated on a GPU, resident for this process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
+    if (allocated := devices.peak_bytes(device)) is not None:
+        return allocated / 2**30
     try:
         import resource  # noqa: PLC0415 - not on Windows
 

@@ -1,0 +1,86 @@
+"""Attention kernels: the fastest correct one runs, a broken one is told of and left alone."""
+
+from collections import Counter
+from contextlib import ExitStack
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend
+from torch.nn.functional import scaled_dot_product_attention
+
+from tests.tiny import tiny_unet
+from trainers import attention
+from trainers.families.base import Conditioning
+from trainers.families.sd15 import SD15
+
+CPU = torch.device("cpu")
+SHAPES = Counter({((2, 4, 64, 16), (2, 4, 64, 16)): 3, ((2, 4, 64, 16), (2, 4, 77, 16)): 3})
+
+
+def broken(monkeypatch, name: str, kernel) -> None:
+    real = attention._backend
+    monkeypatch.setattr(attention, "_backend", lambda wanted: kernel if wanted == name else real(wanted))
+
+
+def raising(*_):
+    raise RuntimeError("CUDA error: no kernel image is available\nfor execution")
+
+
+def not_a_number(q, k, v):
+    return scaled_dot_product_attention(q, k, v) * float("nan")
+
+
+def wrong_gradient(q, k, v):
+    return scaled_dot_product_attention(q, k.detach(), v) + 0.0 * k.sum()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kernels_of_this_cpu_are_correct(dtype):
+    assert attention.probe(CPU, dtype, SHAPES) == attention.Verdict(("flash", "math"), {})
+
+
+@pytest.mark.parametrize("kernel", [raising, not_a_number, wrong_gradient])
+def test_a_broken_kernel_is_warned_of_and_not_used(monkeypatch, kernel, caplog):
+    broken(monkeypatch, "flash", kernel)
+    caplog.set_level("INFO")
+    with ExitStack() as stack:
+        (said,) = attention.set_attention(tiny_unet(), "sdpa", CPU, SHAPES, None, stack)
+        q = torch.ones(1, 1, 8, 16)
+        assert torch._fused_sdp_choice(q, q, q) == SDPBackend.MATH.value
+    assert said.message == "The attention kernel flash does not work here and is not used." and said.hint
+    assert "attention runs on SDPA math, on cpu in float32" in caplog.text
+    assert torch._fused_sdp_choice(q, q, q) == SDPBackend.FLASH_ATTENTION.value  # as before
+
+
+def test_a_kernel_that_does_not_take_a_shape_is_not_broken(monkeypatch):
+    def refusing(q, k, v):
+        raise RuntimeError("No available kernel. Aborting execution.")
+
+    broken(monkeypatch, "flash", refusing)
+    assert attention.probe(CPU, torch.float32, SHAPES).broken == {}
+
+
+def test_without_xformers_attention_runs_on_sdpa_and_says_so(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "xformers.ops", None)
+    with ExitStack() as stack:
+        (said,) = attention.set_attention(tiny_unet(), "xformers", CPU, SHAPES, None, stack)
+    assert said.what == "Attention runs on SDPA flash, not xformers" and "xformers" in said.why
+
+
+def test_the_shapes_are_those_of_a_real_step():
+    unet = tiny_unet()
+    told = Conditioning(torch.randn(2, 24, unet.config.cross_attention_dim))
+    counted = attention.shapes_of(SD15, unet, (2, 4, 8, 8), told)
+    with attention.Shapes() as real, torch.no_grad():
+        SD15.denoise(unet, torch.randn(2, 4, 8, 8), torch.zeros(2, dtype=torch.long), told)
+    assert counted == real.seen and sum(counted.values()) > 0
+
+
+@pytest.mark.gpu
+def test_what_was_found_on_a_gpu_is_remembered(tmp_path, monkeypatch):
+    shapes = Counter({((2, 8, 1024, 40), (2, 8, 1024, 40)): 3})
+    with ExitStack() as stack:
+        attention.set_attention(tiny_unet().cuda().half(), "sdpa", torch.device("cuda"), shapes, tmp_path, stack)
+    monkeypatch.setattr(attention, "probe", None)
+    with ExitStack() as stack:
+        attention.set_attention(tiny_unet().cuda().half(), "sdpa", torch.device("cuda"), shapes, tmp_path, stack)

@@ -1,0 +1,213 @@
+"""Which attention kernel runs: each one that is there is tried on the run's own shapes before it is trusted.
+
+A kernel is correct where its output and its gradients are those of torch's plain mathematics. On GPUs the fastest
+correct ones come first, and are remembered for the device; on a CPU torch has one fused kernel, which is taken where it
+is correct: a choice by time could fall differently in two sittings of a run, and its last bits with it.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+
+from trainers import devices
+from trainers.data.cache import content_key
+from trainers.events import Adjusted, Warned
+from trainers.families.base import Conditioning, Family
+from trainers.files import remember, remembered
+
+log = logging.getLogger(__name__)
+Shape = tuple[tuple[int, ...], tuple[int, ...]]  # of query and key: [B, heads, L, D] and [B, heads, S, D]
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+BACKENDS = {  # in torch's own order
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+}
+ON_CPU = ("flash", "math")
+CLEARLY = 0.9  # of the time of torch's own first choice: by less, noise would decide
+REPEATS = 5
+TOLERANCE = {torch.float32: 5e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}  # of the largest value; fp32 may be TF32
+FILE = "attention.json"  # in the cache
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`order`: the correct kernels, the first one used wherever it takes the shape; `broken`: kernel -> why."""
+
+    order: tuple[str, ...]
+    broken: dict[str, str]
+
+
+class Shapes(TorchFunctionMode):
+    """Counts the shapes of attention inside; nothing else changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[Shape] = Counter()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204 - torch's protocol
+        if func is scaled_dot_product_attention:
+            self.seen[tuple(args[0].shape), tuple(args[1].shape)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def shapes_of(
+    family: Family, denoiser: nn.Module, latents: tuple[int, ...], conditioning: Conditioning
+) -> Counter[Shape]:
+    """How often a step of latents [B, C, h, w] attends in which shapes: a forward pass without weights and numbers."""
+    with torch.device("meta"):
+        twin = type(denoiser).from_config(denoiser.config).eval()
+        noisy, timesteps = torch.empty(latents), torch.zeros(latents[0], dtype=torch.long)
+    with Shapes() as shapes, torch.no_grad():
+        family.denoise(twin, noisy, timesteps, conditioning.on(torch.device("meta")).to(torch.float32))
+    return shapes.seen
+
+
+def set_attention(
+    denoiser: nn.Module,
+    wish: str,
+    device: torch.device,
+    shapes: Counter[Shape],
+    folder: Path | None,
+    until_the_end: ExitStack,
+) -> list[Adjusted | Warned]:
+    """Use the wished kernel where it works, else SDPA's fastest; what was found is logged, and told where it matters.
+
+    `folder` remembers what was found on GPUs. What torch is told holds until `until_the_end` is left.
+    """
+    dtype, said, chosen = next(denoiser.parameters()).dtype, [], "SDPA as torch chooses"
+    if device.type in ("cpu", "cuda"):
+        found = _remembered(device, dtype, shapes, folder)
+        allowed = [BACKENDS[name] for name in dict.fromkeys((*found.order, "math"))]  # mathematics takes every shape
+        until_the_end.enter_context(sdpa_kernel(allowed, set_priority=True))
+        chosen = f"SDPA {found.order[0]}"
+        for name, reason in found.broken.items():
+            said.append(Warned(f"The attention kernel {name} does not work here and is not used.", reason))
+    if wish == "xformers":
+        reason = use_xformers(denoiser, device, dtype, shapes)
+        said += [Adjusted(f"Attention runs on {chosen}, not xformers", reason)] if reason else []
+        chosen = chosen if reason else "xformers"
+    log.info("attention runs on %s, on %s in %s", chosen, device, str(dtype).removeprefix("torch."))
+    return said
+
+
+def probe(device: torch.device, dtype: torch.dtype, shapes: Counter[Shape]) -> Verdict:
+    """Try every kernel once on each shape, forward and backward, against mathematics; on a GPU, time them too."""
+    names = ON_CPU if device.type == "cpu" else tuple(BACKENDS)
+    spent, broken = dict.fromkeys(names, 0.0), {}
+    for shape, count in shapes.items():
+        inputs = _inputs(shape, device, dtype)
+        expected = _results(_backend("math"), inputs)
+        plain = _seconds(_backend("math"), inputs, device)
+        for name in names:
+            able, reason = _check(_backend(name), inputs, expected)
+            if reason:
+                broken[name] = f"{reason}, at {list(shape[0])}"
+            spent[name] += count * (_seconds(_backend(name), inputs, device) if able and not reason else plain)
+    order = [name for name in names if name not in broken]
+    if device.type != "cpu" and order:
+        first = spent[order[0]]
+        order.sort(key=lambda name: spent[name] if spent[name] < CLEARLY * first else first)  # stable
+        times = ", ".join(f"{name} {1000 * spent[name]:.2f} ms" for name in order)
+        log.info("attention of one step, forward and backward: %s", times)
+    return Verdict(tuple(order) or ("math",), broken)
+
+
+def use_xformers(denoiser: nn.Module, device: torch.device, dtype: torch.dtype, shapes: Counter[Shape]) -> str:
+    """Put xformers' attention into the denoiser; "" then, else why not, and the denoiser is as before."""
+    try:
+        from xformers.ops import memory_efficient_attention  # noqa: PLC0415 - optional extra
+
+        def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # it has heads behind tokens
+            return memory_efficient_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+
+        for shape in shapes:
+            inputs = _inputs(shape, device, dtype)
+            able, reason = _check(attention, inputs, _results(_backend("math"), inputs))
+            if reason or not able:
+                return reason or f"It does not take {list(shape[0])}"
+        denoiser.enable_xformers_memory_efficient_attention()
+    except Exception as error:  # it fails in as many ways as there are builds of it
+        denoiser.set_default_attn_processor()
+        return _first_line(error)
+    return ""
+
+
+def _remembered(device: torch.device, dtype: torch.dtype, shapes: Counter[Shape], folder: Path | None) -> Verdict:
+    if device.type == "cpu" or folder is None:
+        return probe(device, dtype, shapes)
+    about = {"torch": torch.__version__, "dtype": str(dtype), "shapes": sorted(map(str, shapes.items()))}
+    key = content_key(kind="attention", device=devices.name_of(device), **about)
+    known = remembered(folder / FILE)
+    if key not in known:
+        found = probe(device, dtype, shapes)
+        remember(folder / FILE, known | {key: {"order": found.order, "broken": found.broken}})
+        return found
+    return Verdict(tuple(known[key]["order"]), known[key]["broken"])
+
+
+def _backend(name: str) -> Attention:
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        with sdpa_kernel(BACKENDS[name]):
+            return scaled_dot_product_attention(q, k, v)
+
+    return attention
+
+
+def _inputs(shape: Shape, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    """Query, key and value of unit size, the same in every call."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(one, generator=generator) for one in (shape[0], shape[1], shape[1])]
+    return [one.to(device, dtype).requires_grad_() for one in drawn]
+
+
+@torch.enable_grad()
+def _results(attention: Attention, inputs: list[Tensor]) -> list[Tensor]:
+    """The output, and the gradients of query, key and value."""
+    output = attention(*inputs)
+    return [output.detach(), *torch.autograd.grad(output.square().sum(), inputs)]
+
+
+def _check(attention: Attention, inputs: list[Tensor], expected: list[Tensor]) -> tuple[bool, str]:
+    """(whether it takes this shape, why it is broken)."""
+    try:
+        found = _results(attention, inputs)
+    except RuntimeError as error:
+        refused = "no available kernel" in str(error).lower()  # SDPA's way to say that it does not take a shape
+        return False, "" if refused else _first_line(error)
+    except Exception as error:  # whatever a kernel of another maker raises
+        return False, _first_line(error)
+    for one, other in zip(found, expected, strict=True):
+        worst = (one.float() - other.float()).abs().max() / other.float().abs().max().clamp(min=1e-6)
+        if not worst <= TOLERANCE[one.dtype]:  # NaN, too
+            return True, f"Its result is wrong by {worst.item():.2g}"
+    return True, ""
+
+
+def _seconds(attention: Attention, inputs: list[Tensor], device: torch.device) -> float:
+    """The best of a few, forward and backward. On a CPU nothing is timed."""
+    if device.type == "cpu":
+        return 0.0
+    best = float("inf")
+    for _ in range(REPEATS):
+        devices.synchronize(device)
+        start = time.perf_counter()
+        _results(attention, inputs)
+        devices.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

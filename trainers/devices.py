@@ -1,0 +1,65 @@
+"""The devices that torch reaches, asked in the same words whoever made them."""
+
+import torch
+
+from trainers.capabilities import precision_of
+
+ORDER = ("cuda", "xpu", "mps", "cpu")  # the best first; AMD's ROCm is called cuda by torch
+
+
+def available() -> dict[str, bool]:
+    """Which kinds of device are usable here, the best first."""
+    return {
+        "cuda": torch.cuda.is_available(),
+        "xpu": torch.xpu.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+
+
+def kind_of(device: torch.device) -> str:
+    """cuda, rocm, xpu, mps or cpu."""
+    return "rocm" if device.type == "cuda" and torch.version.hip else device.type
+
+
+def name_of(device: torch.device) -> str:
+    """As the driver calls it; the kind where there is no name."""
+    ask = getattr(torch.get_device_module(device), "get_device_name", None)
+    return ask(device) if ask else device.type
+
+
+def precision(device: torch.device) -> str:
+    """The format of a run whose precision is auto: fp32, bf16 or fp16."""
+    kind = kind_of(device)
+    if kind == "cuda":
+        return precision_of(kind, name_of(device), torch.cuda.get_device_capability(device))
+    chip = torch.cuda.get_device_properties(device).gcnArchName if kind == "rocm" else ""
+    return precision_of(kind, chip=chip)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that it was asked."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def forget_peak(device: torch.device) -> None:
+    """Count the peak of memory anew from here, where the device counts it."""
+    if hasattr(torch.get_device_module(device), "reset_peak_memory_stats"):
+        torch.get_device_module(device).reset_peak_memory_stats(device)
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """The most that was allocated on it; what its driver holds now where no peak is counted; None for a CPU."""
+    module = torch.get_device_module(device)
+    if hasattr(module, "max_memory_allocated"):
+        return module.max_memory_allocated(device)
+    return module.driver_allocated_memory() if device.type == "mps" else None
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """What the device still has; None where it does not say, or is a CPU."""
+    module = torch.get_device_module(device)
+    if device.type == "mps":
+        return module.recommended_max_memory() - module.driver_allocated_memory()
+    return module.mem_get_info(device)[0] if hasattr(module, "mem_get_info") else None
