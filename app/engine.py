@@ -116,6 +116,9 @@ def convert(
 
 
 def bench(arguments: list[str]) -> int | None:
+    from trainers import threads
+
+    threads.wait_passively()
     from trainers.bench.main import main
 
     return main(arguments)

@@ -22,6 +22,7 @@ from trainers.export.facts import pack
 from trainers.export.metadata import RunFacts
 from trainers.families.base import Components
 from trainers.finish import write_adapter
+from trainers.memory.units import recomputes
 from trainers.prompts import preview_prompts
 from trainers.step import TrainingStep
 from trainers.validate import Validator
@@ -179,7 +180,7 @@ class Outputs:
         text, family = self.step.feed.text, self.step.family
         with self._as_exported(), self.adapter.at_strength(strength):
             told = text.tell([*prompts, settings.negative])
-            together = preview.at_once(self.config.data.batch_size, bool(self.config.memory.checkpointing))
+            together = preview.at_once(self.config.data.batch_size, recomputes(self.components.denoiser))
             where = (text.device, self.resolution, together)
             return preview.sample_told(family, self.components, told, settings, *where)
 

@@ -51,6 +51,11 @@ def recompute(denoiser: nn.Module, chosen: Collection[str], draws: bool = False,
             module.draws, module.offload = draws, offload
 
 
+def recomputes(denoiser: nn.Module) -> bool:
+    """Whether any of its units is checkpointed."""
+    return any(isinstance(module, Recomputed) for module in denoiser.modules())
+
+
 class Recomputed:
     """Mixed into a unit's class: forward keeps the inputs alone, and backward computes the rest again."""
 
