@@ -3,6 +3,7 @@
 import math
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import chain
@@ -29,7 +30,7 @@ from trainers.encoding import encode_pictures
 from trainers.errors import UserError
 from trainers.events import Adjusted, Event, Finished, Phase, Started, Step, Stopped, Warned
 from trainers.export.metadata import RunFacts
-from trainers.families.base import plain_sizes
+from trainers.families.base import Components, Family, plain_sizes
 from trainers.families.registry import find_family
 from trainers.families.residence import bring, release
 from trainers.finish import gather
@@ -108,12 +109,7 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
 
     # --- the adapter -------------------------------------------------------------------------------------------------
     bring(components.denoiser, device)
-    side, count = resolution // components.latent.factor, config.data.batch_size
-    with torch.no_grad():
-        told = text.conditioning(torch.zeros(count, dtype=torch.long, device=device))
-    sizes = plain_sizes(family, resolution, resolution, count, device)
-    latent_shape = (count, components.latent.channels, side, side)
-    shapes = attention.shapes_of(family, components.denoiser, latent_shape, told.sized(sizes))
+    shapes = _attended(family, components, text, resolution, config.data.batch_size)
     kernels = (config.memory.attention, device, shapes, folders.cache, until_the_end)
     for remark in attention.set_attention(components.denoiser, *kernels):
         emit(remark)
@@ -239,6 +235,17 @@ def _warn_of_start(start: Path, unmatched: list[str], emit: Callable[[Event], No
             f"Not all of {start.name} is taken over: {', '.join(unmatched[:FEW])}{more} fit nothing to be trained."
         )
         emit(Warned(message, "Set adapter.targets and adapter.text_encoder to those of the file to train them on."))
+
+
+def _attended(
+    family: Family, components: Components, text: TextStore, resolution: int, count: int
+) -> Counter[attention.Shape]:
+    """The shapes that attention meets in a step of `count` pictures of the training resolution."""
+    side, device = resolution // components.latent.factor, text.device
+    with torch.no_grad():
+        told = text.conditioning(torch.zeros(count, dtype=torch.long, device=device))
+    told = told.sized(plain_sizes(family, resolution, resolution, count, device))
+    return attention.shapes_of(family, components.denoiser, (count, components.latent.channels, side, side), told)
 
 
 def _text_ends(config: AdapterConfig, adapter: Adapter, steps: int) -> list[tuple[int, list[nn.Parameter]]]:
