@@ -51,65 +51,78 @@ def main() -> None:
         expect(page.locator(".dr-picture").first).to_be_visible()
         say(f"opens at {count} pictures", seconds)
         expect(page.locator(".dr-crop").first).to_be_visible()
-        say("until the first crops are drawn", seconds + time.monotonic() - window.began)
+        say("until the first crops are drawn", time.monotonic() - window.began)
         page.wait_for_function("!document.body.innerText.includes('Looking at the pictures')", timeout=600_000)
         say("memory once all are looked at", memory(window), "MB")
         interactions(page, count)
         close(window)
 
 
-def interactions(page: Page, count: int) -> None:
-    """Medians of a few rounds, from the click to the picture of the answer in the page."""
+WATCH = """
+    for (const deed of ['click', 'change']) addEventListener(deed, () => { window.began ||= performance.now(); }, true);
+    window.watched = (holds) => {
+        window.began = window.answer = 0;
+        const observer = new MutationObserver(() => {
+            if (!window.began || !holds()) return;
+            observer.disconnect();
+            requestAnimationFrame(() => { window.answer = performance.now() - window.began; });
+        });
+        observer.observe(document, {subtree: true, childList: true, attributes: true, characterData: true});
+    };
+"""
 
-    def turn() -> None:
-        before = page.locator(".dr-picture").first.inner_text()
-        page.get_by_role("button", name="Next page").click()
-        page.wait_for_function("was => document.querySelector('.dr-picture').innerText !== was", arg=before)
+
+def interactions(page: Page, count: int) -> None:
+    """Medians of a few rounds, in the browser's own clock: from a person's deed to the frame that shows the answer."""
+    page.evaluate(WATCH)
+
+    def answer(deed: Callable[[], None], holds: str, given: object = None) -> float:
+        """Seconds from the deed to the frame in which a condition on `given` holds."""
+        page.evaluate(f"given => watched(() => ({holds})(given))", given)
+        deed()
+        return page.wait_for_function("window.answer").json_value() / 1000
+
+    def turn() -> float:
+        first = page.locator(".dr-picture").first.get_attribute("aria-label")
+        turned = "was => document.querySelector('.dr-picture').ariaLabel !== was"
+        return answer(page.get_by_role("button", name="Next page").click, turned, first)
 
     cards = iter(range(ROUNDS))
 
-    def caption() -> None:
+    def caption() -> float:
         card = page.locator(".dr-picture").nth(next(cards))
         name = card.get_attribute("aria-label")
         card.locator("textarea").fill(f"a zor {time.monotonic_ns()}")
-        card.locator("textarea").press("Tab")
-        page.wait_for_function("told => document.body.innerText.includes(told)", arg=f"the caption of {name}")
+        told = "told => document.querySelector('#page-concept [data-act=undo]')?.title.includes(told)"
+        return answer(lambda: card.locator("textarea").press("Tab"), told, f"the caption of {name}")
 
-    def tab(name: str) -> Callable[[], None]:
-        def go() -> None:
-            page.get_by_role("tab", name=name, exact=True).click()
-            page.wait_for_function("id => document.getElementById(id).offsetHeight > 0", arg=f"page-{name.lower()}")
-
-        return go
+    def tab(name: str) -> Callable[[], float]:
+        shown = "id => document.getElementById(id).offsetHeight > 0"
+        return lambda: answer(page.get_by_role("tab", name=name, exact=True).click, shown, f"page-{name.lower()}")
 
     timed("turn a page of pictures", turn)
     timed("edit a caption", caption)
-    for name in ("Train", "Monitor", "Results", "Library", "Concept"):
+    names = ("Train", "Monitor", "Results", "Library", "Concept")
+    for name in names:
         timed(f"turn to {name} for the first time", tab(name), rounds=1)
-    for _ in range(ROUNDS - 1):
-        for name in ("Train", "Monitor", "Results", "Library", "Concept"):
-            timed(f"turn to {name}", tab(name), rounds=1)
+    again = [(name, tab(name)()) for _ in range(ROUNDS) for name in names]
+    for name in names:
+        say(f"turn to {name} again", median(seconds for turned, seconds in again if turned == name))
     tab("Train")()
     rank = page.get_by_label("Rank", exact=True)
     preset, other = rank.input_value(), "9"
 
-    def setting() -> None:
+    def setting() -> float:
         value = other if rank.input_value() == preset else preset
         rank.fill(value)
-        rank.press("Tab")
         marked = "there => Boolean(document.querySelector('[aria-label^=\"Rank: back\"]')) === there"
-        page.wait_for_function(marked, arg=value == other)
+        return answer(lambda: rank.press("Tab"), marked, value == other)
 
     timed("change a setting", setting)
 
 
-def timed(what: str, deed: Callable[[], None], rounds: int = ROUNDS) -> None:
-    seconds = []
-    for _ in range(rounds):
-        began = time.monotonic()
-        deed()
-        seconds.append(time.monotonic() - began)
-    say(what, median(seconds))
+def timed(what: str, deed: Callable[[], float], rounds: int = ROUNDS) -> None:
+    say(what, median(deed() for _ in range(rounds)))
 
 
 def opened(home: Home, page: Page, title: str, more: str = "") -> tuple[subprocess.Popen, float]:
