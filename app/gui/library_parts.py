@@ -9,9 +9,7 @@ import gradio as gr
 from app.chores import Chores
 from app.gui.context import Context, Here, Where, going
 from app.gui.library_views import PAGE
-from app.gui.markup import notice
 from app.library import Shelf, Wish
-from trainers.errors import UserError
 
 PLACES = {"open": "monitor", "results": "results", "train": "train"}  # an action -> the page that it leads to
 
@@ -58,7 +56,3 @@ def go_to(where: Where, done: dict[str, Any]) -> Where:
     """Where an action on a run leads."""
     key = done["key"]
     return going(where, page=PLACES[done["act"]], project=key.partition("/")[0], run=key)
-
-
-def notice_of(error: UserError) -> str:
-    return notice(error.message, error.hint, "error")
