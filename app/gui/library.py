@@ -9,7 +9,7 @@ from app.gui import library_views as views
 from app.gui import queue_views, storage_views
 from app.gui.context import QUIET, Context, Here, Where
 from app.gui.library_inspect import build_inspector
-from app.gui.library_parts import Library, Shown, go_to, wish
+from app.gui.library_parts import MAYBE, Library, Shown, go_to, wish
 from app.gui.library_run import build_one_and_two, follow
 from app.gui.library_storage import build_storage, stored
 from app.gui.markup import acted, in_words, notice, panel, refusal
@@ -19,7 +19,6 @@ from app.trash import put_back
 from trainers.errors import UserError
 
 EVERY_SECONDS = 2
-MAYBE = ["dr-maybe"]  # takes no room while it is empty
 ABOVE = [*MAYBE, "dr-above"]  # stays in sight, however far down the page what it is about was done
 
 

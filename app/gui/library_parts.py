@@ -11,6 +11,10 @@ from app.gui.context import Context, Here, Where, going
 from app.gui.library_views import PAGE
 from app.library import Shelf, Wish
 
+MAYBE = ["dr-maybe"]  # takes no room while it is empty
+IN_SIGHT = """
+watch('value', () => element.querySelector('[role=alert]')?.scrollIntoView({block: 'nearest'}));
+"""
 PLACES = {"open": "monitor", "results": "results", "train": "train"}  # an action -> the page that it leads to
 
 
@@ -50,6 +54,11 @@ class Library:
 
 def wish(search: str, word: str, kind: str, family: str, order: str) -> Wish:
     return Wish(search or "", word or "", kind or "", family or "", order)
+
+
+def refusals(label: str) -> gr.HTML:
+    """Beside fields: says why what was typed there is refused, and comes into sight then."""
+    return gr.HTML(label=label, js_on_load=IN_SIGHT, apply_default_css=False, elem_classes=MAYBE)
 
 
 def go_to(where: Where, done: dict[str, Any]) -> Where:

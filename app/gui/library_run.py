@@ -12,7 +12,7 @@ from app.compare import against_preset, changes, outcome
 from app.gui import run_views as views
 from app.gui.context import QUIET, Where
 from app.gui.library_inspect import build_inspector
-from app.gui.library_parts import PLACES, Library, Shown, go_to
+from app.gui.library_parts import PLACES, Library, Shown, go_to, refusals
 from app.gui.library_rerun import build_rerun, emptied
 from app.gui.library_views import moved_to_trash
 from app.gui.markup import acted, button, in_words, panel, refusal
@@ -48,7 +48,7 @@ def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column, Live]:
     sent = gr.State(("", ""))
     with gr.Column(visible=False) as one:
         back, title = panel("Way back", BACK), gr.HTML(label="Run", js_on_load=TO_TOP, apply_default_css=False)
-        named, not_named = panel("Name and note"), panel("Name or note not saved", elem_classes=["dr-maybe"])
+        named, not_named = panel("Name and note"), refusals("Name or note not saved")
         details = panel("Details")
         asked = build_inspector(page.context, upload=False)
         form = build_rerun(page)

@@ -9,7 +9,7 @@ import gradio as gr
 from app import about, archive
 from app.gui import storage_views as views
 from app.gui.context import QUIET
-from app.gui.library_parts import Library, Shown
+from app.gui.library_parts import Library, Shown, refusals
 from app.gui.library_views import moved_to_trash
 from app.gui.markup import acted, in_words, notice, panel, refusal
 from app.library import Entry
@@ -22,11 +22,11 @@ def build_storage(page: Library) -> dict[str, gr.HTML]:
     """The panels by name, for what `stored` says."""
     home = page.context.home
     with gr.Accordion("Projects", open=False):
-        projects, refused = panel("All projects"), panel("Project not changed", elem_classes=["dr-maybe"])
+        projects, refused = panel("All projects"), refusals("Project not changed")
     with gr.Accordion("Archives", open=False):
         archives = panel("All archives")
         dropped = gr.File(label="Archive to restore", height=120)
-        problem = panel("Archive not restored", elem_classes=["dr-maybe"])
+        problem = refusals("Archive not restored")
     with gr.Accordion("Trash", open=False):
         trash = panel("What lies in the trash")
 
