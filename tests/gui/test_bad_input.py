@@ -199,6 +199,7 @@ WRONG = [  # setting's label, what is typed, what its field says
     ("Ranks by block", "{ a", "This must be"),
     ("Ranks by block", '{ "(" = 8 }', "which is no regular expression"),
     ("Last timestep", "-3", "This must be a whole number"),
+    ("Class pictures", "9", "“Class pictures” = 9 needs"),  # of what, two other settings say
 ]
 
 

@@ -107,13 +107,11 @@ def test_what_cannot_be_kept_of_a_run_is_told_at_its_name_and_a_wrong_change_at_
     assert len(runs.list_runs(served.context.home)) == 1
 
 
-def test_a_zip_that_is_no_archive_of_a_run_is_refused_where_it_was_dropped(page, served, tabby, tmp_path):
+def test_a_zip_that_is_no_archive_of_a_run_is_refused_beside_where_it_was_chosen(page, served, tabby):
     home = served.context.home
     good = archive.save_zip(home, tabby, [])
-    bad = tmp_path / "bad"
-    bad.mkdir()
+    bad = home.archive
     (bad / "empty.zip").touch()
-    (bad / "letter.zip").write_text("Dear diary")
     (bad / "cut.zip").write_bytes(good.read_bytes()[:-200])
     with zipfile.ZipFile(bad / "pictures.zip", "w") as packed:
         packed.writestr("a.png", b"")
@@ -125,21 +123,22 @@ def test_a_zip_that_is_no_archive_of_a_run_is_refused_where_it_was_dropped(page,
     before = contents_of(home.projects)
 
     page.get_by_role("button", name="Archives").click()
-    drop = page.locator("input[type=file]").last
+    letter = {"name": "letter.zip", "mimeType": "application/zip", "buffer": b"Dear diary"}
+    page.locator("input[type=file]").last.set_input_files(letter)
+    refused(page, "letter.zip is no zip that can be read")
     for file, words in [
         (bad / "empty.zip", "empty.zip is no zip that can be read"),
-        (bad / "letter.zip", "letter.zip is no zip that can be read"),
         (bad / "cut.zip", "cut.zip is no zip that can be read"),
         (bad / "pictures.zip", "pictures.zip is no archive of a run."),
         (bad / "list.zip", "list.zip is no archive of a run: its list of files is damaged."),
         (good, f"The run {tabby.folder.name} is in the library already."),
     ]:
-        drop.set_input_files(file)
+        page.get_by_role("button", name=f"Restore {file.name}").click()
         refused(page, words)
     assert contents_of(home.projects) == before
     throw_run(home, tabby, [])
     without = contents_of(home.projects)
-    drop.set_input_files(bad / "flipped.zip")
+    page.get_by_role("button", name="Restore flipped.zip").click()
     refused(page, "flipped.zip is no zip that can be read: Bad CRC-32")
     expect(page.get_by_role("alert")).to_have_count(1)
     assert contents_of(home.projects) == without and not list(home.archive.glob(".*"))
