@@ -9,7 +9,7 @@ import time
 import uuid
 import zipfile
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,13 +107,26 @@ def restore(home: Home, zip_file: Path, report: Report = lambda done, total: Non
     Nothing that is there is overwritten, and nothing is written outside the run's new folder. UserError, with nothing
     left behind, for a file that is no archive, is damaged, or holds what an archive does not.
     """
+    with _opened(home, zip_file) as (packed, contents, place):
+        return _unpack(home, packed, contents, place, report)
+
+
+def require_restorable(home: Home, zip_file: Path) -> None:
+    """UserError for what the zip's own lists give away: no archive, or one of a run that is there. Reads no file."""
+    with _opened(home, zip_file):
+        pass
+
+
+@contextmanager
+def _opened(home: Home, zip_file: Path) -> Iterator[tuple[zipfile.ZipFile, Contents, Path]]:
+    """The zip, what it holds, and the run folder that it becomes."""
     try:
         with zipfile.ZipFile(zip_file) as packed:
             contents = read_contents(packed)
             place = home.projects / contents.project / "runs" / contents.run
             if os.path.lexists(place):
                 raise UserError(f"The run {contents.run} is in the library already.", "It was left as it is.")
-            return _unpack(home, packed, contents, place, report)
+            yield packed, contents, place
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise UserError(f"{zip_file.name} is no zip that can be read: {error}.") from error
     except FileNotFoundError as error:

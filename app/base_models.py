@@ -56,7 +56,7 @@ def find_bases(home: Home, places: Iterable[Path] | None = None) -> list[Found]:
 def add_folder(home: Home, text: str) -> int:
     """Remember a folder with base models; how many it holds. UserError where there is no such folder, or none."""
     folder = absolute(text.strip().strip('"'))
-    if not text.strip() or not folder.is_dir():
+    if not text.strip() or not os.path.isdir(folder):  # pathlib raises where a name is too long
         raise UserError(f"There is no folder {text.strip() or 'without a name'}.", "Check the spelling.")
     count = len(list(_models(folder)))
     if not count:

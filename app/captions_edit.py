@@ -78,8 +78,7 @@ def write(project: Project, captions: Mapping[Path, str], what: str) -> int:
                 before[str(file)] = None if old is None else base64.b64encode(old).decode()
                 after[str(file)] = new
         except OSError as error:
-            reason = disk_error(error) or f"{error.strerror or error}."
-            raise UserError(f"The caption {file} cannot be written: {reason}", "Is the folder read-only?") from error
+            raise _not_written(file, error) from error
         finally:
             if after:
                 _keep(project, [*_history(project), {"what": what, "before": before, "after": after}])
@@ -119,8 +118,7 @@ def undo(project: Project) -> str:
                     _replace(file, base64.b64decode(old))
                     back += 1
             except OSError as error:
-                reason = disk_error(error) or f"{error.strerror or error}."
-                raise UserError(f"The caption {file} cannot be written: {reason}") from error
+                raise _not_written(file, error) from error
         _keep(project, history)
     told = f"Taken back: {last['what']} ({_captions(back)})."
     changed = "was" if others == 1 else "were"
@@ -130,6 +128,12 @@ def undo(project: Project) -> str:
 def one_line(caption: str) -> str:
     """A caption as the trainer reads it."""
     return " ".join(caption.replace("\0", " ").split())
+
+
+def _not_written(file: Path, error: OSError) -> UserError:
+    full = disk_error(error)
+    reason, hint = (full, "Make room.") if full else (f"{error.strerror or error}.", "Is the folder read-only?")
+    return UserError(f"The caption {file} cannot be written: {reason}", hint)
 
 
 def _is_caption(file: Path, project: Project) -> bool:

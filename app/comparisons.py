@@ -106,7 +106,7 @@ def read_wish(run: Run, steps: Sequence[int], prompts: str, strengths: str, seed
         raise UserError("Strengths are numbers above 0 and up to 4.", "For example: 0.6, 1.0")
     numbers = _numbers(seeds, int, lambda value: 0 <= value < 2**63)
     if numbers is None:
-        raise UserError("Seeds are whole numbers from 0 on.", "For example: 42, 43")
+        raise UserError("Seeds are whole numbers from 0 to 9223372036854775807.", "For example: 42, 43")
     return Wish(chosen, lines, tuple(sorted(factors)), numbers)
 
 

@@ -146,9 +146,9 @@ def list_pictures(folder: Path) -> Iterator[Path]:
 
 def require_pictures(folder: Path) -> int:
     """How many pictures the folder holds. UserError when it is no folder, or holds none."""
-    if folder.is_file():
+    if os.path.isfile(folder):  # which a name that is too long just is not; pathlib raises then
         raise UserError(f"{folder} is a file.", "Name the folder that holds your pictures.")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"There is no folder {folder}.", "Check the spelling, and whether the drive is connected.")
     count = sum(1 for _ in list_pictures(folder))
     if not count:

@@ -98,7 +98,9 @@ def choose_folder(home: Home, program: str, text: str) -> Path:
     if not text.strip():
         raise UserError(f"Name the folder in which {program} keeps LoRA files.")
     folder = absolute(text.strip().strip('"'))
-    if not folder.is_dir():
+    if os.path.isfile(folder):  # which a name that is too long just is not; pathlib raises then
+        raise UserError(f"{folder} is a file.", f"Name the folder in which {program} keeps LoRA files.")
+    if not os.path.isdir(folder):
         raise UserError(f"There is no folder {folder}.", "Check the spelling, and whether the drive is connected.")
     folder = _inside(folder, PROGRAMS[program].loras) or folder
     settings = load_settings(home)

@@ -82,6 +82,7 @@ def test_unknown_setting_names_the_nearest_one(sections, sentence):
             "optimizer.lora_plus = 16 is for pairs of matrices, and lokr has none. Leave it at 1, or train a lora.",
         ),
         ({"model": 3}, "model must be a section of settings, written as [model]."),
+        ({"saving": {"name": "漢" * 67}}, "saving.name is too long for a file name"),
         ({"saving": {"name": "a/b"}}, 'saving.name is "a/b", which cannot be a file name: it holds "/".'),
         ({"data": {"trigger": "\udce9"}}, "data.trigger holds bytes that are not UTF-8."),
     ],

@@ -16,6 +16,7 @@ from trainers.config import DataConfig, TrainConfig
 from trainers.errors import UserError
 
 FOLDER_NAME = re.compile(r"([1-9]\d{0,3})_(.*)", re.DOTALL)  # repeats (1 to 9999), caption
+NAME_BYTES = 200  # a file's name has room for 255; endings and steps are added to it
 FORBIDDEN_IN_NAMES = '<>:"/\\|?*'  # Windows refuses all of them in a file name, other systems some
 
 
@@ -182,6 +183,8 @@ def contradictions(config: TrainConfig) -> list[Problem]:
     if bad or name != name.strip(" .") or not name.strip(" ."):
         what = f"it holds {shown(bad[0])}" if bad else "it begins or ends with a space or a dot"
         problems.append(Problem(f"saving.name is {shown(name)}, which cannot be a file name: {what}."))
+    if len(name.encode("utf-8", "replace")) > NAME_BYTES:
+        problems.append(Problem(f"saving.name is too long for a file name: {shown(name)}.", "Choose a shorter one."))
     return problems
 
 

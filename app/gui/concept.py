@@ -58,8 +58,9 @@ def wire_about(layout: Layout, project: ProjectHandlers, here: Here) -> None:
 def wire_pictures(layout: Layout, pictures: PictureHandlers, here: Here) -> None:
     """The cards, and which of them are shown."""
     shown, asked, view = layout.pictures, [here.where, *layout.look], layout.view
+    in_turn = {"trigger_mode": "multiple", "concurrency_id": "captions", "concurrency_limit": 1}  # none is lost
     for heard in (shown.grid, shown.pager):
-        heard.act(in_words(pictures.act), asked, view, **QUIET)
+        heard.act(in_words(pictures.act), asked, view, **QUIET, **in_turn)
     shown.undo.act(in_words(pictures.undo), asked, view, **QUIET)
     for control in (shown.show, shown.search, shown.resolution):
         control.input(in_words(pictures.drawn), asked, view, **NEWEST)

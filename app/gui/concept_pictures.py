@@ -1,6 +1,8 @@
 """What the Concept page does with a project's pictures: shows them, and changes their captions."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -9,8 +11,9 @@ from app import captions_edit, concepts, picture_list, projects
 from app.captions_edit import Edit
 from app.framing import OWN, Framing
 from app.gui import concept_views as views
+from app.gui.concept_views import Unsaved
 from app.gui.context import Where
-from app.gui.markup import acted, notice
+from app.gui.markup import acted, notice, refusal, told
 from app.paths import Home
 from app.picture_facts import Measured
 from app.picture_list import Overview, Picture
@@ -34,14 +37,22 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True)
 class PictureHandlers:
-    """Answer with the regions of `draw`, first of all what each says itself. `looked` are the values of a Look."""
+    """Answer with the regions of `draw`, first of all what each says itself. `looked` are the values of a Look.
+
+    `unsaved`: captions that were typed and could not be written, by picture. They are the window's, not a tab's: a
+    reload and a second tab show them too.
+    """
 
     home: Home
     measured: Measured
+    unsaved: dict[Path, Unsaved] = field(default_factory=dict)
 
     def drawn(self, where: Where, *looked: Any) -> list[Any]:
         project = projects.find(self.home, where.project)
-        return draw(project, Look(*looked), self.measured) if project else nothing_new()
+        return self.draw(project, Look(*looked)) if project else nothing_new()
+
+    def draw(self, project: Project, look: Look) -> list[Any]:
+        return draw(project, look, self.measured, self.unsaved)
 
     def tick(self, where: Where, *looked: Any) -> list[Any]:
         return self.drawn(where, *looked) if where.page == "concept" else nothing_new()
@@ -54,20 +65,23 @@ class PictureHandlers:
         if done["act"] == "turn":
             number = int(done["number"])
         else:
-            change(project, done)
+            self._change(project, done)
         return self.drawn(where, show, search, resolution, number, own)
 
     def undo(self, where: Where, *looked: Any) -> list[Any]:
-        told = captions_edit.undo(must_find(self.home, where))
+        try:
+            said = views.undone(captions_edit.undo(must_find(self.home, where)))
+        except (UserError, OSError) as error:
+            said = refusal(error)
         first, undoing, *rest = self.drawn(where, *looked)
-        return [first, undoing + views.undone(told), *rest]
+        return [first, undoing + said, *rest]
 
     def preview(self, where: Where, way: str, words: str, instead: str, *looked: Any) -> list[Any]:
         """Returns for: the field of the other words, what is said of the change to many captions."""
         among = self._chosen(must_find(self.home, where), Look(*looked))
         changed = captions_edit.changes(picture_list.captions_by_path(among), Edit(way, words, instead))
-        told = views.bulk_count(len(changed), len(among)) if words.strip() else ""
-        return [gr.update(visible=way == "replace"), told]
+        said = views.bulk_count(len(changed), len(among)) if words.strip() else ""
+        return [gr.update(visible=way == "replace"), said]
 
     def bulk(self, where: Where, way: str, words: str, instead: str, *looked: Any) -> list[Any]:
         """Change the captions of all pictures that are shown, on this page and on others."""
@@ -77,15 +91,46 @@ class PictureHandlers:
         edit = Edit(way, words, instead)
         captions = picture_list.captions_by_path(self._chosen(project, Look(*looked)))
         changed = captions_edit.changes(captions, edit)
-        count = captions_edit.write(project, changed, views.bulk_words(edit)) if changed else 0
-        return [views.bulk_done(count), *self.drawn(where, *looked)]
+        try:
+            said = views.bulk_done(captions_edit.write(project, changed, views.bulk_words(edit)) if changed else 0)
+        except (UserError, OSError) as error:
+            said = refusal(error)
+        return [said, *self.drawn(where, *looked)]
+
+    def _change(self, project: Project, done: dict[str, Any]) -> None:
+        """Do what was asked for on a picture's card."""
+        name = str(done["picture"])
+        if done["act"] in ("leave", "use"):
+            left_out = {*project.left_out} - {name} if done["act"] == "use" else {*project.left_out, name}
+            projects.update(project, left_out=tuple(sorted(left_out)))
+            return
+        path = picture_list.path_of(project, name)
+        typed = self.unsaved[path].caption if path in self.unsaved else picture_list.caption_of(path)
+        match done["act"]:
+            case "caption":
+                self._write(project, path, str(done["value"]), f"the caption of {path.name}")
+            case "trigger":
+                self._write(project, path, Edit("front", project.trigger)(typed), f"trigger word added to {path.name}")
+            case "again":
+                self._write(project, path, typed, f"the caption of {path.name}")
+            case "give_up":
+                self.unsaved.pop(path, None)
+
+    def _write(self, project: Project, path: Path, caption: str, what: str) -> None:
+        """Write a picture's caption; what cannot be written stays in its field, with the reason."""
+        try:
+            captions_edit.write(project, {path: caption}, what)
+        except (UserError, OSError) as error:
+            self.unsaved[path] = Unsaved(caption, told(error))
+        else:
+            self.unsaved.pop(path, None)
 
     def _chosen(self, project: Project, look: Look) -> list[Picture]:
         seen = picture_list.overview(project, self.measured, look.framing)
         return picture_list.chosen(seen.pictures, look.show, look.search)
 
 
-def draw(project: Project, look: Look, measured: Measured) -> list[Any]:
+def draw(project: Project, look: Look, measured: Measured, unsaved: Mapping[Path, Unsaved]) -> list[Any]:
     """The regions of Layout.view, which show the pictures; the clock runs while some of them are not measured yet."""
     try:
         seen = picture_list.overview(project, measured, look.framing)
@@ -97,7 +142,7 @@ def draw(project: Project, look: Look, measured: Measured) -> list[Any]:
     return [
         views.summary(seen),
         views.undo_button(captions_edit.undoable(project)),
-        views.grid(shown, seen, project),
+        views.grid(shown, seen, project, unsaved),
         views.pager(number, pages, len(chosen)),
         number,
         gr.Timer(active=lacks_facts(seen)),
@@ -107,21 +152,6 @@ def draw(project: Project, look: Look, measured: Measured) -> list[Any]:
 def nothing_new() -> list[Any]:
     """For the regions of Layout.view: they stay as they are."""
     return [gr.skip()] * 6
-
-
-def change(project: Project, done: dict[str, Any]) -> None:
-    """Do what was asked for on a picture's card."""
-    name = str(done["picture"])
-    if done["act"] in ("leave", "use"):
-        left_out = {*project.left_out} - {name} if done["act"] == "use" else {*project.left_out, name}
-        projects.update(project, left_out=tuple(sorted(left_out)))
-        return
-    path = picture_list.path_of(project, name)
-    if done["act"] == "caption":
-        captions_edit.write(project, {path: str(done["value"])}, f"the caption of {path.name}")
-    if done["act"] == "trigger":
-        old = picture_list.caption_of(path)
-        captions_edit.write(project, {path: Edit("front", project.trigger)(old)}, f"trigger word added to {path.name}")
 
 
 def lacks_facts(seen: Overview) -> bool:

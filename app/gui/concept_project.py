@@ -8,7 +8,7 @@ import gradio as gr
 from app import concepts, projects, trigger_words
 from app.framing import Framing, framing_of
 from app.gui import concept_views as views
-from app.gui.concept_pictures import Look, PictureHandlers, arrive, draw, must_find
+from app.gui.concept_pictures import Look, PictureHandlers, arrive, must_find
 from app.gui.context import Where, going
 from app.gui.markup import acted, notice
 from app.paths import Home
@@ -43,7 +43,7 @@ class ProjectHandlers:
             fresh.search,
             gr.update(choices=views.crop_choices(fresh.own), value=fresh.resolution),
             fresh.own,
-            *draw(project, fresh, self.pictures.measured),
+            *self.pictures.draw(project, fresh),
         ]
 
     def choose(self, where: Where, slug: str) -> list[Any]:

@@ -1,6 +1,8 @@
 """What the Concept page says and draws: cards of pictures with their crop, counts, warnings, samples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from app.captions_edit import Edit
 from app.concepts import SAMPLES, Added
@@ -11,6 +13,7 @@ from app.picture_facts import Facts
 from app.picture_list import Overview, Picture, Remark
 from app.projects import Project
 from trainers.data.types import Crop, Problem
+from trainers.errors import UserError
 
 REMEDIES = {"leave": "Leave out", "trigger": "Add it"}
 LISTED = 4  # sentences in one notice
@@ -26,6 +29,13 @@ KINDS = (("Person", "person"), ("Style", "style"), ("Object", "object"), ("Chara
 CROPS = (("64 px (built-in base)", 64), ("512 px", 512), ("768 px", 768), ("1024 px", 1024))
 SAMPLE_NAMES = frozenset(title for title, _ in SAMPLES.values())
 SHOWN = (("All", "all"), ("With warnings", "warnings"), ("Left out", "left out"))
+
+
+class Unsaved(NamedTuple):
+    """A caption that could not be written, and why."""
+
+    caption: str
+    reason: UserError
 
 
 def counted(number: int, one: str, many: str = "") -> str:
@@ -68,25 +78,27 @@ def problems(found: Sequence[Problem]) -> str:
     return notice("Beside the pictures:", " ".join(lines) + (f" And {more:,} more." if more else ""), "warning")
 
 
-def grid(pictures: Sequence[Picture], seen: Overview, project: Project) -> str:
-    """The cards of one page, or what will appear there."""
+def grid(
+    pictures: Sequence[Picture], seen: Overview, project: Project, unsaved: Mapping[Path, Unsaved] | None = None
+) -> str:
+    """The cards of one page, or what will appear there. `unsaved`: captions that could not be written, by picture."""
     if not seen.pictures and project.owns_pictures:
         return empty("No pictures yet", "Drop them above: each will appear here with its caption and its crop.")
     if not seen.pictures:
         return empty("No pictures yet", f"There is no picture in {project.pictures}. Put some into that folder.")
     if not pictures:
         return empty("No picture fits", "Choose All above, or empty the search, to see the others.")
-    cards = "".join(card(picture) for picture in pictures)
+    cards = "".join(card(picture, (unsaved or {}).get(picture.path)) for picture in pictures)
     return f'<div class="dr-grid dr-pictures">{cards}</div>'
 
 
-def card(picture: Picture) -> str:
-    """One picture: what of it is trained, what is known of it, and its caption.
+def card(picture: Picture, unsaved: Unsaved | None = None) -> str:
+    """One picture: what of it is trained, what is known of it, and its caption; one that is not saved, and why.
 
     Gradio compares old and new element by element, so that a card which someone types into can be drawn anew: its
     elements stay in their places, and `value` says what the caption field holds.
     """
-    name, caption = text(picture.shown), text(picture.caption or "")
+    name, caption = text(picture.shown), text(unsaved.caption if unsaved else picture.caption or "")
     hint = text(f"None: {picture.used} is used" if not picture.caption else "")
     return (
         f'<article class="dr-card dr-picture{" dr-left-out" * picture.left_out}" aria-label="{name}">'
@@ -94,7 +106,9 @@ def card(picture: Picture) -> str:
         f'<div class="dr-named"><p class="dr-name" title="{name}">{name}</p><span>{_leave(picture)}</span></div>'
         f'<div class="dr-known">{known(picture)}</div>'
         f'<textarea class="dr-field dr-caption" rows="3" aria-label="Caption of {name}" placeholder="{hint}" '
-        f'spellcheck="false" value="{caption}" {edit("caption", picture=picture.name)}>\n{caption}</textarea></article>'
+        f'spellcheck="false" value="{caption}" aria-invalid="{str(bool(unsaved)).lower()}" '
+        f"{edit('caption', picture=picture.name)}>\n{caption}</textarea>"
+        f'<div class="dr-unsaved">{_not_saved(picture, unsaved)}</div></article>'
     )
 
 
@@ -225,21 +239,27 @@ def _sample(name: str, chosen: bool) -> str:
     )
 
 
+def _not_saved(picture: Picture, unsaved: Unsaved | None) -> str:
+    if unsaved is None:
+        return ""
+    said = notice(unsaved.reason.message, f"{unsaved.reason.hint} Your text stays here meanwhile.", "error")
+    return f"{said}{_does(picture, 'Save again', 'again')} {_does(picture, 'Take back', 'give_up')}"
+
+
 def _warning(picture: Picture, remark: Remark) -> str:
-    does = REMEDIES.get(remark.remedy, "")
-    label = text(f"{does}: {picture.shown}")
-    remedy = (
-        f'<button type="button" class="dr-button quiet" aria-label="{label}" '
-        f"{act(remark.remedy, picture=picture.name)}>{text(does)}</button>"
-    )
-    return f'<li class="{remark.kind}">{text(remark.sentence)}{" " + remedy if does else ""}</li>'
+    remedy = f" {_does(picture, REMEDIES[remark.remedy], remark.remedy)}" if remark.remedy else ""
+    return f'<li class="{remark.kind}">{text(remark.sentence)}{remedy}</li>'
 
 
 def _leave(picture: Picture) -> str:
     """The button that leaves the picture out, or uses it again; none where a warning has it already."""
     if any(remark.remedy == "leave" for remark in picture.warnings):
         return ""
-    does, action = ("Use again", "use") if picture.left_out else ("Leave out", "leave")
+    return _does(picture, "Use again", "use") if picture.left_out else _does(picture, "Leave out", "leave")
+
+
+def _does(picture: Picture, does: str, action: str) -> str:
+    """A button on the picture's card, told apart from those of the others for people who do not see it."""
     label = text(f"{does}: {picture.shown}")
     return (
         f'<button type="button" class="dr-button quiet" aria-label="{label}" '

@@ -9,24 +9,24 @@ from app.gui import library_views as views
 from app.gui import queue_views, storage_views
 from app.gui.context import QUIET, Context, Here, Where
 from app.gui.library_inspect import build_inspector
-from app.gui.library_parts import Library, Shown, go_to, notice_of, wish
+from app.gui.library_parts import MAYBE, Library, Shown, go_to, wish
 from app.gui.library_run import build_one_and_two, follow
 from app.gui.library_storage import build_storage, stored
-from app.gui.markup import acted, in_words, notice, panel
+from app.gui.markup import acted, in_words, notice, panel, refusal
 from app.library import ORDERS, Shelf, find, run_of
 from app.runs import Run, status
 from app.trash import put_back
 from trainers.errors import UserError
 
 EVERY_SECONDS = 2
-MAYBE = ["dr-maybe"]  # takes no room while it is empty
+ABOVE = [*MAYBE, "dr-above"]  # stays in sight, however far down the page what it is about was done
 
 
 def build_library_page(context: Context, here: Here) -> None:
-    states = gr.State(Shown()), panel("Library messages", elem_classes=MAYBE)
+    states = gr.State(Shown()), panel("Library messages", elem_classes=ABOVE)
     page = Library(context, here, Shelf(context.home), Chores(), *states)
     sent = gr.State({})  # hash of each panel's HTML: what has not changed is not sent again, and keeps its focus
-    chore = panel("Work on archives", elem_classes=MAYBE)
+    chore = panel("Work on archives", elem_classes=ABOVE)
     with gr.Column() as everything:
         gr.HTML('<h2 class="dr-title">Queue</h2>')
         running, waiting = panel("Run in training"), panel("Waiting runs", elem_classes=MAYBE)
@@ -149,7 +149,7 @@ def _wire_queue(page: Library, panels: list[gr.HTML]) -> None:
                 case "dismiss":
                     queue.dismiss(run)
         except UserError as error:  # it has begun meanwhile
-            return [gr.skip(), shown.again(), notice_of(error)]
+            return [gr.skip(), shown.again(), refusal(error)]
         return [gr.skip(), shown.again(), ""]
 
     for part in panels:
@@ -161,7 +161,7 @@ def _wire_messages(page: Library, chore: gr.HTML) -> None:
         try:
             place = put_back(page.context.home, acted(event)["folder"])
         except UserError as error:
-            return [gr.skip(), notice_of(error)]
+            return [gr.skip(), refusal(error)]
         return [shown.again(), notice(f"{place.name} is back in the library.", kind="good")]
 
     def on_chore(shown: Shown, event: gr.EventData) -> Shown:

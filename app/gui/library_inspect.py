@@ -7,8 +7,7 @@ import gradio as gr
 
 from app.gui.context import QUIET, Context
 from app.gui.inspect_views import inspected
-from app.gui.library_parts import notice_of
-from app.gui.markup import in_words, notice, panel
+from app.gui.markup import in_words, notice, panel, refusal
 from trainers.errors import UserError
 
 BUSY = notice("Reading the file ...", "The first one takes up to a minute, because the libraries are loaded for it.")
@@ -27,7 +26,7 @@ def build_inspector(context: Context, upload: bool) -> gr.State:
         try:
             return inspected(path.name, context.worker.ask("inspect", file=str(path)))
         except UserError as error:
-            return notice_of(error)
+            return refusal(error)
 
     asked.change(lambda asked: BUSY if asked[0] else "", asked, found, **QUIET).then(
         in_words(answer), asked, found, **QUIET

@@ -9,10 +9,12 @@ import gradio as gr
 from app.chores import Chores
 from app.gui.context import Context, Here, Where, going
 from app.gui.library_views import PAGE
-from app.gui.markup import notice
 from app.library import Shelf, Wish
-from trainers.errors import UserError
 
+MAYBE = ["dr-maybe"]  # takes no room while it is empty
+IN_SIGHT = """
+watch('value', () => element.querySelector('[role=alert]')?.scrollIntoView({block: 'nearest'}));
+"""
 PLACES = {"open": "monitor", "results": "results", "train": "train"}  # an action -> the page that it leads to
 
 
@@ -54,11 +56,12 @@ def wish(search: str, word: str, kind: str, family: str, order: str) -> Wish:
     return Wish(search or "", word or "", kind or "", family or "", order)
 
 
+def refusals(label: str) -> gr.HTML:
+    """Beside fields: says why what was typed there is refused, and comes into sight then."""
+    return gr.HTML(label=label, js_on_load=IN_SIGHT, apply_default_css=False, elem_classes=MAYBE)
+
+
 def go_to(where: Where, done: dict[str, Any]) -> Where:
     """Where an action on a run leads."""
     key = done["key"]
     return going(where, page=PLACES[done["act"]], project=key.partition("/")[0], run=key)
-
-
-def notice_of(error: UserError) -> str:
-    return notice(error.message, error.hint, "error")

@@ -7,8 +7,8 @@ import gradio as gr
 from app import rerun
 from app.gui import run_views as views
 from app.gui.context import QUIET, Where, going
-from app.gui.library_parts import Library, Shown, notice_of
-from app.gui.markup import in_words, notice, panel
+from app.gui.library_parts import Library, Shown
+from app.gui.markup import in_words, notice, panel, refusal
 from app.library import run_of
 from app.setting_text import to_text
 from trainers import config_io
@@ -47,7 +47,7 @@ def build_rerun(page: Library) -> list[gr.Component]:
                 return [_help(name, now), gr.update(interactive=False)]
             _, change = rerun.with_change(run, name, value)
         except UserError as error:
-            return [notice_of(error), gr.update(interactive=False)]
+            return [refusal(error), gr.update(interactive=False)]
         return [views.change_shown(change), gr.update(interactive=True)]
 
     def on_train(where: Where, shown: Shown, name: str | None, value: str) -> list[Any]:
@@ -56,8 +56,8 @@ def build_rerun(page: Library) -> list[gr.Component]:
             _, change = rerun.with_change(run, name or "", value)
             made = rerun.rerun(page.context.home, run, name or "", value, views.change_words(change))
             page.context.queue.add(made)
-        except UserError as error:
-            return [gr.skip(), notice_of(error)]
+        except (UserError, OSError) as error:
+            return [gr.skip(), refusal(error)]
         return [going(where, page="monitor", project=made.key.partition("/")[0], run=made.key), ""]
 
     setting.input(in_words(on_setting), [page.shown, setting], [value, said, train], **QUIET)

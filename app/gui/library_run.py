@@ -12,10 +12,10 @@ from app.compare import against_preset, changes, outcome
 from app.gui import run_views as views
 from app.gui.context import QUIET, Where
 from app.gui.library_inspect import build_inspector
-from app.gui.library_parts import PLACES, Library, Shown, go_to, notice_of
+from app.gui.library_parts import PLACES, Library, Shown, go_to, refusals
 from app.gui.library_rerun import build_rerun, emptied
 from app.gui.library_views import moved_to_trash
-from app.gui.markup import acted, button, in_words, panel
+from app.gui.markup import acted, button, in_words, panel, refusal
 from app.library import run_of
 from app.presets import all_presets
 from app.runs import by_key
@@ -48,7 +48,8 @@ def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column, Live]:
     sent = gr.State(("", ""))
     with gr.Column(visible=False) as one:
         back, title = panel("Way back", BACK), gr.HTML(label="Run", js_on_load=TO_TOP, apply_default_css=False)
-        named, details = panel("Name and note"), panel("Details")
+        named, not_named = panel("Name and note"), refusals("Name or note not saved")
+        details = panel("Details")
         asked = build_inspector(page.context, upload=False)
         form = build_rerun(page)
         advised = panel("Against the preset")
@@ -61,17 +62,17 @@ def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column, Live]:
     def draw(shown: Shown) -> list[Any]:
         if shown.run:
             title, named, details, advised = _one(page, shown.run)
-            return [title, named, details, advised, gr.skip(), ("", 0.0), *emptied(), (title, details)]
+            return [title, named, "", details, advised, gr.skip(), ("", 0.0), *emptied(), (title, details)]
         two = _two(page, shown.compared) if shown.compared else gr.skip()
-        return [*[gr.skip()] * 4, two, *[gr.skip()] * (2 + len(form))]
+        return [*[gr.skip()] * 5, two, *[gr.skip()] * (2 + len(form))]
 
     def on_named(shown: Shown, event: gr.EventData) -> list[Any]:
         done = acted(event)
         try:
             run = run_of(page.context.home, done["key"])
             about.rename_run(run, done["value"]) if done["act"] == "rename" else about.annotate(run, done["value"])
-        except UserError as error:
-            return [gr.skip(), notice_of(error)]
+        except (UserError, OSError) as error:
+            return [gr.skip(), refusal(error)]
         return [views.title(page.shelf.entry(run)), ""]
 
     def on_details(where: Where, shown: Shown, event: gr.EventData) -> list[Any]:
@@ -88,13 +89,13 @@ def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column, Live]:
                 return [gr.skip(), gr.skip(), gr.skip(), (str(file), time.time())]
             return [gr.skip(), *_put_away(page, done), gr.skip()]
         except UserError as error:
-            return [gr.skip(), gr.skip(), notice_of(error), gr.skip()]
+            return [gr.skip(), gr.skip(), refusal(error), gr.skip()]
 
-    drawn = [title, named, details, advised, compared, asked, *form, sent]
+    drawn = [title, named, not_named, details, advised, compared, asked, *form, sent]
     page.shown.change(in_words(draw), page.shown, drawn, **QUIET)
     for way in (back, back_too):
         way.act(lambda: [Shown().again(), ""], None, [page.shown, page.said], **QUIET)
-    named.act(in_words(on_named), page.shown, [title, page.said], **QUIET)
+    named.act(in_words(on_named), page.shown, [title, not_named], **QUIET)
     outputs = [page.here.where, page.shown, page.said, asked]
     details.act(in_words(on_details), [page.here.where, page.shown], outputs, **QUIET)
     return one, two, Live(title, details, sent)
@@ -124,7 +125,7 @@ def _one(page: Library, key: str) -> list[str]:
         preset, known = read_about(run).preset, all_presets(page.context.home)
         told = views.against_preset(*against_preset(config_io.load(run.config), preset, known))
     except UserError as error:
-        told = notice_of(error)
+        told = refusal(error)
     return [views.title(entry), views.about(entry), views.details(entry), told]
 
 
@@ -133,7 +134,7 @@ def _two(page: Library, keys: tuple[str, ...]) -> str:
     try:
         found = changes(config_io.load(left.run.config), config_io.load(right.run.config))
     except UserError as error:
-        return notice_of(error)
+        return refusal(error)
     return views.comparison((left, right), found, (outcome(left.run), outcome(right.run)))
 
 

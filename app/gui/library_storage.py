@@ -9,9 +9,9 @@ import gradio as gr
 from app import about, archive
 from app.gui import storage_views as views
 from app.gui.context import QUIET
-from app.gui.library_parts import Library, Shown, notice_of
+from app.gui.library_parts import Library, Shown, refusals
 from app.gui.library_views import moved_to_trash
-from app.gui.markup import acted, in_words, notice, panel
+from app.gui.markup import acted, in_words, notice, panel, refusal
 from app.library import Entry
 from app.projects import Project, list_projects
 from app.trash import list_trash, put_back, throw_project
@@ -22,11 +22,11 @@ def build_storage(page: Library) -> dict[str, gr.HTML]:
     """The panels by name, for what `stored` says."""
     home = page.context.home
     with gr.Accordion("Projects", open=False):
-        projects = panel("All projects")
+        projects, refused = panel("All projects"), refusals("Project not changed")
     with gr.Accordion("Archives", open=False):
         archives = panel("All archives")
         dropped = gr.File(label="Archive to restore", height=120)
-        problem = panel("Dropped archive")
+        problem = refusals("Archive not restored")
     with gr.Accordion("Trash", open=False):
         trash = panel("What lies in the trash")
 
@@ -36,21 +36,25 @@ def build_storage(page: Library) -> dict[str, gr.HTML]:
             project = _project(page, done["slug"])
             if done["act"] == "rename":
                 about.rename_project(home, project, done["value"])
-                return [shown.again(), ""]
+                return [shown.again(), "", ""]
             thrown = throw_project(home, project, page.context.queue.waiting())
-        except UserError as error:
-            return [shown.again(), notice_of(error)]
-        return [shown.again(), moved_to_trash(project.name, thrown.folder.name)]
+        except (UserError, OSError) as error:
+            return [shown.again(), "", refusal(error)]
+        return [shown.again(), moved_to_trash(project.name, thrown.folder.name), ""]
 
     def restore(shown: Shown, file: Path) -> list[Any]:
         def work(report: archive.Report) -> str:
             return f"{archive.restore(home, file, report).folder.name} is in the library again."
 
         try:
+            archive.require_restorable(home, file)  # what can be seen at once is told here; the rest when it is read
             page.chores.start(f"Restoring {file.name}", work)
         except UserError as error:
-            return [gr.skip(), notice_of(error)]
+            return [gr.skip(), refusal(error)]
         return [shown.again(), ""]
+
+    def on_dropped(shown: Shown, file: str) -> list[Any]:
+        return [*restore(shown, Path(file)), None]
 
     def on_archive(shown: Shown, event: gr.EventData) -> list[Any]:
         name = acted(event)["file"]
@@ -61,15 +65,13 @@ def build_storage(page: Library) -> dict[str, gr.HTML]:
         try:
             place = put_back(home, acted(event)["folder"])
         except UserError as error:
-            return [shown.again(), notice_of(error)]
+            return [shown.again(), refusal(error)]
         return [shown.again(), notice(f"{place.name} is back in the library.", kind="good")]
 
     outputs = [page.shown, page.said]
-    projects.act(in_words(on_project), page.shown, outputs, **QUIET)
-    archives.act(in_words(on_archive), page.shown, outputs, **QUIET)
-    dropped.upload(
-        in_words(lambda shown, file: restore(shown, Path(file))), [page.shown, dropped], [page.shown, problem], **QUIET
-    )
+    projects.act(in_words(on_project), page.shown, [*outputs, refused], **QUIET)
+    archives.act(in_words(on_archive), page.shown, [page.shown, problem], **QUIET)
+    dropped.upload(in_words(on_dropped), [page.shown, dropped], [page.shown, problem, dropped], **QUIET)
     trash.act(in_words(on_trash), page.shown, outputs, **QUIET)
     return {"projects": projects, "archives": archives, "trash": trash}
 

@@ -97,14 +97,25 @@ def in_words(handler: Callable) -> Callable:
     def wrapped(*arguments: Any, **values: Any) -> Any:
         try:
             return handler(*arguments, **values)
-        except UserError as error:
-            raise _message(error) from error
-        except OSError as error:
-            if told := disk_error(error):
-                raise _message(UserError(told.message, "Make room, and do it again.")) from error
-            raise
+        except (UserError, OSError) as error:
+            raise _message(told(error)) from error
 
     return wrapped
+
+
+def told(error: UserError | OSError) -> UserError:
+    """What a person is told of an error; one of the system that is not the disk's is raised again."""
+    if isinstance(error, UserError):
+        return error
+    if found := disk_error(error):
+        return UserError(found.message, "Make room, and do it again.")
+    raise error
+
+
+def refusal(error: UserError | OSError) -> str:
+    """The same as a notice beside the field or button that it is about."""
+    said = told(error)
+    return notice(said.message, said.hint, "error")
 
 
 def _message(error: UserError) -> gr.Error:

@@ -8,7 +8,7 @@ from app import comparisons, picks, runs, watching
 from app.drift import find_drift
 from app.gui import results_views as views
 from app.gui.context import Context, Where
-from app.gui.markup import notice
+from app.gui.markup import notice, refusal
 from app.gui.monitor_views import run_label
 from app.gui.results_file import result
 from app.gui.results_parts import HIDDEN, Changes, comparison_of, run_at, said, visible
@@ -55,8 +55,8 @@ def compare(home: Home, at: str, *fields: Any) -> Changes:
     try:
         made = comparisons.create(run, comparisons.read_wish(run, *fields))
         comparisons.start(run, made, home)
-    except UserError as error:
-        return {"count": notice(error.message, error.hint, "error")}
+    except (UserError, OSError) as error:
+        return {"count": refusal(error)}
     return {"count": "", "choices": gr.update(open=False), **_comparisons(run, made), **_first(run, made)}
 
 
@@ -76,7 +76,10 @@ def act(home: Home, values: dict[str, Any], at: str, shown: str, number: int) ->
     """A prompt's tab, or a checkpoint picked."""
     run = run_at(home, at)
     if values["act"] == "pick":
-        picks.pick(run, int(values["step"]), float(values["strength"]))
+        try:
+            picks.pick(run, int(values["step"]), float(values["strength"]))
+        except (UserError, OSError) as error:
+            return {"picked": refusal(error)}
         return {**_live(run, comparison_of(run, shown), number), **result(home, run)}
     number = int(values["number"])
     return {"number": number, **_live(run, comparison_of(run, shown), number)}

@@ -7,7 +7,7 @@ from typing import Any
 from app import picks, send_to
 from app.gui import results_file_views as views
 from app.gui.context import Context
-from app.gui.markup import notice
+from app.gui.markup import notice, refusal
 from app.gui.results_parts import Changes, run_at, said, visible
 from app.open_folder import open_folder
 from app.paths import Home
@@ -23,8 +23,8 @@ def export(context: Context, at: str, name: str, form: str) -> Changes:
         if found is None:
             raise UserError("No checkpoint is picked yet.", "Press Pick beside one first.")
         picks.export(run, found, name, form, context.worker.ask)
-    except UserError as error:
-        return {"saved": said(notice(error.message, error.hint, "error"))}
+    except (UserError, OSError) as error:
+        return {"saved": said(refusal(error))}
     return result(context.home, run)
 
 
@@ -53,8 +53,8 @@ def send(context: Context, values: dict[str, Any], at: str) -> Changes:
     except send_to.NameTaken as error:
         taken = notice(error.message, error.hint, "warning")
         return {"sending": said(show(folders, program, taken, error.free))}
-    except UserError as error:
-        return {"sending": said(show(folders, program, notice(error.message, error.hint, "error")))}
+    except (UserError, OSError) as error:
+        return {"sending": said(show(folders, program, refusal(error), typed=values.get("value", "")))}
     return {"sending": said(show(folders, "", views.sent(program, files, file)))}
 
 

@@ -40,15 +40,22 @@ def saved(found: Pick | None, trigger: str) -> str:
     return "".join(parts)
 
 
-def sending(found: Pick | None, folders: Mapping[str, Path], asking: str = "", said: str = "", name: str = "") -> str:
+def sending(
+    found: Pick | None,
+    folders: Mapping[str, Path],
+    asking: str = "",
+    said: str = "",
+    name: str = "",
+    typed: str = "",
+) -> str:
     """A button per image program; `asking`: the one whose folder is to be named; `said`: HTML of what happened.
 
-    `name`: another name that is free there, where the adapter's own is taken.
+    `name`: another name that is free there, where the adapter's own is taken. `typed`: a folder that was refused.
     """
     if found is None or not found.made:
         return ""
     rows = "".join(_program(program, folders.get(program), found) for program in PROGRAMS)
-    question = _question(asking, folders.get(asking)) if asking else ""
+    question = _question(asking, typed or str(folders.get(asking, ""))) if asking else ""
     again = ""
     if name:
         again = f'<div class="dr-row">{button(f"Send as {name}", "send", "primary", program=asking, called=name)}</div>'
@@ -93,7 +100,7 @@ def _program(program: str, folder: Path | None, found: Pick) -> str:
     return f"<li>{one}{where}{other}</li>"
 
 
-def _question(program: str, folder: Path | None) -> str:
+def _question(program: str, folder: str) -> str:
     name = text(f"LoRA folder of {program}")
     value = f' value="{text(folder)}"' if folder else ""
     field = f'<input class="dr-field" type="text" aria-label="{name}"{value} {edit("folder", program=program)}>'

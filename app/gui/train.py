@@ -34,5 +34,5 @@ def build_train_page(context: Context, here: Here) -> None:
     bases.add.click(
         in_words(drafting.add_folder), [here.where, bases.folder], [*shown, bases.note, bases.folder], **ORDERED
     )
-    layout.side.train.click(in_words(drafting.train), here.where, here.where, **ORDERED)
+    layout.side.train.click(in_words(drafting.train), here.where, [here.where, layout.side.note], **ORDERED)
     layout.tick.tick(drafting.tick, layout.asked, [layout.side.estimate, layout.tick], **QUIET)

@@ -10,7 +10,7 @@ from app import base_models, cli_import, concepts, drafts, presets, projects
 from app.estimates import Estimates
 from app.gui import train_views as views
 from app.gui.context import Context, Where, going
-from app.gui.markup import acted, notice
+from app.gui.markup import acted, notice, refusal
 from app.gui.train_layout import Layout
 from app.presets import EMBEDDED
 from app.projects import Project
@@ -105,13 +105,16 @@ class Drafting:
         told = notice(f"{count} base model{'s' if count > 1 else ''} found there.", "They are in the list now.", "good")
         return self.show(where) | {parts.note: told, parts.folder: ""}
 
-    def train(self, where: Where) -> Where:
-        """Make a run, put it into the queue, and go to it."""
+    def train(self, where: Where) -> list[Any]:
+        """Make a run, put it into the queue, and go to it. Returns for: where, what is said beside the button."""
         if where.page != "train":  # the second click of a double click: the first has gone to the run
-            return gr.skip()
-        run = drafts.make_run(self.context.home, self._required(where))
-        self.context.queue.add(run)
-        return going(where, page="monitor", run=f"{run.folder.parent.parent.name}/{run.folder.name}")
+            return [gr.skip(), gr.skip()]
+        try:
+            run = drafts.make_run(self.context.home, self._required(where))
+            self.context.queue.add(run)
+        except (UserError, OSError) as error:
+            return [gr.skip(), refusal(error)]
+        return [going(where, page="monitor", run=run.key), ""]
 
     def tick(self, key: str) -> Answer:
         """Look whether the estimate has come."""
@@ -132,6 +135,7 @@ class Drafting:
             settings.states: views.states(plan),
             side.numbers: views.numbers(plan),
             side.train: gr.update(value="Add to the queue" if busy else "Train", interactive=right),
+            side.note: "",
             side.estimate: self._estimate(chosen, plan),
             layout.tick: gr.Timer(active=right and self.estimates.answer(key) is None),
             layout.asked: key,

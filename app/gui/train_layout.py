@@ -62,6 +62,7 @@ class Side:
     numbers: gr.HTML
     estimate: gr.HTML
     train: gr.Button
+    note: gr.HTML  # why no run could be made
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Layout:
             *(self.nothing, self.body, self.problems),
             *(choice.project, choice.base, choice.base_note),
             *(settings.cards, settings.form, settings.states),
-            *(side.numbers, side.train, side.estimate),
+            *(side.numbers, side.train, side.note, side.estimate),
             *(self.tick, self.asked),
         ]
 
@@ -152,4 +153,5 @@ def build_bases() -> Bases:
 
 def build_side() -> Side:
     numbers, estimate = panel("The run in numbers"), panel("Estimate")
-    return Side(numbers, estimate, gr.Button("Train", variant="primary", size="lg"))
+    train, note = gr.Button("Train", variant="primary", size="lg"), panel("Run not made")
+    return Side(numbers, estimate, train, note)

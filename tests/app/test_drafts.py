@@ -196,3 +196,34 @@ def test_presets_that_come_along_are_never_replaced(place):
 def test_the_draft_needs_no_torch():
     program = "import sys, app.drafts, app.base_models, app.gui.train_views; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "words", "fields"),
+    [
+        (
+            {"data.bucket_min": "512", "data.bucket_max": "256"},
+            "“Smallest bucket side” = 512 is above “Largest bucket side” = 256.",
+            {"data.bucket_min", "data.bucket_max"},
+        ),
+        (
+            {"optimizer.lora_plus": "4", "adapter.type": "lokr"},
+            "= 4 is for pairs of matrices, and lokr has none.",
+            {"optimizer.lora_plus"},
+        ),
+        ({"data.class_pictures": "9"}, "= 9 needs", {"data.class_pictures", "loss.preservation"}),
+        ({"adapter.new_tokens": "2", "data.trigger": ""}, "= 2 needs a trigger word", {"adapter.new_tokens"}),
+        ({"optimizer.type": ""}, "This must be one of adamw", {"optimizer.type"}),
+        ({"optimizer.type": "adamw9"}, "This must be one of adamw", {"optimizer.type"}),
+    ],
+)
+def test_settings_that_exclude_each_other_and_names_of_nothing_are_told_at_their_fields(
+    place, project, typed, words, fields
+):
+    for name, text in typed.items():
+        drafts.change(place, project, name, text)
+    plan = drafts.plan(place, project)
+    assert plan.config is None and set(plan.problems) == fields
+    for name in fields:
+        assert words in plan.problems[name][0].message
+    assert len(plan.ordered) == 1

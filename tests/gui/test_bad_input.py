@@ -199,6 +199,7 @@ WRONG = [  # setting's label, what is typed, what its field says
     ("Ranks by block", "{ a", "This must be"),
     ("Ranks by block", '{ "(" = 8 }', "which is no regular expression"),
     ("Last timestep", "-3", "This must be a whole number"),
+    ("Class pictures", "9", "“Class pictures” = 9 needs"),  # of what, two other settings say
 ]
 
 
@@ -262,17 +263,29 @@ def test_a_full_disk_is_a_sentence_and_costs_nothing_that_was_saved(served, open
     page = open_page(f"{served.address}?project=fluent-style")
     caption = page.get_by_label("Caption of banana.png")
     expect(caption).to_have_value("a fluent style banana")
-    monkeypatch.setattr(captions_edit, "_replace", full)
-    monkeypatch.setattr(projects, "write_whole", full)
-    monkeypatch.setattr(runs, "create", full)
-    caption.fill("a yellow banana")
-    caption.press("Tab")
-    expect(page.locator(".dr-told")).to_contain_text("banana.txt cannot be written: The disk is full.")
-    page.get_by_role("button", name="New project").first.click()
-    page.get_by_label("Name of the new project").fill("Cat")
-    page.get_by_role("button", name="Create project").click()
-    expect(page.locator(".dr-new [role=alert]")).to_contain_text("The disk is full.")
-    page.get_by_role("tab", name="Train", exact=True).click()
-    page.get_by_role("button", name="Train", exact=True).click()
-    expect(page.get_by_test_id("toast-body").last).to_contain_text("The disk is full. Make room, and do it again.")
+    with monkeypatch.context() as refusing:
+        refusing.setattr(captions_edit, "_replace", full)
+        refusing.setattr(projects, "write_whole", full)
+        refusing.setattr(runs, "create", full)
+        caption.fill("a yellow banana")
+        caption.press("Tab")
+        card = page.get_by_role("article", name="banana.png")
+        expect(card.get_by_role("alert")).to_contain_text("banana.txt cannot be written: The disk is full.")
+        page.reload()
+        expect(card.get_by_role("alert")).to_be_visible()
+        expect(caption).to_have_value("a yellow banana")
+        page.get_by_role("button", name="New project").first.click()
+        page.get_by_label("Name of the new project").fill("Cat")
+        page.get_by_role("button", name="Create project").click()
+        expect(page.locator(".dr-new [role=alert]")).to_contain_text("The disk is full.")
+        page.get_by_role("tab", name="Train", exact=True).click()
+        page.get_by_role("button", name="Train", exact=True).click()
+        note = page.locator(".dr-side [role=alert]")
+        expect(note).to_have_text("The disk is full.Make room, and do it again.")
+        no_toast(page)
+    page.get_by_role("tab", name="Concept", exact=True).click()
+    card.get_by_role("button", name="Save again: banana.png").click()
+    expect(card.get_by_role("alert")).to_have_count(0)
+    expect(caption).to_have_value("a yellow banana")
+    assert (Path(projects.list_projects(home)[0].pictures) / "banana.txt").read_text() == "a yellow banana"
     assert [one.name for one in projects.list_projects(home)] == ["Fluent style"] and not runs.list_runs(home)

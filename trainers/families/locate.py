@@ -65,7 +65,7 @@ def find_here(base: str, takes: str = TAKES, what: str = "base model") -> Path |
     path = expand(base)
     if base and os.path.lexists(path):
         return path.absolute()
-    if HUB_ID.fullmatch(base) and not base.endswith(FILE_ENDINGS) and not path.parent.exists():
+    if HUB_ID.fullmatch(base) and not base.endswith(FILE_ENDINGS) and not os.path.exists(path.parent):
         return None
     raise UserError(
         f"There is no {what} at {base or 'an empty path'}.",
