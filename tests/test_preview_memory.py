@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from trainers import preview
-from trainers.bench.live import AttentionInPlace, LiveBytes
 from trainers.families.base import Conditioning
 from trainers.families.loading import CONFIGS
 from trainers.families.parts import UNET
 from trainers.families.read_sd import bundled
 from trainers.families.sd15 import SD15
+from trainers.memory.meter import Meter
 
 SIDE = 32  # latents of 256 pixels
 
@@ -25,10 +25,9 @@ def unet() -> torch.nn.Module:
 
 
 def peak(act: Callable[[], object]) -> int:
-    live = LiveBytes()
-    with AttentionInPlace(), live:
+    with Meter() as meter:
         act()
-    return live.peak
+    return meter.peak
 
 
 def predict(unet: torch.nn.Module, rows: int, trained: bool) -> torch.Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from trainers.bench.counter import PHASES, DispatchCounter
-from trainers.bench.live import LiveBytes
+from trainers.memory.meter import Meter
 
 GB = 2**30
 
@@ -59,7 +59,7 @@ def count(loop: Callable[[int], None], models: Iterable[nn.Module], modules: int
     `loop` tells the beginning of each phase by calling its `mark`; `models` are those that its forward pass runs.
     """
     loop(0)
-    counter, live, ends = DispatchCounter(), LiveBytes(), {}
+    counter, live, ends = DispatchCounter(), Meter(), {}
 
     def mark(phase: str) -> None:
         if phase != counter.phase:

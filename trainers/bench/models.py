@@ -1,5 +1,6 @@
 """The bases that can be measured: a real one, or random weights in the true shapes of any family and size."""
 
+import gc
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,6 +69,8 @@ def without_numbers(on: bool) -> Iterator[None]:
         yield
         return
     usual, nn.Module._apply = nn.Module._apply, _apply
+    gc.collect()
+    gc.disable()  # inside, torch 2.13 crashes where Python collects a model of such tensors
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # where torch copies a model
@@ -77,6 +80,7 @@ def without_numbers(on: bool) -> Iterator[None]:
         raise UserError(message, "Leave the setting out, or measure on a device.") from error
     finally:
         nn.Module._apply = usual
+        gc.enable()
 
 
 def _apply(module: nn.Module, change: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
