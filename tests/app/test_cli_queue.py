@@ -145,7 +145,10 @@ def test_ctrl_c_ends_work_and_the_run_in_training_goes_on(darkroom, waiting, pla
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr.readline() == f"{first.folder.name} is in training ...\n"
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        try:
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130 and "Traceback" not in err
     assert runs.is_alive(first) and Queue(place).waiting()[0] == second
 
