@@ -29,6 +29,7 @@ from trainers.export.metadata import RunFacts
 from trainers.families.registry import find_family
 from trainers.finish import gather
 from trainers.memory.decide import decide, draws
+from trainers.memory.packed import pack
 from trainers.memory.saving import apply
 from trainers.outputs import Folders, Outputs, overflow
 from trainers.preservation import draw_class_pictures, preserved_captions
@@ -95,6 +96,9 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None])
             encoder.to("cpu")
 
     # --- the adapter -------------------------------------------------------------------------------------------------
+    packed = pack(components.denoiser, config.memory.quantize, device)
+    if packed:
+        emit(packed.told)
     components.denoiser.to(device)
     adjusted = memory.set_attention(components.denoiser, config.memory.attention, device)
     if adjusted:

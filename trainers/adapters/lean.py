@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trainers.adapters.adapter import NAME, Adapter, pair
 from trainers.adapters.fused import LoraLinear
 from trainers.families.base import Components
+from trainers.memory.packed import PackedLinear
 
 
 def lean(adapter: Adapter, components: Components) -> None:
@@ -165,6 +166,6 @@ def autocast_on(x: Tensor) -> bool:
 
 
 def dtype_of(layer: LoraLayer) -> torch.dtype:
-    """What the layer computes in: its base weight's dtype, or fp32 where that is packed."""
-    dtype = layer.get_base_layer().weight.dtype
-    return dtype if dtype.is_floating_point else torch.float32
+    """What the layer computes in: its base weight's dtype, also where that is packed."""
+    base = layer.get_base_layer()
+    return base.dtype if isinstance(base, PackedLinear) else base.weight.dtype
