@@ -95,3 +95,12 @@ def test_settings_that_would_fit_are_named_where_these_do_not(base):
     need = estimate(family, components, config, plan)
     assert not need.fits and need.seconds is None
     assert need.instead.startswith("It would fit with memory.checkpointing = auto")
+
+
+def test_a_quantised_base_is_counted_and_named_where_nothing_else_fits(base):
+    config = config_io.parse({"model": {"base": str(base)}, "data": {"batch_size": 1}, "memory": {"device": "cpu"}})
+    plan, family = memory.plan(config.memory), find_family(config.model)
+    components = family.load(config.model, plan.dtype)
+    quantised = [config_io.merge(config, {"memory": {"quantize": form}}) for form in ("none", "int8", "nf4")]
+    left = [needed(family, components, c, plan, plan.device, 100.0)[0].weights for c in quantised]
+    assert left[0] > left[1] > left[2]
