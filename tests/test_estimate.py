@@ -97,10 +97,16 @@ def test_settings_that_would_fit_are_named_where_these_do_not(base):
     assert need.instead.startswith("It would fit with memory.checkpointing = auto")
 
 
-def test_a_quantised_base_is_counted_and_named_where_nothing_else_fits(base):
-    config = config_io.parse({"model": {"base": str(base)}, "data": {"batch_size": 1}, "memory": {"device": "cpu"}})
+def test_a_quantised_base_takes_less_and_is_named_where_nothing_else_fits():
+    config = config_io.parse({"data": {"batch_size": 1}, "memory": {"device": "cpu", "budget": 0.001}})
     plan, family = memory.plan(config.memory), find_family(config.model)
     components = family.load(config.model, plan.dtype)
-    quantised = [config_io.merge(config, {"memory": {"quantize": form}}) for form in ("none", "int8", "nf4")]
-    left = [needed(family, components, c, plan, plan.device, 100.0)[0].weights for c in quantised]
-    assert left[0] > left[1] > left[2]
+    least = []
+    for form in ("none", "int8", "nf4"):
+        changed = config_io.merge(config, {"memory": {"quantize": form}})
+        left, fitted = needed(family, components, changed, plan, plan.device, 100.0)
+        least.append(left.beside + left.weights + left.adapter + fitted.count.peak / GB)
+    assert least[0] > least[1] > least[2]
+    tight = config_io.merge(config, {"memory": {"budget": (least[0] + least[1]) / 2}})
+    need = estimate(family, components, tight, plan)
+    assert not need.fits and "memory.quantize = int8" in need.instead
