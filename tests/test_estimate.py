@@ -95,3 +95,18 @@ def test_settings_that_would_fit_are_named_where_these_do_not(base):
     need = estimate(family, components, config, plan)
     assert not need.fits and need.seconds is None
     assert need.instead.startswith("It would fit with memory.checkpointing = auto")
+
+
+def test_a_quantised_base_takes_less_and_is_named_where_nothing_else_fits():
+    config = config_io.parse({"data": {"batch_size": 1}, "memory": {"device": "cpu", "budget": 0.001}})
+    plan, family = memory.plan(config.memory), find_family(config.model)
+    components = family.load(config.model, plan.dtype)
+    least = []
+    for form in ("none", "int8", "nf4"):
+        changed = config_io.merge(config, {"memory": {"quantize": form}})
+        left, fitted = needed(family, components, changed, plan, plan.device, 100.0)
+        least.append(left.beside + left.weights + left.adapter + fitted.count.peak / GB)
+    assert least[0] > least[1] > least[2]
+    tight = config_io.merge(config, {"memory": {"budget": (least[0] + least[1]) / 2}})
+    need = estimate(family, components, tight, plan)
+    assert not need.fits and "memory.quantize = int8" in need.instead

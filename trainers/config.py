@@ -430,6 +430,12 @@ class MemoryConfig(Section):
         "What is kept of checkpointed parts waits in the computer's memory and not in the card's. With automatic "
         "checkpointing it is done where the budget asks for it.",
     )
+    quantize: Literal["none", "int8", "nf4"] = setting(
+        "none",
+        "Quantised base",
+        "Keep the frozen linear layers of the denoiser in 8 or 4 bits a number: the least memory, and more time. What "
+        "is trained learns on rounded weights. For cards that nothing else fits.",
+    )
     cache_latents: bool = setting(True, "Cache latents", "Encode each picture once and keep the result on disk.")
 
 

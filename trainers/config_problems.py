@@ -195,6 +195,9 @@ LIMITS = ("ge", "gt", "le", "lt", "min_length", "max_length")
 
 def _adapter_contradictions(config: TrainConfig) -> list[Problem]:
     problems = []
+    if config.memory.quantize != "none" and config.adapter.type == "dora":
+        what = f"memory.quantize = {config.memory.quantize} is not for dora, which is made of the base's own weights"
+        problems.append(Problem(f"{what}.", "Set it to none, or train a lora."))
     if config.optimizer.lora_plus != 1 and config.adapter.type in ("loha", "lokr"):
         what = f"optimizer.lora_plus = {config.optimizer.lora_plus:g} is for pairs of matrices"
         problems.append(Problem(f"{what}, and {config.adapter.type} has none.", "Leave it at 1, or train a lora."))

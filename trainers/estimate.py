@@ -8,7 +8,7 @@ else they follow from the operation count and the speed of this device, or from 
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from trainers.memory.cards import Card
 from trainers.memory.decide import GB, Room, forced, free_gb, room, told
 from trainers.memory.fit import Fitted, fit
 from trainers.memory.hollow import HollowStep, emptied
+from trainers.memory.packing import FORMS
 from trainers.memory.saving import PLAIN
 
 CHEAP = 1e11  # floating-point operations of a step that is worth doing on a CPU for its time: about a second
@@ -91,7 +92,8 @@ def needed(
 ) -> tuple[Room, Fitted]:
     """What a step may take of `free` GB, and how it saves memory to keep to that."""
     step = HollowStep(family, emptied(components, plan.dtype), config, plan.dtype)
-    left = room(components, config, device, step.adapter_bytes, free)
+    packed = replace(components, denoiser=step.denoiser)  # packed or not, as the run's will be
+    left = room(packed, config, device, step.adapter_bytes, free)
     given = forced(step.denoiser, config, device)
     if given is None:
         return left, fit(step, left.activations, offload=device.type != "cpu")
@@ -123,7 +125,7 @@ def _instead(
 
 
 def _smaller(config: TrainConfig, components: Components) -> Iterator[dict[str, dict[str, object]]]:
-    """Changes that need less and less: checkpointing, batches of one picture, smaller pictures."""
+    """Changes that need less and less: checkpointing, batches of one picture, a quantised base, smaller pictures."""
     change: dict[str, dict[str, object]] = {}
     if config.memory.checkpointing == "none":
         change["memory"] = {"checkpointing": "auto"}
@@ -131,6 +133,10 @@ def _smaller(config: TrainConfig, components: Components) -> Iterator[dict[str, 
     if config.data.batch_size > 1:
         change["data"] = {"batch_size": 1}
         yield dict(change)
+    if config.memory.quantize == "none" and config.adapter.type != "dora":
+        for form in FORMS:
+            change["memory"] = {**change.get("memory", {}), "quantize": form}
+            yield dict(change)
     for side in SIDES:
         if side < (config.data.resolution or components.resolution):
             change["data"] = {**change.get("data", {}), "resolution": side}

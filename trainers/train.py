@@ -35,6 +35,7 @@ from trainers.families.registry import find_family
 from trainers.families.residence import bring, release
 from trainers.finish import gather
 from trainers.memory.decide import decide, draws
+from trainers.memory.packed import pack
 from trainers.memory.saving import apply
 from trainers.outputs import Folders, Outputs, overflow
 from trainers.preservation import draw_class_pictures, preserved_captions
@@ -108,6 +109,9 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
             release(encoder)
 
     # --- the adapter -------------------------------------------------------------------------------------------------
+    if config.memory.quantize != "none":
+        bring(components.denoiser, torch.device("cpu"))  # packed layer by layer on the way to the device
+        emit(pack(components.denoiser, config.memory.quantize, device).told)
     bring(components.denoiser, device)
     shapes = _attended(family, components, text, resolution, config.data.batch_size)
     kernels = (config.memory.attention, device, shapes, folders.cache, until_the_end)

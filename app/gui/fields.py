@@ -85,6 +85,7 @@ ELSEWHERE = {  # more words that people look for: names of kohya_ss, sd-scripts 
     "memory.attention": "xformers sdpa mem_eff_attn attention_mechanism",
     "memory.checkpointing": "gradient_checkpointing",
     "memory.budget": "vram limit lowvram",
+    "memory.quantize": "fp8_base nf4 qlora quantization weight_dtype",
     "memory.cache_latents": "cache_latents latent_caching",
     "seed": "random",
 }

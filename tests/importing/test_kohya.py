@@ -166,6 +166,12 @@ def test_families_that_are_not_trained_here_are_named(gui, switch, name):
         assert line(found, switch).note == "Base models of this kind are not supported yet."
 
 
+def test_a_base_in_fp8_becomes_one_in_8_bits_but_not_under_a_dora(gui):
+    assert gui(fp8_base=True).config.memory.quantize == "int8"
+    found = gui(fp8_base=True, LoRA_type="Standard", dora_wd=True)
+    assert line(found, "fp8_base").status == "not supported" and found.config.memory.quantize == "none"
+
+
 def test_features_that_we_lack_are_named_only_where_they_are_used(gui):
     assert line(gui(color_aug=True), "color_aug").status == "not supported"
     assert line(gui(color_aug="False"), "color_aug").status == "same as our default"

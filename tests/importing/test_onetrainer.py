@@ -57,6 +57,15 @@ def test_one_kind_of_loss_is_taken(changed, strengths, kind):
     assert changed(**strengths).config.loss.type == kind
 
 
+@pytest.mark.parametrize(("dtype", "form"), [("NFLOAT_4", "nf4"), ("INT_8", "int8"), ("BFLOAT_16", "none")])
+def test_quantised_denoisers_stay_so(changed, dtype, form):
+    assert changed(unet={"train": True, "weight_dtype": dtype}).config.memory.quantize == form
+
+
+def test_a_way_of_storing_weights_that_is_not_here_is_named(changed):
+    assert line(changed(unet={"train": True, "weight_dtype": "GGUF"}), "unet.weight_dtype").status == "not supported"
+
+
 def test_mixed_losses_are_named(changed):
     found = changed(mse_strength=0.5, mae_strength=0.5)
     assert line(found, "mse_strength").status == line(found, "mae_strength").status == "not supported"

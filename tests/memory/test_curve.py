@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from trainers import config_io
+from trainers.families.sd3 import SD3
 from trainers.families.sd15 import SD15
 from trainers.families.sdxl import SDXL
 from trainers.memory.curve import curve
@@ -28,6 +29,15 @@ def test_sdxl_has_six_points_between_nothing_and_everything_each_smaller_and_dea
 def test_sdxl_fits_8_and_a_half_gb_for_an_eighth_more_operations_and_6_gb_at_all(sdxl):
     assert min(point.more for point in sdxl if point.peak_gb < 8.5) < 0.125
     assert min(point.peak_gb for point in sdxl) < 6.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "variant", "most"), [(SDXL, "", 4.5), (SD15, "", 2.0), (SD3, "sd3.5-medium", 8.0)], ids=str
+)
+def test_the_lowest_tier_is_a_base_in_4_bits(family, variant, most):
+    config = config_io.parse({"adapter": {"targets": "attention"}, "memory": {"quantize": "nf4"}})
+    assert min(point.peak_gb for point in curve(family, config, 2, variant)) < most
 
 
 @pytest.mark.slow

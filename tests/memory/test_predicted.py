@@ -12,6 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from tests.memory.tiny_step import folder_of
 from trainers import config_io, memory
 from trainers.bench.loops import engine_step
+from trainers.config import TrainConfig
 from trainers.estimate import needed
 from trainers.families.registry import find_family
 from trainers.memory.decide import GB, resident
@@ -66,6 +67,18 @@ def test_predicted_peak_is_within_8_percent_of_the_allocators(combination, bases
             "memory": {"device": "cpu", "precision": precision, "checkpointing": checkpointing},
         }
     )
+    assert_predicted(config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["int8", "nf4"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_predicted_peak_on_a_quantised_base_is_within_8_percent(form, precision):
+    memory = {"device": "cpu", "precision": precision, "checkpointing": "none", "quantize": form}
+    assert_predicted(config_io.parse({"data": {"resolution": 64, "batch_size": 2}, "memory": memory}))
+
+
+def assert_predicted(config: TrainConfig) -> None:
     plan, family = memory.plan(config.memory), find_family(config.model)
     components = family.load(config.model, plan.dtype)
     left, fitted = needed(family, components, config, plan, plan.device, 100.0)

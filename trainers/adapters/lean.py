@@ -17,6 +17,7 @@ from trainers.adapters.adapter import NAME, Adapter, pair
 from trainers.adapters.fused import LoraLinear
 from trainers.adapters.siblings import Siblings, find_siblings
 from trainers.families.base import Components
+from trainers.memory.packed import PackedLinear
 
 
 def lean(adapter: Adapter, components: Components) -> None:
@@ -236,6 +237,6 @@ def autocast_on(x: Tensor) -> bool:
 
 
 def dtype_of(layer: LoraLayer) -> torch.dtype:
-    """What the layer computes in: its base weight's dtype, or fp32 where that is packed."""
-    dtype = layer.get_base_layer().weight.dtype
-    return dtype if dtype.is_floating_point else torch.float32
+    """What the layer computes in: its base weight's dtype, also where that is packed."""
+    base = layer.get_base_layer()
+    return base.dtype if isinstance(base, PackedLinear) else base.weight.dtype

@@ -90,6 +90,7 @@ def find_siblings(model: nn.Module, layers: Iterable[nn.Module]) -> list[Sibling
             if isinstance(parent, Attention) and parent.is_cross_attention:
                 names = names[1:]  # the query reads the picture, key and value the text
             members = [layer for name in names if id(layer := getattr(parent, name, None)) in wanted]
+            members = [layer for layer in members if type(layer.base_layer) is nn.Linear]  # a packed one stands alone
             if len(members) > 1 and len({_shape(layer) for layer in members}) == 1:
                 groups.append(Siblings(members))
     return groups

@@ -19,6 +19,7 @@ from trainers.data.types import Bucket, Crop
 from trainers.families.base import Components, Conditioning, Family, LatentSpec, plain_sizes
 from trainers.memory import Plan
 from trainers.memory.decide import decide, draws
+from trainers.memory.packed import pack
 from trainers.memory.saving import apply
 from trainers.step import TrainingStep, build_step
 from trainers.stores import Feed, LatentStore, TextStore
@@ -51,6 +52,7 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
         text.cached = base_text
         for encoder in components.text_encoders:
             encoder.to("cpu")
+    pack(components.denoiser, config.memory.quantize, device)
     components.denoiser.to(device)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     adapter.train_tokens(tokens)

@@ -6,7 +6,7 @@ in 2026.
 
 from trainers.importing import kohya_length as length
 from trainers.importing import kohya_rules as rules
-from trainers.importing.kohya_network import ARGUMENTS, CHOICE, NETWORK
+from trainers.importing.kohya_network import ARGUMENTS, CHOICE, NETWORK, eight_bits
 from trainers.importing.rows import Lacks, Row, Rule, Table, Unneeded
 from trainers.importing.values import number, switch, text, whole
 
@@ -183,8 +183,7 @@ MEMORY: Table = {
     "mixed_precision": Rule(rules.precision),
     "full_fp16": Lacks("Adapter weights stay fp32."),
     "full_bf16": Lacks("Adapter weights stay fp32."),
-    "fp8_base": Lacks("The base model is not quantised yet."),
-    "fp8_base_unet": Lacks("The base model is not quantised yet."),
+    **dict.fromkeys(("fp8_base", "fp8_base_unet"), Rule(eight_bits)),
     "gradient_checkpointing": Row("memory.checkpointing", switch),
     "xformers": Rule(rules.attention),
     "sdpa": Unneeded("SDPA is used unless xformers is chosen."),

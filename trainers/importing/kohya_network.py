@@ -5,7 +5,7 @@ from typing import Any
 from trainers import choices
 from trainers.importing.rows import Lacks, Row, Rule, Table, Unneeded, family
 from trainers.importing.theirs import Theirs
-from trainers.importing.values import NotNeeded, NotSupported, is_off, number, switch, text, whole
+from trainers.importing.values import Noted, NotNeeded, NotSupported, is_off, number, switch, text, whole
 
 LABELS = {"lora": "LoRA", "locon": "LoCon", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr"}
 LORA_TYPES = {  # kohya_ss
@@ -50,6 +50,18 @@ def dora(value: Any, theirs: Theirs) -> dict[str, Any]:
     if kind_of(theirs) != "dora":
         raise NotSupported("Only LoRA and LoCon can be decomposed into magnitude and direction.")
     return adapter("dora")
+
+
+def eight_bits(value: Any, theirs: Theirs) -> dict[str, Any]:
+    """fp8_base: what the network sits on."""
+    return quantised("int8", kind_of(theirs)) if switch(value) else {}
+
+
+def quantised(form: str, kind: str) -> dict[str, Any]:
+    """A base in so many bits, under an adapter of this type."""
+    if kind == "dora":
+        raise NotSupported("A DoRA is made of the base's own weights, which are not rounded.")
+    return {"memory.quantize": Noted(form, "Only the linear layers of the denoiser are rounded, in our own format.")}
 
 
 def alpha(value: Any, theirs: Theirs) -> dict[str, Any]:

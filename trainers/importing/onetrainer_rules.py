@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from trainers.importing.kohya_network import adapter
+from trainers.importing.kohya_network import adapter, quantised
 from trainers.importing.rows import Rule, family, only_where
 from trainers.importing.theirs import Theirs, resolve
 from trainers.importing.values import Noted, NotNeeded, NotSupported, number, switch, text, whole
@@ -45,6 +45,7 @@ SCHEDULES = {
 }
 WEIGHTINGS = {"CONSTANT": "none", "MIN_SNR_GAMMA": "min_snr", "DEBIASED_ESTIMATION": "debiased", "P2": "p2"}
 DTYPES = {"FLOAT_32": "fp32", "FLOAT_16": "fp16", "BFLOAT_16": "bf16"}
+QUANTISED = {"FLOAT_8": "int8", "INT_8": "int8", "NFLOAT_4": "nf4"}
 LAYERS = {"attn-only": "attention", "attn-mlp": "transformer", "full": "full", "blocks": "transformer"}
 
 
@@ -78,6 +79,16 @@ def base(value: Any, theirs: Theirs) -> dict[str, Any]:
 def peft(value: Any, theirs: Theirs) -> dict[str, Any]:
     kind = text(value).lower()
     return adapter("dora" if kind == "lora" and theirs.on("lora_decompose") else kind)
+
+
+def stored(value: Any, theirs: Theirs) -> dict[str, Any]:
+    """How the denoiser's weights are kept."""
+    name = text(value).upper()
+    if name in (*DTYPES, "NONE"):
+        return {}
+    if name not in QUANTISED:
+        raise NotSupported("Weights are kept as memory.precision or memory.quantize says.")
+    return quantised(QUANTISED[name], "dora" if theirs.on("lora_decompose") else "lora")
 
 
 def dora(value: Any, theirs: Theirs) -> dict[str, Any]:

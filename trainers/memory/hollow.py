@@ -17,6 +17,7 @@ from trainers.families import read_sd
 from trainers.families.base import Components, Conditioning, Family, plain_sizes
 from trainers.families.loading import CONFIGS
 from trainers.memory.meter import Meter
+from trainers.memory.packed import pack
 from trainers.memory.saving import Saving, apply
 from trainers.memory.units import units
 
@@ -68,6 +69,7 @@ class HollowStep:
     parameters: list[nn.Parameter] = field(init=False)
 
     def __post_init__(self) -> None:
+        pack(self.denoiser, self.config.memory.quantize)
         adapter = ADAPTERS[self.config.adapter.type](
             self.components, self.family.spec, self.config.adapter, self.config.seed
         )
