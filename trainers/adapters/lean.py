@@ -30,6 +30,7 @@ def lean(adapter: Adapter, components: Components) -> None:
             layer.ready = layer.siblings = None
         siblings = find_siblings(model, layers)
         for group in siblings:
+            group.join()
             for layer in group.layers:
                 layer.siblings = group
         if layers:

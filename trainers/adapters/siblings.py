@@ -28,6 +28,10 @@ class Siblings:
         self._left: tuple[Tensor, bool, dict[int, Tensor]] | None = None  # input, gradients on, outputs not yet asked
         self._joins = 0
 
+    def join(self) -> None:
+        """Lay the base weights side by side now, and not in the first forward pass."""
+        self._weights(self.layers[0].base_layer.weight.dtype)
+
     def prepared(self, down: Tensor, up: Tensor) -> None:
         """Take the scaled factors of all, in the compute dtype: down [n r, in], up [n out, r]."""
         self.ready = (down, up.view(len(self.layers), -1, up.shape[1]), self._versions())
