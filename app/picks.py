@@ -68,6 +68,7 @@ def pick(run: Run, step: int, strength: float = 1.0) -> Pick:
     before = picked(run)
     if before and before.step == step:
         found = replace(before, strength=strength)
+        _suggest(list(found.files), strength)
     else:
         config = config_io.load(run.config)
         name = before.name if before and not before.made else config.saving.name

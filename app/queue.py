@@ -101,6 +101,7 @@ class Queue:
         """Take a waiting run out; it stays what it was before. UserError when it no longer waits."""
         with self._locked() as kept:
             kept.take(run)
+            kept.held = kept.held and bool(kept.waiting)
 
     def problems(self) -> list[tuple[Run, str]]:
         """Runs that left the queue because they could not be started, each with the reason, the newest last."""

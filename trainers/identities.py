@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from trainers.data.cache import content_key, identity
-from trainers.families.residence import bring, is_original
+from trainers.families.residence import bring, is_away, is_original
 from trainers.files import remember, remembered
 
 FILE = "identities.json"  # in the cache
@@ -20,12 +20,13 @@ def identify(module: nn.Module, folder: Path) -> str:
     """
     if not is_original(module):
         return identity(module)
-    found = [(str(file.resolve()), file.stat()) for file in module.source.weights.files]
+    found = [(str(file.resolve()), file.stat()) for file in module.source.weights.opened]
     files = [[path, stat.st_size, stat.st_mtime_ns] for path, stat in found]
     key = content_key(kind="identity", format=FORMAT, files=files, dtype=str(module.source.dtype), built=repr(module))
     known = remembered(folder / FILE)
     if key not in known:
-        bring(module, torch.device("cpu"), mapped=False)
+        if is_away(module):
+            bring(module, torch.device("cpu"), mapped=False)
         known[key] = identity(module)
         remember(folder / FILE, known)
     return known[key]

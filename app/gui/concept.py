@@ -27,7 +27,7 @@ def wire_project(layout: Layout, project: ProjectHandlers, here: Here) -> None:
     top, form, about, adding, pictures = layout.top, layout.form, layout.about, layout.adding, layout.pictures
     fields = [top.choice, top.samples, about.kind, about.trigger, about.trigger_note, adding.box, about.link_note]
     shown = [pictures.show, pictures.search, pictures.resolution, pictures.framing]
-    here.on_show("concept", project.refresh, [*fields, *shown, *layout.view])
+    here.on_show("concept", project.refresh, [*fields, *shown, *layout.view], [top.choice, *layout.look])
     top.choice.input(project.choose, [here.where, top.choice], [about.drop_note, here.where], **QUIET)
     top.train.click(lambda where: going(where, page="train"), here.where, here.where, **QUIET)
     top.new.click(lambda: [gr.update(visible=True)] * 2, None, [form.box, top.samples], **QUIET)
@@ -40,7 +40,8 @@ def wire_project(layout: Layout, project: ProjectHandlers, here: Here) -> None:
         **QUIET,
     )
     for upload in (adding.drop, adding.folder):
-        upload.upload(in_words(project.add), [here.where, upload], [upload, about.drop_note, here.where], **QUIET)
+        shown = [upload, about.drop_note, *layout.view]
+        upload.upload(in_words(project.add), [here.where, upload, *layout.look], shown, **QUIET)
 
 
 def wire_about(layout: Layout, project: ProjectHandlers, here: Here) -> None:

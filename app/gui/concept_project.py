@@ -26,11 +26,12 @@ class ProjectHandlers:
     def home(self) -> Home:
         return self.pictures.home
 
-    def refresh(self, where: Where) -> list[Any]:
-        """The whole page for the project of the address, or for the newest one."""
+    def refresh(self, where: Where, before: str | None, *looked: Any) -> list[Any]:
+        """The whole page for the project of the address, or for the newest one; `before`: the one that was shown."""
         project, others = arrive(self.home, where)
         only_samples = all(one.name in views.SAMPLE_NAMES for one in others)
-        fresh = Look(own=framing_of(self.home, project))
+        own = framing_of(self.home, project)
+        fresh = Look(*looked)._replace(own=own) if before == project.slug else Look(own=own)
         return [
             gr.update(choices=[(one.name, one.slug) for one in others], value=project.slug),
             gr.update(value=views.start_cards(project.name), visible=only_samples),
@@ -72,9 +73,10 @@ class ProjectHandlers:
         """Returns for: the form's box and note, where."""
         return [gr.update(visible=False), "", going(where)]
 
-    def add(self, where: Where, dropped: list[str] | None) -> tuple[Any, str, Where]:
-        """Returns for: the upload, what was added, where."""
-        return None, take(must_find(self.home, where), dropped), going(where)
+    def add(self, where: Where, dropped: list[str] | None, *looked: Any) -> list[Any]:
+        """Returns for: the upload, what was added. Copying can take long: it leads nowhere."""
+        told = take(must_find(self.home, where), dropped)
+        return [None, told, *self.pictures.drawn(where, *looked)]
 
     def save_kind(self, where: Where, kind: str, *looked: Any) -> list[Any]:
         projects.update(must_find(self.home, where), kind=kind)

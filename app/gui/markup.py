@@ -104,12 +104,12 @@ def in_words(handler: Callable) -> Callable:
 
 
 def told(error: UserError | OSError) -> UserError:
-    """What a person is told of an error; one of the system that is not the disk's is raised again."""
+    """What a person is told of an error."""
     if isinstance(error, UserError):
         return error
     if found := disk_error(error):
         return UserError(found.message, "Make room, and do it again.")
-    raise error
+    return UserError(f"{error.filename or 'A file'}: {error.strerror or error}.")
 
 
 def refusal(error: UserError | OSError) -> str:

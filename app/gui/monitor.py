@@ -9,7 +9,7 @@ import gradio as gr
 from app import drafts, jobs, watching
 from app.gui import monitor_views as views
 from app.gui.context import QUIET, Context, Here, Where, going
-from app.gui.markup import LISTEN, acted, in_words, notice, panel, script
+from app.gui.markup import LISTEN, acted, in_words, notice, panel, refusal, script
 from app.gui.monitor_parts import look, update
 from app.open_folder import open_folder
 from app.runs import Run, by_key
@@ -153,7 +153,9 @@ def _done(context: Context, where: Where, asked: dict[str, Any]) -> tuple[str, W
     return "", None if where.run else going(where, page="monitor", run=run.key)
 
 
-def _sample(context: Context, sent: dict[str, Any], wished: str, seed: float, at: float) -> str:
+def _sample(context: Context, sent: dict[str, Any], wished: str, seed: float | None, at: float | None) -> str:
+    if seed is None or at is None:
+        return notice("Type a seed and a strength.", kind="error")
     return _answer(context, sent, ASKED, lambda run: jobs.sample_now(run, wished, int(seed), float(at)))
 
 
@@ -169,6 +171,6 @@ def _answer(context: Context, sent: dict[str, Any], words: str, deed: Callable[[
         return notice("There is no run to do this with.", kind="error")
     try:
         deed(run)
-    except UserError as error:
-        return notice(error.message, error.hint, "error")
+    except (UserError, OSError) as error:
+        return refusal(error)
     return notice(words, kind="good")

@@ -153,19 +153,22 @@ def _row(
     kind = " ".join(name for name, wanted in (("plain", plain), ("base", step == BASE), ("chosen", chosen)) if wanted)
     note = '<span class="dr-quiet">no adapter</span>' if step == BASE else ""
     if step != BASE and not plain:
-        note = f"<strong>Picked, at {picked.strength:g}</strong>" if chosen else _pick(made, step)
+        note = f"<strong>Picked, at {picked.strength:g}</strong>" if chosen else ""
+        note += _pick(made, step, picked.strength if chosen else None)
     elif plain and step != BASE:
         note = f'<span class="dr-quiet">{DRIFT}</span>'
     return f'<tr class="{kind}"><th scope="row"><span>{text(label)}</span>{note}</th>{pictures}</tr>'
 
 
-def _pick(made: Comparison, step: int) -> str:
+def _pick(made: Comparison, step: int, picked: float | None) -> str:
+    """A button for each strength but the picked one."""
     choices = "".join(
         f'<button type="button" class="dr-button" aria-label="Pick step {step} at strength {x:g}" '
         f"{act('pick', step=step, strength=x)}>{f'Pick at {x:g}' if len(made.strengths) > 1 else 'Pick'}</button>"
         for x in made.strengths
+        if x != picked
     )
-    return f'<span class="dr-picks">{choices}</span>'
+    return f'<span class="dr-picks">{choices}</span>' if choices else ""
 
 
 def _cell(made: Comparison, cell: Cell | None, label: str, wide: int, drawing: bool) -> str:

@@ -164,7 +164,7 @@ class Drafting:
 
     def _required(self, where: Where) -> Project:
         chosen = self._current(where)
-        if chosen is None:
+        if chosen is None or (where.project and chosen.slug != where.project):
             raise UserError("The project is gone.", "Choose another on the Concept page.")
         return chosen
 

@@ -5,10 +5,12 @@ from typing import Any
 
 import gradio as gr
 
+from app import projects
 from app.gui import concept, library, monitor, results, train
 from app.gui.concept_pictures import arrive
 from app.gui.context import QUIET, Context, Here, Where, going
 from app.gui.markup import acted, text
+from trainers.errors import UserError
 
 PAGES = {  # name in the address -> title, builder
     "concept": ("Concept", concept.build_concept_page),
@@ -133,5 +135,10 @@ def _asked(request: gr.Request) -> Where:
 
 
 def _settled(context: Context, where: Where) -> Where:
-    """With the project that the Concept page shows where the place names none."""
-    return where._replace(project=arrive(context.home, where)[0].slug) if where.page == "concept" else where
+    """With the project that a page shows where the place names none, or one that is gone."""
+    try:
+        if where.page == "concept" or (where.page == "train" and projects.list_projects(context.home)):
+            return where._replace(project=arrive(context.home, where)[0].slug)
+    except (UserError, OSError):  # the page itself says what is wrong
+        pass
+    return where

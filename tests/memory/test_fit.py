@@ -5,6 +5,7 @@ import torch
 
 from tests.memory.tiny_step import folder_of
 from trainers import config_io, memory
+from trainers.adapters.tokens import start_tokens
 from trainers.errors import UserError
 from trainers.families.registry import find_family
 from trainers.memory.cards import find_card
@@ -35,6 +36,15 @@ def step(tmp_path_factory):
     family = find_family(config.model)
     components = family.load(config.model, torch.float32)
     return HollowStep(family, emptied(components, torch.float32), config, torch.float32)
+
+
+def test_a_step_is_counted_for_a_base_that_has_new_tokens_already(tmp_path):
+    base = {"model": {"base": str(folder_of("sd15", tmp_path))}, "data": {"trigger": "zor", "kind": "object"}}
+    config = config_io.parse({**base, "adapter": {"new_tokens": 2}})
+    family = find_family(config.model)
+    components = family.load(config.model, torch.float32)
+    start_tokens(components, family.spec, config)
+    assert HollowStep(family, emptied(components, torch.float32), config, torch.float32).count(PLAIN).peak > 0
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,7 @@ class Weights:
 
     def __init__(self, files: Iterable[Path]):
         self.files = tuple(files)
+        self.opened = list(files)  # those that were added, too
         self.taken: set[str] = set()
         self.metadata: dict[str, str] = {}
         self._read: dict[str, Reader] = {}
@@ -81,6 +82,7 @@ class Weights:
     def add(self, file: Path, prefix: str) -> None:
         """The tensors of one more file, under its own names behind `prefix`. The file keeps its metadata."""
         more = Weights([file])
+        self.opened.append(file)
         self._read |= {f"{prefix}{name}": reader for name, reader in more._read.items()}
         self.shapes |= {f"{prefix}{name}": shape for name, shape in more.shapes.items()}
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from trainers import devices
 from trainers.config import AdapterConfig, TrainConfig
 from trainers.events import Adjusted
 from trainers.families.base import Components, Family
@@ -63,8 +64,9 @@ def beside(device: torch.device) -> float:
 
 def free_gb(device: torch.device) -> float:
     """What the device has, less what others hold."""
-    if device.type == "cuda":
-        return (torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)) / GB
+    if (free := devices.free_bytes(device)) is not None:
+        held = getattr(torch.get_device_module(device), "memory_reserved", lambda device: 0)
+        return (free + held(device)) / GB
     return (psutil.virtual_memory().available + psutil.Process().memory_info().rss) / GB
 
 

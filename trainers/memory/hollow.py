@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers.adapters.registry import ADAPTERS
-from trainers.adapters.tokens import start_tokens
+from trainers.adapters.tokens import TriggerTokenizer, start_tokens
 from trainers.config import TrainConfig
 from trainers.families import read_sd
 from trainers.families.base import Components, Conditioning, Family, plain_sizes
@@ -53,9 +53,10 @@ def hollow(family: Family, dtype: torch.dtype, variant: str = "") -> Components:
 
 
 def emptied(components: Components, dtype: torch.dtype) -> Components:
-    """The same architectures without weights."""
+    """The same architectures without weights, and without new tokens."""
+    plain = tuple(one.tokenizer if isinstance(one, TriggerTokenizer) else one for one in components.tokenizers)
     encoders = tuple(_emptied(encoder, dtype) for encoder in components.text_encoders)
-    return replace(components, denoiser=_emptied(components.denoiser, dtype), text_encoders=encoders)
+    return replace(components, denoiser=_emptied(components.denoiser, dtype), text_encoders=encoders, tokenizers=plain)
 
 
 @dataclass

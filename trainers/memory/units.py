@@ -65,8 +65,15 @@ class Recomputed:
     def forward(self, *args: object, **kwargs: object) -> object:
         if not torch.is_grad_enabled():
             return super().forward(*args, **kwargs)
+        usual, names, count = super().forward, tuple(kwargs), len(args)
+
+        def forward(*inputs: object) -> object:
+            return usual(*inputs[:count], **dict(zip(names, inputs[count:], strict=True)))
+
+        # What torch is given by name it neither saves through hooks nor looks at for the device of random numbers.
         with saved_tensors_hooks(to_host, from_host) if self.offload else nullcontext():
-            return checkpoint(super().forward, *args, use_reentrant=False, preserve_rng_state=self.draws, **kwargs)
+            inputs = (*args, *kwargs.values())
+            return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=self.draws)
 
 
 def to_host(tensor: Tensor) -> tuple[torch.device, Tensor | torch.Size, torch.dtype]:
