@@ -1,12 +1,14 @@
 """What `darkroom bench` says is so: counts without numbers are those of a real step, parts add up, the floor holds."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
+from app.paths import ROOT
 from tests.tiny import tiny_pipeline_folder
-from trainers.bench import main, models
-from trainers.bench.run import bench
+from trainers.bench import models
 from trainers.bench.start import start
 from trainers.bench.table import table
 from trainers.errors import UserError
@@ -19,8 +21,14 @@ def base(tmp_path_factory):
 
 
 def measured(base: str, meta: bool, *changes: str, alone: bool = False, steps: int = 1) -> dict:
-    config = models.settings(base, ["memory.device=cpu", "memory.precision=bf16", "adapter.rank=2", *changes])
-    return bench(base, config, meta, steps, alone, lambda text: None)
+    """What the command prints, in a process of its own: see models.without_numbers."""
+    settings = ["memory.device=cpu", "memory.precision=bf16", "adapter.rank=2", *changes]
+    command = ["--base", base, "--device", "meta" if meta else "real", "--steps", str(steps), "--json"]
+    command += ["--alone"] * alone + [part for change in settings for part in ("--set", change)]
+    command = [sys.executable, "-m", "app.cli", "bench", *command]
+    called = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert called.returncode == 0, called.stderr
+    return json.loads(called.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +86,8 @@ def test_the_table_has_a_column_for_each_loop_and_a_row_for_each_number(results)
     assert str(results[False]["loops"]["darkroom"]["dispatches"]["total"]) in text
 
 
-def test_the_command_prints_json(base, capsys):
-    assert main.main(["--base", base, "--device", "meta", "--alone", "--json", "--set", "adapter.rank=2"]) == 0
-    printed = json.loads(capsys.readouterr().out)
+def test_one_loop_alone_is_told_operator_by_operator(base):
+    printed = measured(base, True, alone=True)
     assert list(printed["loops"]) == ["darkroom"] and printed["loops"]["darkroom"]["operators"]["forward"]["mm"]
 
 

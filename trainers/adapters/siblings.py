@@ -10,6 +10,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from trainers.adapters.adapter import NAME, pair
 from trainers.adapters.fused import LoraLinears
@@ -79,9 +80,9 @@ class Siblings:
             if self._joins == JOINS:
                 return None
             self._joins += 1
-            _join([base.weight for base in bases])
+            _join(bases, "weight")
             if bases[0].bias is not None:
-                _join([base.bias for base in bases])
+                _join(bases, "bias")
             return self._weights(dtype)
         return found[0], found[1] if len(found) > 1 else None
 
@@ -118,8 +119,12 @@ def _side_by_side(parameters: list[nn.Parameter]) -> Tensor | None:
 
 
 @torch.no_grad()
-def _join(parameters: list[nn.Parameter]) -> None:
+def _join(bases: list[nn.Linear], name: str) -> None:
     """Lay parameters of one shape side by side; they stay the same parameters with the same numbers."""
+    parameters = [getattr(base, name) for base in bases]
     joined = torch.cat([parameter.detach() for parameter in parameters])
-    for parameter, piece in zip(parameters, joined.chunk(len(parameters)), strict=True):
-        parameter.data = piece
+    for base, parameter, piece in zip(bases, parameters, joined.chunk(len(bases)), strict=True):
+        if isinstance(parameter, FakeTensor):  # to put data into one of these breaks Python's memory (torch 2.13)
+            setattr(base, name, nn.Parameter(piece, requires_grad=False))
+        else:
+            parameter.data = piece

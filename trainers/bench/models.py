@@ -70,7 +70,7 @@ def without_numbers(on: bool) -> Iterator[None]:
         return
     usual, nn.Module._apply = nn.Module._apply, _apply
     gc.collect()
-    gc.disable()  # inside, torch 2.13 crashes where Python collects a model of such tensors
+    gc.disable()  # torch 2.13 crashes where Python collects a model of such tensors: what is left of it stays
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # where torch copies a model
@@ -80,6 +80,7 @@ def without_numbers(on: bool) -> Iterator[None]:
         raise UserError(message, "Leave the setting out, or measure on a device.") from error
     finally:
         nn.Module._apply = usual
+        gc.freeze()
         gc.enable()
 
 
