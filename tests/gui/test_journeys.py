@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -170,7 +171,8 @@ class window:  # noqa: N801 - used as a context manager
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             for child in psutil.Process(self.process.pid).children(recursive=True):
-                if "worker" in " ".join(child.cmdline()):
-                    child.kill()
+                with suppress(psutil.NoSuchProcess):  # it has just ended, and may not have been collected yet
+                    if "worker" in " ".join(child.cmdline()):
+                        child.kill()
             self.kill()
         self.process.stdout.close()
