@@ -81,6 +81,7 @@ def test_what_was_found_on_a_gpu_is_remembered(tmp_path, monkeypatch):
     shapes = Counter({((2, 8, 1024, 40), (2, 8, 1024, 40)): 3})
     with ExitStack() as stack:
         attention.set_attention(tiny_unet().cuda().half(), "sdpa", torch.device("cuda"), shapes, tmp_path, stack)
-    monkeypatch.setattr(attention, "probe", None)
+    assert (tmp_path / attention.FILE).is_file()
+    monkeypatch.setattr(attention, "probe", None)  # to call it would raise
     with ExitStack() as stack:
         attention.set_attention(tiny_unet().cuda().half(), "sdpa", torch.device("cuda"), shapes, tmp_path, stack)

@@ -73,5 +73,7 @@ def test_a_disk_that_fills_up_meanwhile_is_a_sentence(tmp_path, monkeypatch):
 
 
 def test_without_a_cache_nothing_is_kept():
+    before = threading.active_count()
     with written_behind(None) as put:
         put("a", {"mean": torch.zeros(3)})
+        assert threading.active_count() == before
