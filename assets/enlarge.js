@@ -32,7 +32,7 @@
   control('Close', 'Close', () => dialog.close()).classList.add('last');
   const figures = make('div', 'dr-pair', dialog);
   const words = make('p', 'dr-quiet', dialog);
-  let current = null, wished = null;  // the picture shown; the label of the one beside it, '' for none, null for the base
+  let current = null, wished = null;  // the picture shown; the name of the one beside it, '' for none, null for the base
 
   const all = () => [...element.querySelectorAll('[data-zoom]')];
   // The panel may have been drawn anew since: the same picture there.
@@ -61,20 +61,26 @@
   };
   const go = (right, down) => { const to = neighbour(right, down); if (to) show(to); };
 
+  // What tells a picture from the others of its group: its label, and its prompt where they have several.
+  const group = (shot) => all().filter((one) => one.dataset.group === shot.dataset.group);
+  const name = (shot) => {
+    const several = group(shot).some((one) => one.dataset.prompt !== shot.dataset.prompt);
+    return several ? `${shot.dataset.label}: ${shot.dataset.prompt}` : shot.dataset.label;
+  };
   const figure = (shot) => {
     const made = make('figure', '', figures);
     const picture = make('img', '', make('div', '', made));
     picture.src = shot.dataset.zoom;
     picture.alt = shot.dataset.label + ': ' + shot.dataset.prompt;
-    make('figcaption', '', made, shot.dataset.label);
+    make('figcaption', '', made, name(shot));
   };
   const show = (shot) => {
     current = shot;
-    const others = all().filter((one) => one !== shot && one.dataset.group === shot.dataset.group);
-    const labels = [...new Set(others.map((one) => one.dataset.label))];
-    const other = others.find((one) => wished === null ? 'base' in one.dataset : one.dataset.label === wished);
-    choice.replaceChildren(new Option('nothing', ''), ...labels.map((label) => new Option(label, label)));
-    choice.value = other ? other.dataset.label : '';
+    const others = group(shot).filter((one) => one !== shot);
+    const names = [...new Set(others.map(name))];
+    const other = others.find((one) => wished === null ? 'base' in one.dataset : name(one) === wished);
+    choice.replaceChildren(new Option('nothing', ''), ...names.map((one) => new Option(one, one)));
+    choice.value = other ? name(other) : '';
     figures.replaceChildren();
     if (other) figure(other);
     figure(shot);

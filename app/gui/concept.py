@@ -5,7 +5,7 @@ import gradio as gr
 from app.gui.concept_layout import Layout, build_layout
 from app.gui.concept_pictures import PictureHandlers
 from app.gui.concept_project import ProjectHandlers
-from app.gui.context import QUIET, Context, Here, going
+from app.gui.context import QUIET, Context, Here, going, in_turn
 from app.gui.markup import in_words
 from app.picture_facts import Measured
 
@@ -33,10 +33,16 @@ def wire_project(layout: Layout, project: ProjectHandlers, here: Here) -> None:
     top.new.click(lambda: [gr.update(visible=True)] * 2, None, [form.box, top.samples], **QUIET)
     top.samples.act(in_words(project.samples), here.where, [form.box, here.where], **QUIET)
     form.cancel.click(project.cancel, here.where, [form.box, form.note, here.where], **QUIET)
-    form.make.click(
+    made = form.make.click(
         project.create,
         [here.where, form.name, form.kind, form.linked, form.files],
-        [form.note, form.name, form.linked, form.files, form.box, about.drop_note, here.where],
+        [form.note, form.name, form.linked, form.box, about.drop_note, form.made, here.where],
+        **QUIET,
+    )
+    made.then(
+        in_words(project.fill),
+        [here.where, form.made, form.files, *layout.look],
+        [form.files, about.drop_note, *layout.view],
         **QUIET,
     )
     for upload in (adding.drop, adding.folder):
@@ -59,9 +65,8 @@ def wire_about(layout: Layout, project: ProjectHandlers, here: Here) -> None:
 def wire_pictures(layout: Layout, pictures: PictureHandlers, here: Here) -> None:
     """The cards, and which of them are shown."""
     shown, asked, view = layout.pictures, [here.where, *layout.look], layout.view
-    in_turn = {"trigger_mode": "multiple", "concurrency_id": "captions", "concurrency_limit": 1}  # none is lost
     for heard in (shown.grid, shown.pager):
-        heard.act(in_words(pictures.act), asked, view, **QUIET, **in_turn)
+        heard.act(in_words(pictures.act), asked, view, **in_turn("captions"))
     shown.undo.act(in_words(pictures.undo), asked, view, **QUIET)
     for control in (shown.show, shown.search, shown.resolution):
         control.input(in_words(pictures.drawn), asked, view, **NEWEST)

@@ -8,6 +8,7 @@ import gradio as gr
 from app.framing import OWN, Framing
 from app.gui import concept_views as views
 from app.gui.concept_script import SCRIPT
+from app.gui.kept import kept
 from app.gui.markup import panel
 
 
@@ -33,6 +34,7 @@ class Form:
     note: gr.HTML
     make: gr.Button
     cancel: gr.Button
+    made: gr.HTML  # keeps the slug of the project that was made last
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ class Pictures:
     undo: gr.HTML
     grid: gr.HTML
     pager: gr.HTML
-    page: gr.State  # its number, counted from 0
-    framing: gr.State  # the Framing of the project's own run
+    page: gr.HTML  # keeps its number, counted from 0
+    framing: gr.HTML  # keeps the Framing of the project's own run
     timer: gr.Timer  # ticks while pictures are being measured
 
 
@@ -150,7 +152,7 @@ def build_form() -> Form:
         with gr.Row():
             make = gr.Button("Create project", variant="primary", scale=0, min_width=170)
             cancel = gr.Button("Cancel", scale=0, min_width=110)
-    return Form(box, name, kind, files, linked, note, make, cancel)
+    return Form(box, name, kind, files, linked, note, make, cancel, kept(""))
 
 
 def build_about() -> About:
@@ -198,5 +200,5 @@ def build_pictures() -> Pictures:
             views.crop_choices(Framing()), value=OWN, label="Show crops for", scale=3, min_width=340, filterable=False
         )
     undo, grid, pager = panel("Last change of captions"), panel("Pictures"), panel("Pages of pictures")
-    page, framing = gr.State(0), gr.State(Framing())
+    page, framing = kept(0), kept(Framing())
     return Pictures(show, search, resolution, undo, grid, pager, page, framing, gr.Timer(1, active=False))

@@ -8,7 +8,7 @@ import gradio as gr
 from app import concepts, projects, trigger_words
 from app.framing import Framing, framing_of
 from app.gui import concept_views as views
-from app.gui.concept_pictures import Look, PictureHandlers, arrive, must_find
+from app.gui.concept_pictures import Look, PictureHandlers, arrive, must_find, nothing_new
 from app.gui.context import Where, going
 from app.gui.markup import acted, notice
 from app.paths import Home
@@ -59,15 +59,28 @@ class ProjectHandlers:
         return [gr.skip(), going(where, project=concepts.use_sample(self.home, done["sample"]).slug)]
 
     def create(self, where: Where, name: str, kind: str, linked: str, dropped: list[str] | None) -> list[Any]:
-        """Returns for: the form's note, name, folder, files and box, what was added, where."""
+        """Goes to the new project; `fill` copies what was dropped, which can take long, and leads nowhere.
+
+        Returns for: the form's note, name, folder and box, what was added, the project to fill, where.
+        """
         try:
             if dropped and linked.strip():
                 raise UserError("Pictures were dropped, and a folder is named.", "Take back the one or the other.")
             project = concepts.make(self.home, name, kind, linked)
         except UserError as error:
-            return [notice(error.message, error.hint, "error"), *[gr.skip()] * 6]
+            return [notice(error.message, error.hint, "error"), *[gr.skip()] * 4, "", gr.skip()]
+        told = views.copying(len(dropped)) if dropped else ""
+        return ["", "", "", gr.update(visible=False), told, project.slug, going(where, project=project.slug)]
+
+    def fill(self, where: Where, made: str, dropped: list[str] | None, *looked: Any) -> list[Any]:
+        """Returns for: the form's files, what was added."""
+        project = projects.find(self.home, made)
+        if project is None or not dropped:
+            return [gr.skip(), gr.skip(), *nothing_new()]
         told = take(project, dropped)
-        return ["", "", "", None, gr.update(visible=False), told, going(where, project=project.slug)]
+        if where.project != made:  # a person has gone on to another one
+            return [None, gr.skip(), *nothing_new()]
+        return [None, told, *self.pictures.drawn(where, *looked)]
 
     def cancel(self, where: Where) -> list[Any]:
         """Returns for: the form's box and note, where."""

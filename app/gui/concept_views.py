@@ -195,6 +195,10 @@ def bulk_done(count: int) -> str:
     return notice(f"{counted(count, 'caption')} changed.", "Undo takes it back." if count else "", "good")
 
 
+def copying(count: int) -> str:
+    return notice(f"Copying {counted(count, 'file')} ...")
+
+
 def added(what: Added) -> str:
     """What became of the files that were dropped."""
     parts = [counted(what.pictures, "picture") + " added"]

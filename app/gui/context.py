@@ -13,6 +13,18 @@ from app.queue import Queue
 from app.worker import Worker
 
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}  # for events: no spinner, no public endpoint
+TURN = "in turn: "  # before names that Gradio keeps for us with the events
+
+
+def in_turn(name: str) -> dict[str, Any]:
+    """Options of events of which none is lost, and none is asked for before the last of that name is answered."""
+    return {**QUIET, "trigger_mode": "multiple", "concurrency_id": TURN + name}
+
+
+def turns(window: gr.Blocks) -> dict[int, str]:
+    """Number of each event that waits its turn -> the name of those it waits for."""
+    named = {number: str(fn.concurrency_id) for number, fn in window.fns.items()}
+    return {number: name.removeprefix(TURN) for number, name in named.items() if name.startswith(TURN)}
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,7 @@ class Show(NamedTuple):
 class Here:
     """The browser tab's place. A handler with `where` among its inputs and outputs goes to what it returns for it."""
 
-    where: gr.State  # of a Where
+    where: gr.HTML  # keeps a Where
     shows: list[Show] = field(default_factory=list)
     timers: list[tuple[str, gr.Timer]] = field(default_factory=list)
 

@@ -8,6 +8,7 @@ from app.chores import Chores
 from app.gui import library_views as views
 from app.gui import queue_views, storage_views
 from app.gui.context import QUIET, Context, Here, Where
+from app.gui.kept import kept, mark
 from app.gui.library_inspect import build_inspector
 from app.gui.library_parts import MAYBE, Library, Shown, go_to, wish
 from app.gui.library_run import build_one_and_two, follow
@@ -23,9 +24,9 @@ ABOVE = [*MAYBE, "dr-above"]  # stays in sight, however far down the page what i
 
 
 def build_library_page(context: Context, here: Here) -> None:
-    states = gr.State(Shown()), panel("Library messages", elem_classes=ABOVE)
+    states = kept(Shown()), panel("Library messages", elem_classes=ABOVE)
     page = Library(context, here, Shelf(context.home), Chores(), *states)
-    sent = gr.State({})  # hash of each panel's HTML: what has not changed is not sent again, and keeps its focus
+    sent = kept({})  # the mark of each panel's HTML: what has not changed is not sent again, and keeps its focus
     chore = panel("Work on archives", elem_classes=ABOVE)
     with gr.Column() as everything:
         gr.HTML('<h2 class="dr-title">Queue</h2>')
@@ -40,14 +41,14 @@ def build_library_page(context: Context, here: Here) -> None:
             order = gr.Dropdown(list(ORDERS), value=ORDERS[0], label="Order", min_width=150)
         chosen, cards = panel("Chosen runs", elem_classes=MAYBE), panel("Runs")
         with gr.Accordion("Inspect an adapter file", open=False):
-            build_inspector(context, upload=True)
+            build_inspector(context)
         storage = build_storage(page)
     one, two, live = build_one_and_two(page)
 
     filters = [search, word, kind, family, order]
     panels = {"running": running, "waiting": waiting, "chore": chore, "chosen": chosen, "cards": cards} | storage
 
-    def refresh(where: Where, shown: Shown, sent: dict[str, int], *wished: str) -> list[Any]:
+    def refresh(where: Where, shown: Shown, sent: dict[str, str], *wished: str) -> list[Any]:
         if where.page != "library":
             return [gr.skip() for _ in outputs]
         html = _queue(page) | {"chore": storage_views.chore(page.chores.now())}
@@ -60,8 +61,8 @@ def build_library_page(context: Context, here: Here) -> None:
             html["cards"] = views.cards(found, shown.count, shown.chosen, len(entries))
             html |= stored(page, entries)
             choices = [gr.update(choices=known) for known in views.filters(entries)]
-        new = {name: hash(value) for name, value in html.items()}
-        choices_now = hash(str(choices))
+        new = {name: mark(value) for name, value in html.items()}
+        choices_now = mark(choices)
         if sent.get("choices") == choices_now:
             choices = [gr.skip() for _ in lists]
         visible = [shown.everything, bool(shown.run), bool(shown.compared)]
@@ -71,7 +72,6 @@ def build_library_page(context: Context, here: Here) -> None:
         return [known, *changed, *choices, *(gr.update(visible=v) if turned else gr.skip() for v in visible)]
 
     lists, columns = [word, kind, family], [everything, one, two]
-    in_turn = {**QUIET, "concurrency_id": "library", "concurrency_limit": 1}  # or each would remember its own `sent`
     inputs = [here.where, page.shown, sent, *filters]
     outputs = [sent, *panels.values(), *lists, *columns]
     gr.on(
@@ -80,11 +80,11 @@ def build_library_page(context: Context, here: Here) -> None:
         inputs,
         outputs,
         trigger_mode="always_last",
-        **in_turn,
+        **QUIET,
     )
     timer = gr.Timer(EVERY_SECONDS, active=False)
     here.while_shown("library", timer)
-    timer.tick(refresh, inputs, outputs, **in_turn)
+    timer.tick(refresh, inputs, outputs, **QUIET)
     follow(page, live, timer)
     here.on_show("library", lambda where, shown: shown.again(), [page.shown], [page.shown])
 

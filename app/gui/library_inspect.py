@@ -7,15 +7,17 @@ import gradio as gr
 
 from app.gui.context import QUIET, Context
 from app.gui.inspect_views import inspected
+from app.gui.kept import kept
 from app.gui.markup import in_words, notice, panel, refusal
 from trainers.errors import UserError
 
 BUSY = notice("Reading the file ...", "The first one takes up to a minute, because the libraries are loaded for it.")
 
 
-def build_inspector(context: Context, upload: bool) -> gr.State:
-    """A panel that answers when a (path, time) is put into the state; with `upload`, also a field to drop files on."""
-    asked = gr.State(("", 0.0))
+def build_inspector(context: Context, asked: gr.HTML | None = None) -> None:
+    """A panel that answers when a (path, time) is put into `asked`, which is kept; without that, a field for files."""
+    upload = asked is None
+    asked = kept(("", 0.0)) if upload else asked
     dropped = gr.File(label="Adapter file to inspect", height=120) if upload else None
     found = panel("Inspected adapter file" if upload else "Inspected adapter of the run")
 
@@ -33,4 +35,3 @@ def build_inspector(context: Context, upload: bool) -> gr.State:
     )
     if dropped:
         dropped.change(lambda file: (file or "", time.time()), dropped, asked, **QUIET)
-    return asked

@@ -48,7 +48,7 @@ class Library:
     here: Here
     shelf: Shelf
     chores: Chores
-    shown: gr.State  # of a Shown
+    shown: gr.HTML  # keeps a Shown
     said: gr.HTML  # a sentence on top of the page
 
 

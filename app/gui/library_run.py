@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -11,6 +11,7 @@ from app.about import read_about
 from app.compare import against_preset, changes, outcome
 from app.gui import run_views as views
 from app.gui.context import QUIET, Where
+from app.gui.kept import kept, mark
 from app.gui.library_inspect import build_inspector
 from app.gui.library_parts import PLACES, Library, Shown, go_to, refusals
 from app.gui.library_rerun import build_rerun, emptied
@@ -40,17 +41,27 @@ class Live:
 
     title: gr.HTML
     details: gr.HTML
-    sent: gr.State  # what both show: only what changed is sent, and keeps its focus
+    sent: gr.HTML  # keeps a Sent
+
+
+class Sent(NamedTuple):
+    """Which run is shown, and the marks of its panels: only what changed is sent, the rest keeps its focus."""
+
+    run: str = ""
+    title: str = ""
+    named: str = ""
+    details: str = ""
+    advised: str = ""
 
 
 def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column, Live]:
     """Shown while one run is chosen, and while two are compared."""
-    sent = gr.State(("", ""))
+    sent, asked = kept(Sent()), kept(("", 0.0))
     with gr.Column(visible=False) as one:
         back, title = panel("Way back", BACK), gr.HTML(label="Run", js_on_load=TO_TOP, apply_default_css=False)
         named, not_named = panel("Name and note"), refusals("Name or note not saved")
         details = panel("Details")
-        asked = build_inspector(page.context, upload=False)
+        build_inspector(page.context, asked)
         form = build_rerun(page)
         advised = panel("Against the preset")
     with gr.Column(visible=False) as two:
@@ -59,12 +70,18 @@ def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column, Live]:
             gr.HTML(label="Comparison", js_on_load=TO_TOP, apply_default_css=False),
         )
 
-    def draw(shown: Shown) -> list[Any]:
-        if shown.run:
-            title, named, details, advised = _one(page, shown.run)
-            return [title, named, "", details, advised, gr.skip(), ("", 0.0), *emptied(), (title, details)]
-        two = _two(page, shown.compared) if shown.compared else gr.skip()
-        return [*[gr.skip()] * 5, two, *[gr.skip()] * (2 + len(form))]
+    def draw(shown: Shown, before: Sent) -> list[Any]:
+        """What a person is about to change of a run stays as it is while that run is shown."""
+        if not shown.run:
+            two = _two(page, shown.compared) if shown.compared else gr.skip()
+            return [*[gr.skip()] * 5, two, *[gr.skip()] * (2 + len(form))]
+        html = _one(page, shown.run)
+        now = Sent(shown.run, *map(mark, html))
+        same = now.run == before.run
+        known = before[1:] if same else [None] * len(html)
+        panels = [value if new != old else gr.skip() for value, new, old in zip(html, now[1:], known, strict=True)]
+        fresh = [gr.skip()] * (1 + len(form)) if same else [("", 0.0), *emptied()]
+        return [*panels, "", gr.skip(), *fresh, now]
 
     def on_named(shown: Shown, event: gr.EventData) -> list[Any]:
         done = acted(event)
@@ -91,8 +108,8 @@ def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column, Live]:
         except UserError as error:
             return [gr.skip(), gr.skip(), refusal(error), gr.skip()]
 
-    drawn = [title, named, not_named, details, advised, compared, asked, *form, sent]
-    page.shown.change(in_words(draw), page.shown, drawn, **QUIET)
+    drawn = [title, named, details, advised, not_named, compared, asked, *form, sent]
+    page.shown.change(in_words(draw), [page.shown, sent], drawn, **QUIET)
     for way in (back, back_too):
         way.act(lambda: [Shown().again(), ""], None, [page.shown, page.said], **QUIET)
     named.act(in_words(on_named), page.shown, [title, not_named], **QUIET)
@@ -104,14 +121,15 @@ def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column, Live]:
 def follow(page: Library, live: Live, timer: gr.Timer) -> None:
     """Bring title and details of an open run up to date at each tick."""
 
-    def refresh(where: Where, shown: Shown, sent: tuple[str, str]) -> list[Any]:
+    def refresh(where: Where, shown: Shown, sent: Sent) -> list[Any]:
         run = by_key(page.context.home, shown.run) if where.page == "library" and shown.run else None
         if run is None:
             return [gr.skip()] * 3
         entry = page.shelf.entry(run)
-        new = views.title(entry), views.details(entry)
-        changed = [value if value != before else gr.skip() for value, before in zip(new, sent, strict=True)]
-        return [*changed, new if new != tuple(sent) else gr.skip()]
+        title, details = views.title(entry), views.details(entry)
+        now = sent._replace(title=mark(title), details=mark(details))
+        new_title = title if now.title != sent.title else gr.skip()
+        return [new_title, details if now.details != sent.details else gr.skip(), now if now != sent else gr.skip()]
 
     parts = [live.title, live.details, live.sent]
     timer.tick(refresh, [page.here.where, page.shown, live.sent], parts, **QUIET)

@@ -9,6 +9,7 @@ import gradio as gr
 from app import drafts, jobs, watching
 from app.gui import monitor_views as views
 from app.gui.context import QUIET, Context, Here, Where, going
+from app.gui.kept import kept, mark
 from app.gui.markup import LISTEN, acted, in_words, notice, panel, refusal, script
 from app.gui.monitor_parts import look, update
 from app.open_folder import open_folder
@@ -48,21 +49,21 @@ def build_monitor_page(context: Context, here: Here) -> None:
         shown["notes"] = panel("Notes")
         with gr.Accordion("Details", open=False) as details:
             shown["log"] = panel("Log")
-    sent = gr.State({})  # of this tab: what each part shows, so that only what changed is sent
-    reading = gr.State(False)  # whether Details is open
+    sent = kept({"run": ""})  # the mark of what each part shows, so that only what changed is sent; and whose it is
+    reading = kept(False)  # whether Details is open
     timer = gr.Timer(1, active=False)
     place, parts = [here.where, sent, reading], [*shown.values(), said, sent]
 
-    def refresh(where: Where, sent_before: dict[str, Any], log_open: bool) -> dict[Any, Any]:
-        fresh = _fresh(context, where, sent_before, log_open)
+    def refresh(where: Where, sent_before: dict[str, str], log_open: bool) -> dict[Any, Any]:
+        fresh, marks = _fresh(context, where, sent_before, log_open)
         if not fresh:
             return {sent: gr.skip()}
         updates = {shown[name]: update(name, value) for name, value in fresh.items() if name in shown}
         if "word" in fresh:  # an answer to a button of another state
             updates[said] = ""
-        return {**updates, sent: {**sent_before, **fresh}}
+        return {**updates, sent: {**sent_before, **marks}}
 
-    def do(where: Where, sent_before: dict[str, Any], log_open: bool, event: gr.EventData) -> dict[Any, Any]:
+    def do(where: Where, sent_before: dict[str, str], log_open: bool, event: gr.EventData) -> dict[Any, Any]:
         """A button of the page: goes elsewhere, or does it and shows what has become of the run."""
         answer, to = _done(context, where, acted(event))
         moved = {here.where: to} if to else {}
@@ -72,17 +73,15 @@ def build_monitor_page(context: Context, here: Here) -> None:
 
     sampled, prompted = asking.sampled, asking.prompted
     refresh_now = in_words(refresh)
-    # In turn: two at once would each remember something else of what the page shows.
-    many = {**QUIET, "concurrency_id": "monitor", "concurrency_limit": 1}
-    here.on_show("monitor", refresh, parts, place[1:], **many)
+    here.on_show("monitor", refresh, parts, place[1:], **QUIET)
     here.while_shown("monitor", timer)
     here.on_show("monitor", lambda where: ["", "", ""], [said, sampled, prompted])
-    timer.tick(refresh_now, place, parts, **many)
-    details.expand(lambda: True, None, reading, **QUIET).then(refresh_now, place, parts, **many)
+    timer.tick(refresh_now, place, parts, **QUIET)
+    details.expand(lambda: True, None, reading, **QUIET).then(refresh_now, place, parts, **QUIET)
     details.collapse(lambda: False, None, reading, **QUIET)
     shown["runs"].input(lambda where, key: going(where, run=key), [here.where, shown["runs"]], here.where, **QUIET)
     for name in ("actions", "ending"):
-        shown[name].act(do, place, [here.where, *parts], **many)
+        shown[name].act(do, place, [here.where, *parts], **QUIET)
     fields = [sent, asking.prompt, asking.seed, asking.strength]
     shown["sampling"].click(partial(_sample, context), fields, sampled, **QUIET)
     shown["saving"].click(partial(_save_prompts, context), [sent, shown["prompts"]], prompted, **QUIET)
@@ -126,13 +125,16 @@ DEEDS: dict[str, Callable[[Context, Run], Any]] = {
 }
 
 
-def _fresh(context: Context, where: Where, before: dict[str, Any], log_open: bool) -> dict[str, Any]:
-    """What has changed, by part; nothing where the page is not in sight."""
+def _fresh(
+    context: Context, where: Where, before: dict[str, str], log_open: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What has changed, by part, and its marks; nothing where the page is not in sight."""
     if where.page != "monitor":
-        return {}
+        return {}, {}
     run = watching.choose(context.home, context.queue, where.run)
     now = look(context, run, log_open, before)
-    return {name: value for name, value in now.items() if before.get(name) != value}
+    marks = {name: mark(value) for name, value in now.items()} | {"run": now.get("run", before["run"])}
+    return {name: value for name, value in now.items() if before.get(name) != marks[name]}, marks
 
 
 def _done(context: Context, where: Where, asked: dict[str, Any]) -> tuple[str, Where | None]:
@@ -153,20 +155,20 @@ def _done(context: Context, where: Where, asked: dict[str, Any]) -> tuple[str, W
     return "", None if where.run else going(where, page="monitor", run=run.key)
 
 
-def _sample(context: Context, sent: dict[str, Any], wished: str, seed: float | None, at: float | None) -> str:
+def _sample(context: Context, sent: dict[str, str], wished: str, seed: float | None, at: float | None) -> str:
     if seed is None or at is None:
         return notice("Type a seed and a strength.", kind="error")
     return _answer(context, sent, ASKED, lambda run: jobs.sample_now(run, wished, int(seed), float(at)))
 
 
-def _save_prompts(context: Context, sent: dict[str, Any], lines: str) -> str:
+def _save_prompts(context: Context, sent: dict[str, str], lines: str) -> str:
     wished = [line.strip() for line in lines.splitlines() if line.strip()]
     return _answer(context, sent, SAVED, lambda run: jobs.set_prompts(run, wished))
 
 
-def _answer(context: Context, sent: dict[str, Any], words: str, deed: Callable[[Run], Any]) -> str:
+def _answer(context: Context, sent: dict[str, str], words: str, deed: Callable[[Run], Any]) -> str:
     """Do something with the run that is shown, and say so or why not."""
-    run = by_key(context.home, sent.get("run", ""))
+    run = by_key(context.home, sent["run"])
     if run is None:
         return notice("There is no run to do this with.", kind="error")
     try:

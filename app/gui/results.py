@@ -8,6 +8,7 @@ import gradio as gr
 from app.gui import results_compare as comparing
 from app.gui import results_file as file
 from app.gui.context import QUIET, Context, Here, Where, going
+from app.gui.kept import kept
 from app.gui.markup import LISTEN, in_words, notice, panel, script
 from app.gui.results_file_views import LAYOUTS
 from app.gui.results_parts import HIDDEN, filled_in, heard, said
@@ -15,7 +16,7 @@ from app.gui.results_parts import HIDDEN, filled_in, heard, said
 
 def build_results_page(context: Context, here: Here) -> None:
     home = context.home
-    parts: dict[str, Any] = {name: gr.State(first) for name, first in REMEMBERED.items()}
+    parts: dict[str, Any] = {name: kept(first) for name, first in REMEMBERED.items()}
     parts["run"] = gr.Dropdown([], label="Run to look at", interactive=True)
     parts["story"] = panel("About the run's results", elem_classes=HIDDEN)
     with gr.Column(elem_classes=HIDDEN) as parts["body"]:
@@ -25,13 +26,13 @@ def build_results_page(context: Context, here: Here) -> None:
     timer = gr.Timer(1, active=False)
     here.while_shown("results", timer)
 
-    at, known = parts["at"], parts["known"]
+    seen = [parts[name] for name in ("at", "known", "shown", "number", "suggested")]
     filled = partial(filled_in, parts)
     options = {"outputs": list(parts.values()), **QUIET}
-    here.on_show("results", filled(partial(comparing.show, home)), options["outputs"], [at, known])
+    here.on_show("results", filled(partial(comparing.show, home)), options["outputs"], seen)
     parts["run"].input(_go, [here.where, parts["run"]], here.where, **QUIET)
-    seen = [here.where, at, known, parts["shown"], parts["number"], parts["mark"], parts["told"]]
-    timer.tick(filled(partial(comparing.tick, context)), seen, **options)
+    looked = [here.where, *seen, parts["mark"], parts["told"]]
+    timer.tick(filled(partial(comparing.tick, context)), looked, **options)
     _wire_comparison(context, parts)
     _wire_file(context, parts)
 
@@ -42,6 +43,7 @@ REMEMBERED = {  # of this tab -> what it begins with
     "number": 0,  # of the prompt that is shown
     "mark": "",  # another one where the grid is another
     "told": "",  # what is said of a training beside it
+    "suggested": file.Suggested(),
 }
 
 
@@ -90,7 +92,7 @@ def _wire_comparison(context: Context, parts: dict[str, Any]) -> None:
     parts["compare"].click(filled_in(parts, partial(comparing.compare, home)), [at, *fields], **options)
     parts["stop"].click(filled_in(parts, partial(comparing.stop, home)), looked_at, **options)
     parts["shown"].input(filled_in(parts, partial(comparing.look, home)), [at, parts["shown"]], **options)
-    parts["grid"].act(heard(parts, partial(comparing.act, home)), looked_at, **options)
+    parts["grid"].act(heard(parts, partial(comparing.act, home)), [*looked_at, parts["suggested"]], **options)
 
 
 def _wire_file(context: Context, parts: dict[str, Any]) -> None:
@@ -98,7 +100,7 @@ def _wire_file(context: Context, parts: dict[str, Any]) -> None:
     options = {"outputs": list(parts.values()), **QUIET}
     busy = parts["export"].click(lambda: said(notice(WRITING)), None, saved, **QUIET)
     exported = filled_in(parts, partial(file.export, context))
-    busy.then(exported, [at, parts["name"], parts["form"]], **options)
+    busy.then(exported, [at, parts["name"], parts["form"], parts["suggested"]], **options)
     saved.act(in_words(partial(file.open_file, context.home)), at, None, **QUIET)
     parts["sending"].act(heard(parts, partial(file.send, context)), [at], **options)
 

@@ -10,7 +10,7 @@ from app.gui import results_views as views
 from app.gui.context import Context, Where
 from app.gui.markup import notice, refusal
 from app.gui.monitor_views import run_label
-from app.gui.results_file import result
+from app.gui.results_file import Suggested, result
 from app.gui.results_parts import HIDDEN, Changes, comparison_of, run_at, said, visible
 from app.paths import Home
 from app.runs import Run
@@ -20,8 +20,10 @@ from trainers.comparison import Comparison
 from trainers.errors import UserError
 
 
-def show(home: Home, where: Where, at: str, known: tuple[int, ...]) -> Changes:
-    """Everything on the page; the fields only where another run, or another state of it, is shown."""
+def show(
+    home: Home, where: Where, at: str, known: tuple[int, ...], shown: str | None, number: int, suggested: Suggested
+) -> Changes:
+    """Everything on the page; what a person typed or chose there stays, but where another run is shown."""
     run = comparisons.shown_run(home, where.run)
     if run is None:
         return {
@@ -34,10 +36,14 @@ def show(home: Home, where: Where, at: str, known: tuple[int, ...]) -> Changes:
     head = {"at": place, "known": steps, "run": gr.update(choices=_runs(home, run), value=place, elem_classes=[])}
     if not steps:
         return {**head, "story": said(views.no_checkpoints(run.folder.name)), "body": visible(False)}
-    fields = _fields(run, steps) if (place, steps) != (at, known) else {}
+    head |= {"story": said(""), "body": visible(True), **result(home, run, suggested)}
+    if place == at and known:
+        made = comparison_of(run, shown)
+        look = _live(run, made, number) if made else _first(run, _newest(run))
+        return {**head, "steps": _choices(steps), **_comparisons(run, made), **look}
     made = _newest(run)
-    head |= {"story": said(""), "body": visible(True), "choices": gr.update(open=made is None)}
-    return {**head, **fields, **_comparisons(run), **_first(run, made), **result(home, run)}
+    head["choices"] = gr.update(open=made is None)
+    return {**head, **_fields(run, steps), **_comparisons(run), **_first(run, made)}
 
 
 def count(home: Home, at: str, *fields: Any) -> Changes:
@@ -72,7 +78,7 @@ def look(home: Home, at: str, shown: str) -> Changes:
     return _first(run, comparison_of(run, shown))
 
 
-def act(home: Home, values: dict[str, Any], at: str, shown: str, number: int) -> Changes:
+def act(home: Home, values: dict[str, Any], at: str, shown: str, number: int, suggested: Suggested) -> Changes:
     """A prompt's tab, or a checkpoint picked."""
     run = run_at(home, at)
     if values["act"] == "pick":
@@ -80,7 +86,7 @@ def act(home: Home, values: dict[str, Any], at: str, shown: str, number: int) ->
             picks.pick(run, int(values["step"]), float(values["strength"]))
         except (UserError, OSError) as error:
             return {"picked": refusal(error)}
-        return {**_live(run, comparison_of(run, shown), number), **result(home, run)}
+        return {**_live(run, comparison_of(run, shown), number), **result(home, run, suggested)}
     number = int(values["number"])
     return {"number": number, **_live(run, comparison_of(run, shown), number)}
 
@@ -92,6 +98,7 @@ def tick(
     known: tuple[int, ...],
     shown: str,
     number: int,
+    suggested: Suggested,
     mark: str,
     told: str,
 ) -> Changes:
@@ -101,7 +108,7 @@ def tick(
         return {}
     steps = tuple(comparisons.checkpoint_steps(run))
     if steps and not known:
-        return show(context.home, where, at, known)
+        return show(context.home, where, at, known, shown, number, suggested)
     changed: Changes = {"known": steps, "steps": _choices(steps)} if steps != known else {}
     sharing = _sharing(context, run)
     if sharing != told:

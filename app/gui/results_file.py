@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from app import picks, send_to
 from app.gui import results_file_views as views
@@ -16,7 +16,15 @@ from trainers import config_io
 from trainers.errors import UserError
 
 
-def export(context: Context, at: str, name: str, form: str) -> Changes:
+class Suggested(NamedTuple):
+    """What the fields of the adapter file last began with; a person may have typed something else since."""
+
+    at: str = ""  # key of the run
+    name: str = ""
+    form: str = ""
+
+
+def export(context: Context, at: str, name: str, form: str, suggested: Suggested) -> Changes:
     run = run_at(context.home, at)
     found = picks.picked(run)
     try:
@@ -25,7 +33,7 @@ def export(context: Context, at: str, name: str, form: str) -> Changes:
         picks.export(run, found, name, form, context.worker.ask)
     except (UserError, OSError) as error:
         return {"saved": said(refusal(error))}
-    return result(context.home, run)
+    return result(context.home, run, suggested)
 
 
 def open_file(home: Home, at: str) -> None:
@@ -58,12 +66,13 @@ def send(context: Context, values: dict[str, Any], at: str) -> Changes:
     return {"sending": said(show(folders, "", views.sent(program, files, file)))}
 
 
-def result(home: Home, run: Run) -> Changes:
-    """The pick and what became of it."""
+def result(home: Home, run: Run, suggested: Suggested) -> Changes:
+    """The pick and what became of it; the fields of its file only where something else is to be suggested."""
     found = picks.picked(run)
     config = config_io.load(run.config)
     changes = {"picked": views.picked_line(found), "export_row": visible(found is not None)}
-    if found:
-        changes |= {"name": found.name, "form": found.form}
+    fresh = Suggested(run.key, found.name, found.form) if found else suggested
+    if fresh != suggested:
+        changes |= {"name": fresh.name, "form": fresh.form, "suggested": fresh}
     sending = views.sending(found, send_to.lora_folders(home)) if found and found.made else ""
     return {**changes, "saved": said(views.saved(found, config.data.trigger)), "sending": said(sending)}

@@ -1,6 +1,7 @@
 """Serves the window on this machine alone: under no other host's name, with no request to anywhere."""
 
 import contextlib
+import json
 import os
 import socket
 import threading
@@ -13,7 +14,8 @@ import uvicorn
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app.gui.answers import ToldPlainly
-from app.gui.context import Context
+from app.gui.context import Context, turns
+from app.gui.markup import script
 from app.gui.pictures import routes
 from app.gui.theme import theme
 from app.gui.window import build_window
@@ -55,9 +57,11 @@ def build_app(context: Context) -> fastapi.FastAPI:
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
     app.add_middleware(ToldPlainly)
     app.include_router(routes(context.home))
+    window = build_window(context)
+    in_turn = f"const TURNS = {json.dumps(turns(window))};"
     return gr.mount_gradio_app(
         app,
-        build_window(context),
+        window,
         path="/",
         server_name=HOST,
         footer_links=[],
@@ -66,7 +70,7 @@ def build_app(context: Context) -> fastapi.FastAPI:
         show_error=True,
         theme=theme(),
         css_paths=sorted((ROOT / "assets" / "css").glob("*.css")),
-        head=f"<script>{(ROOT / 'assets' / 'told.js').read_text('utf-8')}</script>",
+        head=f"<script>{in_turn}{script('in_turn.js', 'told.js')}</script>",
         mcp_server=False,
         enable_monitoring=False,
     )

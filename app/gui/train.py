@@ -1,12 +1,12 @@
 """The Train page: project, base model, preset, settings, what it will take, and the one button."""
 
 from app.estimates import Estimates
-from app.gui.context import QUIET, Context, Here, going
+from app.gui.context import QUIET, Context, Here, going, in_turn
 from app.gui.markup import in_words
 from app.gui.train_handlers import Drafting
 from app.gui.train_layout import build_layout
 
-ORDERED = {**QUIET, "trigger_mode": "multiple", "concurrency_id": "draft", "concurrency_limit": 1}  # none is lost
+ORDERED = in_turn("draft")
 
 
 def build_train_page(context: Context, here: Here) -> None:
@@ -34,5 +34,6 @@ def build_train_page(context: Context, here: Here) -> None:
     bases.add.click(
         in_words(drafting.add_folder), [here.where, bases.folder], [*shown, bases.note, bases.folder], **ORDERED
     )
-    layout.side.train.click(in_words(drafting.train), here.where, [here.where, layout.side.note], **ORDERED)
+    once = {**ORDERED, "trigger_mode": "once"}  # a double click makes one run
+    layout.side.train.click(in_words(drafting.train), here.where, [here.where, layout.side.note], **once)
     layout.tick.tick(drafting.tick, layout.asked, [layout.side.estimate, layout.tick], **QUIET)

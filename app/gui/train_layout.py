@@ -6,6 +6,7 @@ from typing import Any
 import gradio as gr
 
 from app.gui import train_views as views
+from app.gui.kept import kept
 from app.gui.markup import LISTEN, panel
 from app.gui.train_scripts import CARDS, FORM, STATES
 
@@ -77,7 +78,7 @@ class Layout:
     bases: Bases
     side: Side
     tick: gr.Timer  # while an estimate is awaited
-    asked: gr.State  # which settings the estimate is for
+    asked: gr.HTML  # keeps which settings the estimate is for
 
     @property
     def shown(self) -> list[Any]:
@@ -103,7 +104,7 @@ def build_layout() -> Layout:
                 keep, imports, bases = build_keep(), build_import(), build_bases()
             with gr.Column(scale=3, min_width=240, elem_classes=["dr-side"]):
                 side = build_side()
-    tick, asked = gr.Timer(1, active=False), gr.State("")
+    tick, asked = gr.Timer(1, active=False), kept("")
     return Layout(nothing, body, problems, choice, settings, keep, imports, bases, side, tick, asked)
 
 

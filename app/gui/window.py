@@ -9,6 +9,7 @@ from app import projects
 from app.gui import concept, library, monitor, results, train
 from app.gui.concept_pictures import arrive
 from app.gui.context import QUIET, Context, Here, Where, going
+from app.gui.kept import kept
 from app.gui.markup import acted, text
 from trainers.errors import UserError
 
@@ -76,7 +77,7 @@ arrive();
 def build_window(context: Context) -> gr.Blocks:
     """All pages; nothing happens at import, and several windows can be built."""
     with gr.Blocks(title="LoRA Darkroom", analytics_enabled=False, delete_cache=(86400, 86400)) as window:
-        here = Here(gr.State(Where()))
+        here = Here(kept(Where()))
         bar = gr.HTML(_bar(Where()), js_on_load=BAR, apply_default_css=False)
         for name, (_, build) in PAGES.items():
             with gr.Column(elem_id=f"page-{name}", elem_classes=["dr-page"]):
@@ -101,19 +102,14 @@ def build_window(context: Context) -> gr.Blocks:
 
 
 def _answer_at_once(window: gr.Blocks) -> None:
-    """Take out of Gradio's queue whatever need not wait there: it takes one event every 50 ms.
+    """Take every event out of Gradio's queue, and show no progress on any component.
 
-    What changes a State that others listen to must stay: the browser is told of that only through the queue. So must
-    what may not be done side by side. And show no progress on any component: by default the browser copies the data
-    of every component that ever had a progress mark, at every event (1.2 s of a click with these pages, 0.1 without).
+    The queue takes one event every 50 ms, and on a busy machine an event that is asked for while its stream of answers
+    is being closed is never answered. By default the browser copies the data of every component that ever had a
+    progress mark, at every event (1.2 s of a click with these pages, 0.1 without).
     """
-    heard = {target for fn in window.fns.values() for target, event in fn.targets if event == "change"}
-    states = {number for number, block in window.blocks.items() if isinstance(block, gr.State) and number in heard}
     for fn in window.fns.values():
-        fn.show_progress_on = []
-        in_turn = isinstance(fn.concurrency_id, str) and not fn.concurrency_id.isdigit()
-        if fn.fn and not in_turn and not states & {block._id for block in fn.outputs}:
-            fn.queue = False
+        fn.show_progress_on, fn.queue = [], False
 
 
 def _bar(where: Where) -> str:

@@ -25,9 +25,9 @@ WRONG_WISHES = [  # field, what is typed, what is said
 WRONG_NAMES = [
     (" ", "The adapter needs a name."),
     ("../zib", 'cannot be a file name: it holds "/"'),
-    ("a\\b", "cannot be a file name"),
+    ("a\\b", 'cannot be a file name: it holds "\\"'),
     ("...", "begins or ends with a space or a dot"),
-    (ODD, "cannot be a file name"),
+    (ODD, 'cannot be a file name: it holds "<"'),
     ("x" * 121, "must be text of 1 to 120 letters"),
     ("漢" * 100, "too long for a file name"),
 ]

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from app import projects
-from app.about import read_about, record_preset, rename_run
+from app.about import annotate, read_about, record_preset, rename_run
 from app.gui import server
 from app.paths import Home
 from app.trash import list_trash
@@ -187,6 +187,12 @@ def test_two_runs_are_compared_and_one_trained_again_with_a_change(library, made
     expect(library.get_by_role("alert")).to_contain_text("between 1 and 1024")
     value.fill("8")
     expect(library.get_by_text("Rank: 8 instead of 16")).to_be_visible()
+    library.get_by_role("tab", name="Monitor").click()
+    expect(library.get_by_role("tabpanel", name="Monitor")).to_be_visible()
+    annotate(made["grey"], "ink on paper")
+    library.get_by_role("tab", name="Library").click()
+    expect(library.get_by_label("Note")).to_have_value("ink on paper")  # the page is up to date
+    expect(value).to_have_value("8")
     library.get_by_role("button", name="Train with this change").click()
     expect(library.get_by_role("tabpanel", name="Monitor")).to_be_visible()
     (run,) = library.served.context.queue.runs

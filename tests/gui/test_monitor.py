@@ -84,6 +84,14 @@ def test_a_run_grows_before_ones_eyes_and_draws_what_is_asked_for(served, open_p
     strip = page.locator(".dr-strip")
     expect(strip).to_contain_text("Step 20, seed 42, strength 0.8")
     expect(strip).to_contain_text(NASTY)
+    page.get_by_label("Sample now: prompt").fill("sks asleep")
+    page.get_by_role("button", name="Sample now").click()
+    strip.get_by_role("button", name="sks asleep").click()
+    dialog = page.get_by_role("dialog")
+    named = [f"Step 20, seed 42, strength 0.8: {prompt}" for prompt in (NASTY, "sks asleep")]
+    dialog.get_by_label("Beside it").select_option(named[0])  # two that differ by their prompt alone
+    expect(dialog.locator("figcaption")).to_have_text(named)
+    page.keyboard.press("Escape")
     go_on(run)
     expect(grid.get_by_role("rowheader").last).to_have_text("sks asleep")
 

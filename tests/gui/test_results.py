@@ -174,6 +174,35 @@ def test_a_drifting_checkpoint_and_a_training_beside_the_comparison_are_told(
     expect(page.get_by_text("is training on the same device.")).to_be_hidden()
 
 
+def test_what_a_person_chose_and_typed_is_there_when_they_come_back_to_the_page(served, open_page, run, drawer):
+    checkpoints(run)
+    page = open_page(f"{served.address}?show=results&run={run.key}")
+    page.get_by_role("button", name="Compare", exact=True).click()
+    expect(page.get_by_text("0 of 27 pictures")).to_be_visible()
+    drawer.draw()
+    tab = page.get_by_role("button", name=f"{NAME} on a table", exact=True)  # of a prompt
+    tab.click()
+    page.get_by_role("button", name="Pick step 500 at strength 1").click()
+    name, layout = page.get_by_label("Name of the adapter file"), page.get_by_label("Layout")
+    expect(name).to_have_value("zib-lora")
+    name.fill("my own")
+    layout.click()
+    page.get_by_role("option", name=re.compile("diffusers")).click()
+    chosen = layout.input_value()
+    checkpoint = run.folder / "checkpoints" / "step_001100"
+    page.get_by_role("tab", name="Library").click()
+    expect(page.get_by_role("tabpanel", name="Library")).to_be_visible()
+    checkpoint.mkdir()
+    page.get_by_role("tab", name="Results").click()
+    expect(page.get_by_label("Step 1,100")).to_have_count(1)  # the page is up to date
+    for _ in range(2):
+        expect(name).to_have_value("my own")
+        expect(layout).to_have_value(chosen)
+        expect(tab).to_have_attribute("aria-pressed", "true")
+        page.get_by_role("button", name="Pick step 1,000 at strength 1").click()  # another pick, the same suggestion
+        expect(page.get_by_text("Picked: step 1,000 at strength 1")).to_be_visible()
+
+
 def test_a_run_without_checkpoints_says_what_will_appear_and_then_it_does(served, open_page, run, drawer):
     page = open_page(f"{served.address}?show=results&run={run.key}")
     expect(page.get_by_text("has no checkpoint yet")).to_be_visible()

@@ -1,0 +1,17 @@
+// Events that must not overtake each other (TURNS: number -> name) are asked for one after the other.
+(() => {
+  const ask = window.fetch;
+  const last = {};  // name -> the answer that is awaited
+  const turnOf = (address, options) => {
+    if (!String(address).endsWith('/run/predict') || typeof options?.body !== 'string') return undefined;
+    return TURNS[JSON.parse(options.body).fn_index];
+  };
+  window.fetch = (address, options) => {
+    const name = turnOf(address, options);
+    if (!name) return ask(address, options);
+    const next = () => ask(address, options);
+    const answer = (last[name] || Promise.resolve()).then(next, next);
+    last[name] = answer;
+    return answer;
+  };
+})();
