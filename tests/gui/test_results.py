@@ -1,5 +1,6 @@
 """Results: checkpoints compared while they are drawn, the best one picked, saved under a name, and sent on."""
 
+import re
 from pathlib import Path
 
 import pytest
