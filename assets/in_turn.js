@@ -3,8 +3,8 @@
   const ask = window.fetch;
   const last = {};  // name -> the answer that is awaited
   const turnOf = (address, options) => {
-    if (!String(address).endsWith('/run/predict') || typeof options?.body !== 'string') return undefined;
-    return TURNS[JSON.parse(options.body).fn_index];
+    const asked = new URL(address, window.location).pathname.endsWith('/run/predict');
+    return asked && typeof options?.body === 'string' ? TURNS[JSON.parse(options.body).fn_index] : undefined;
   };
   window.fetch = (address, options) => {
     const name = turnOf(address, options);
