@@ -2,7 +2,9 @@
 
 import os
 import re
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -74,16 +76,26 @@ class Shelf:
         self.home = home
         self._known: dict[Path, tuple[Any, Entry]] = {}
         self._families: dict[str, tuple[Any, str]] = {}
+        self._reading = threading.RLock()  # several tabs, and several events of one, ask at once
 
     def entries(self) -> list[Entry]:
         """All runs, the newest first."""
-        names = {project.folder: project.name for project in list_projects(self.home)}
-        found = [self._entry(run, names) for run in list_runs(self.home)]
-        self._known = {run: known for run, known in self._known.items() if run in {e.run.folder for e in found}}
-        return found
+        names = self._projects()
+        with self._reading:
+            found = []
+            for run in list_runs(self.home):
+                with suppress(FileNotFoundError):  # thrown away at this moment
+                    found.append(self._entry(run, names))
+            there = {entry.run.folder for entry in found}
+            self._known = {folder: known for folder, known in self._known.items() if folder in there}
+            return found
 
     def entry(self, run: Run) -> Entry:
-        return self._entry(run, {project.folder: project.name for project in list_projects(self.home)})
+        with self._reading:
+            return self._entry(run, self._projects())
+
+    def _projects(self) -> dict[Path, str]:
+        return {project.folder: project.name for project in list_projects(self.home)}
 
     def _entry(self, run: Run, names: dict[Path, str]) -> Entry:
         project = run.folder.parent.parent

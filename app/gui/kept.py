@@ -1,7 +1,7 @@
-"""What one browser tab remembers. It lies in the tab itself, so a restart of the app forgets nothing of it.
+"""What one browser tab remembers. It lies in the tab itself: a server that was started anew need not know of it.
 
-It comes with each event and goes back with the answer, together with what the answer shows: whatever order answers
-arrive in, it fits what is in sight.
+It comes with each event and goes back with the answer, together with what the answer shows, so that it fits what is in
+sight. Events of one tab run side by side all the same: a late answer shows what was asked for earlier.
 """
 
 import zlib
@@ -11,14 +11,14 @@ from typing import Any
 import gradio as gr
 
 
-class _Plain(type(gr.HTML)):
+class Plain(type(gr.HTML)):
     """Makes components as Gradio does, without the stub file that it would write beside this one."""
 
     def __new__(cls, name: str, bases: tuple[type, ...], content: dict[str, Any]) -> type:
         return ABCMeta.__new__(cls, name, bases, content)
 
 
-class Kept(gr.HTML, metaclass=_Plain):
+class Kept(gr.HTML, metaclass=Plain):
     """Shows nothing. Gradio makes another of the same class and options in the course of a session."""
 
     def preprocess(self, payload: Any) -> Any:

@@ -7,6 +7,7 @@ import gradio as gr
 from app.chores import Chores
 from app.gui import library_views as views
 from app.gui import queue_views, storage_views
+from app.gui.choices import Choice
 from app.gui.context import QUIET, Context, Here, Where
 from app.gui.kept import kept, mark
 from app.gui.library_inspect import build_inspector
@@ -35,9 +36,9 @@ def build_library_page(context: Context, here: Here) -> None:
         with gr.Row(elem_classes=["dr-filters"]):
             search = gr.Textbox(label="Search runs", placeholder="Name, trigger, base ...", scale=3, min_width=220)
             every = [(views.EVERY, "")]
-            word = gr.Dropdown(every, value="", label="Status of runs", min_width=150)
-            kind = gr.Dropdown(every, value="", label="Kind of runs", min_width=150)
-            family = gr.Dropdown(every, value="", label="Model family", min_width=150)
+            word = Choice(every, value="", label="Status of runs", min_width=150)
+            kind = Choice(every, value="", label="Kind of runs", min_width=150)
+            family = Choice(every, value="", label="Model family", min_width=150)
             order = gr.Dropdown(list(ORDERS), value=ORDERS[0], label="Order", min_width=150)
         chosen, cards = panel("Chosen runs", elem_classes=MAYBE), panel("Runs")
         with gr.Accordion("Inspect an adapter file", open=False):
@@ -48,9 +49,10 @@ def build_library_page(context: Context, here: Here) -> None:
     filters = [search, word, kind, family, order]
     panels = {"running": running, "waiting": waiting, "chore": chore, "chosen": chosen, "cards": cards} | storage
 
-    def refresh(where: Where, shown: Shown, sent: dict[str, str], *wished: str) -> list[Any]:
-        if where.page != "library":
-            return [gr.skip() for _ in outputs]
+    def refresh(shown: Shown, sent: dict[str, Any], *wished: str) -> list[Any]:
+        asked = mark((shown, wished))
+        if sent.get("asked") != asked:  # a late answer to something else may have come in between
+            sent = {}
         html = _queue(page) | {"chore": storage_views.chore(page.chores.now())}
         choices = [gr.skip() for _ in lists]
         if shown.everything:
@@ -68,11 +70,11 @@ def build_library_page(context: Context, here: Here) -> None:
         visible = [shown.everything, bool(shown.run), bool(shown.compared)]
         turned = sent.get("visible") != visible
         changed = [html[name] if name in html and new[name] != sent.get(name) else gr.skip() for name in panels]
-        known = sent | new | {"choices": choices_now, "visible": visible}
+        known = sent | new | {"asked": asked, "choices": choices_now, "visible": visible}
         return [known, *changed, *choices, *(gr.update(visible=v) if turned else gr.skip() for v in visible)]
 
     lists, columns = [word, kind, family], [everything, one, two]
-    inputs = [here.where, page.shown, sent, *filters]
+    inputs = [page.shown, sent, *filters]
     outputs = [sent, *panels.values(), *lists, *columns]
     gr.on(
         [page.shown.change, search.input, word.input, kind.input, family.input, order.input],
@@ -84,7 +86,7 @@ def build_library_page(context: Context, here: Here) -> None:
     )
     timer = gr.Timer(EVERY_SECONDS, active=False)
     here.while_shown("library", timer)
-    timer.tick(refresh, inputs, outputs, **QUIET)
+    timer.tick(in_words(refresh), inputs, outputs, **QUIET)
     follow(page, live, timer)
     here.on_show("library", lambda where, shown: shown.again(), [page.shown], [page.shown])
 

@@ -51,6 +51,8 @@ def build_rerun(page: Library) -> list[gr.Component]:
         return [views.change_shown(change), gr.update(interactive=True)]
 
     def on_train(where: Where, shown: Shown, name: str | None, value: str) -> list[Any]:
+        if where.page == "monitor":  # the second click of a double click: the first has gone to the run
+            return [gr.skip(), gr.skip()]
         try:
             run = run_of(page.context.home, shown.run)
             _, change = rerun.with_change(run, name or "", value)

@@ -10,9 +10,9 @@ from app import about, archive, drafts
 from app.about import read_about
 from app.compare import against_preset, changes, outcome
 from app.gui import run_views as views
-from app.gui.context import QUIET, Where
+from app.gui.context import QUIET, Where, in_turn
 from app.gui.kept import kept, mark
-from app.gui.library_inspect import build_inspector
+from app.gui.library_inspect import Asked, build_run_inspector, file_of
 from app.gui.library_parts import PLACES, Library, Shown, go_to, refusals
 from app.gui.library_rerun import build_rerun, emptied
 from app.gui.library_views import moved_to_trash
@@ -56,12 +56,12 @@ class Sent(NamedTuple):
 
 def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column, Live]:
     """Shown while one run is chosen, and while two are compared."""
-    sent, asked = kept(Sent()), kept(("", 0.0))
+    sent, asked = kept(Sent()), kept(Asked())
     with gr.Column(visible=False) as one:
         back, title = panel("Way back", BACK), gr.HTML(label="Run", js_on_load=TO_TOP, apply_default_css=False)
         named, not_named = panel("Name and note"), refusals("Name or note not saved")
         details = panel("Details")
-        build_inspector(page.context, asked)
+        build_run_inspector(page.context, page.shelf, asked)
         form = build_rerun(page)
         advised = panel("Against the preset")
     with gr.Column(visible=False) as two:
@@ -80,7 +80,7 @@ def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column, Live]:
         same = now.run == before.run
         known = before[1:] if same else [None] * len(html)
         panels = [value if new != old else gr.skip() for value, new, old in zip(html, now[1:], known, strict=True)]
-        fresh = [gr.skip()] * (1 + len(form)) if same else [("", 0.0), *emptied()]
+        fresh = [gr.skip()] * (1 + len(form)) if same else [Asked(), *emptied()]
         return [*panels, "", gr.skip(), *fresh, now]
 
     def on_named(shown: Shown, event: gr.EventData) -> list[Any]:
@@ -101,9 +101,8 @@ def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column, Live]:
             if done["act"] in PLACES:
                 return [go_to(where, done), gr.skip(), gr.skip(), gr.skip()]
             if done["act"] == "inspect":
-                entry = page.shelf.entry(run_of(page.context.home, done["key"]))
-                file = next(file for file, _ in entry.files if file.name == done["file"])
-                return [gr.skip(), gr.skip(), gr.skip(), (str(file), time.time())]
+                file = file_of(page.context, page.shelf, done["key"], done["file"])
+                return [gr.skip(), gr.skip(), gr.skip(), Asked(done["key"], file.name, time.time())]
             return [gr.skip(), *_put_away(page, done), gr.skip()]
         except UserError as error:
             return [gr.skip(), gr.skip(), refusal(error), gr.skip()]
@@ -112,7 +111,7 @@ def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column, Live]:
     page.shown.change(in_words(draw), [page.shown, sent], drawn, **QUIET)
     for way in (back, back_too):
         way.act(lambda: [Shown().again(), ""], None, [page.shown, page.said], **QUIET)
-    named.act(in_words(on_named), page.shown, [title, not_named], **QUIET)
+    named.act(in_words(on_named), page.shown, [title, not_named], **in_turn("names"))
     outputs = [page.here.where, page.shown, page.said, asked]
     details.act(in_words(on_details), [page.here.where, page.shown], outputs, **QUIET)
     return one, two, Live(title, details, sent)
@@ -132,7 +131,7 @@ def follow(page: Library, live: Live, timer: gr.Timer) -> None:
         return [new_title, details if now.details != sent.details else gr.skip(), now if now != sent else gr.skip()]
 
     parts = [live.title, live.details, live.sent]
-    timer.tick(refresh, [page.here.where, page.shown, live.sent], parts, **QUIET)
+    timer.tick(in_words(refresh), [page.here.where, page.shown, live.sent], parts, **QUIET)
 
 
 def _one(page: Library, key: str) -> list[str]:

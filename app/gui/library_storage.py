@@ -8,7 +8,7 @@ import gradio as gr
 
 from app import about, archive
 from app.gui import storage_views as views
-from app.gui.context import QUIET
+from app.gui.context import QUIET, in_turn
 from app.gui.library_parts import Library, Shown, refusals
 from app.gui.library_views import moved_to_trash
 from app.gui.markup import acted, in_words, notice, panel, refusal
@@ -69,7 +69,7 @@ def build_storage(page: Library) -> dict[str, gr.HTML]:
         return [shown.again(), notice(f"{place.name} is back in the library.", kind="good")]
 
     outputs = [page.shown, page.said]
-    projects.act(in_words(on_project), page.shown, [*outputs, refused], **QUIET)
+    projects.act(in_words(on_project), page.shown, [*outputs, refused], **in_turn("names"))
     archives.act(in_words(on_archive), page.shown, [page.shown, problem], **QUIET)
     dropped.upload(in_words(on_dropped), [page.shown, dropped], [page.shown, problem, dropped], **QUIET)
     trash.act(in_words(on_trash), page.shown, outputs, **QUIET)

@@ -70,7 +70,7 @@ def _parts(watched: Watched) -> dict[str, Any]:
 def update(name: str, value: Any) -> Any:
     """What a component is told so that it shows the value of its part."""
     if name == "runs":
-        return gr.Dropdown(choices=value[0], value=value[1])
+        return gr.update(choices=value[0], value=value[1])
     if name in ("sampling", "saving"):
         return gr.Button(interactive=value)
     if name == "prompts":

@@ -7,6 +7,7 @@ import gradio as gr
 
 from app.gui import results_compare as comparing
 from app.gui import results_file as file
+from app.gui.choices import Choice, Choices
 from app.gui.context import QUIET, Context, Here, Where, going
 from app.gui.kept import kept
 from app.gui.markup import LISTEN, in_words, notice, panel, script
@@ -17,7 +18,7 @@ from app.gui.results_parts import HIDDEN, filled_in, heard, said
 def build_results_page(context: Context, here: Here) -> None:
     home = context.home
     parts: dict[str, Any] = {name: kept(first) for name, first in REMEMBERED.items()}
-    parts["run"] = gr.Dropdown([], label="Run to look at", interactive=True)
+    parts["run"] = Choice([], label="Run to look at", interactive=True)
     parts["story"] = panel("About the run's results", elem_classes=HIDDEN)
     with gr.Column(elem_classes=HIDDEN) as parts["body"]:
         _build_choices(parts)
@@ -51,7 +52,7 @@ def _build_choices(parts: dict[str, Any]) -> None:
     """What to compare, and what that takes."""
     with gr.Accordion("What to compare", open=True) as parts["choices"], gr.Row():
         with gr.Column(min_width=260):
-            parts["steps"] = gr.CheckboxGroup([], label="Checkpoints to compare")
+            parts["steps"] = Choices([], label="Checkpoints to compare")
             with gr.Row():
                 parts["strengths"] = gr.Textbox(label="Strengths to compare", info="Apart by commas", min_width=120)
                 parts["seeds"] = gr.Textbox(label="Seeds to compare", info="Same seed, same noise", min_width=120)
@@ -66,7 +67,7 @@ def _build_comparison(parts: dict[str, Any]) -> None:
     """The drawing, the grid, and the pick."""
     parts["progress"] = panel("Progress of the comparison", elem_classes=HIDDEN)
     parts["stop"] = gr.Button("Stop comparing", elem_classes=HIDDEN)
-    parts["shown"] = gr.Dropdown([], label="Comparison to look at", interactive=True, elem_classes=HIDDEN)
+    parts["shown"] = Choice([], label="Comparison to look at", interactive=True, elem_classes=HIDDEN)
     parts["grid"] = gr.HTML(label="Comparison", js_on_load=LISTEN + script("enlarge.js"), apply_default_css=False)
     parts["picked"] = panel("Picked checkpoint")
 
@@ -88,7 +89,7 @@ def _wire_comparison(context: Context, parts: dict[str, Any]) -> None:
     looked_at = [at, parts["shown"], parts["number"]]
     options = {"outputs": list(parts.values()), **QUIET}
     typed, handler = [field.change for field in fields], filled_in(parts, partial(comparing.count, home))
-    gr.on(typed, handler, [at, *fields], trigger_mode="multiple", **options)
+    gr.on(typed, handler, [at, *fields], trigger_mode="always_last", **options)
     parts["compare"].click(filled_in(parts, partial(comparing.compare, home)), [at, *fields], **options)
     parts["stop"].click(filled_in(parts, partial(comparing.stop, home)), looked_at, **options)
     parts["shown"].input(filled_in(parts, partial(comparing.look, home)), [at, parts["shown"]], **options)
@@ -99,8 +100,10 @@ def _wire_file(context: Context, parts: dict[str, Any]) -> None:
     at, saved = parts["at"], parts["saved"]
     options = {"outputs": list(parts.values()), **QUIET}
     busy = parts["export"].click(lambda: said(notice(WRITING)), None, saved, **QUIET)
-    exported = filled_in(parts, partial(file.export, context))
-    busy.then(exported, [at, parts["name"], parts["form"], parts["suggested"]], **options)
+    answered = kept(file.Exported())
+    exported = busy.then(in_words(partial(file.export, context)), [at, parts["name"], parts["form"]], answered, **QUIET)
+    shown = [at, parts["name"], parts["suggested"], answered]
+    exported.then(filled_in(parts, partial(file.show_exported, context.home)), shown, **options)
     saved.act(in_words(partial(file.open_file, context.home)), at, None, **QUIET)
     parts["sending"].act(heard(parts, partial(file.send, context)), [at], **options)
 

@@ -24,7 +24,16 @@ class Suggested(NamedTuple):
     form: str = ""
 
 
-def export(context: Context, at: str, name: str, form: str, suggested: Suggested) -> Changes:
+class Exported(NamedTuple):
+    """The run whose adapter file was asked for, under what name, and why it was refused; "" where it was not."""
+
+    at: str = ""
+    name: str = ""
+    refused: str = ""
+
+
+def export(context: Context, at: str, name: str, form: str) -> Exported:
+    """Can take long: what it shows is for `show_exported`, which knows what the page shows then."""
     run = run_at(context.home, at)
     found = picks.picked(run)
     try:
@@ -32,8 +41,20 @@ def export(context: Context, at: str, name: str, form: str, suggested: Suggested
             raise UserError("No checkpoint is picked yet.", "Press Pick beside one first.")
         picks.export(run, found, name, form, context.worker.ask)
     except (UserError, OSError) as error:
-        return {"saved": said(refusal(error))}
-    return result(context.home, run, suggested)
+        return Exported(at, name, refusal(error))
+    return Exported(at, name)
+
+
+def show_exported(home: Home, at: str, name: str, suggested: Suggested, answered: Exported) -> Changes:
+    """What became of it, where the run is still the one that is shown."""
+    if answered.at != at:
+        return {}
+    if answered.refused:
+        return {"saved": said(answered.refused)}
+    changes = result(home, run_at(home, at), suggested)
+    if name != answered.name:  # typed meanwhile
+        changes.pop("name", None)
+    return changes
 
 
 def open_file(home: Home, at: str) -> None:

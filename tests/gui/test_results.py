@@ -183,6 +183,7 @@ def test_what_a_person_chose_and_typed_is_there_when_they_come_back_to_the_page(
     drawer.draw()
     tab = page.get_by_role("button", name=f"{NAME} on a table", exact=True)  # of a prompt
     tab.click()
+    expect(tab).to_have_attribute("aria-pressed", "true")
     page.get_by_role("button", name="Pick step 500 at strength 1").click()
     name, layout = page.get_by_label("Name of the adapter file"), page.get_by_label("Layout")
     expect(name).to_have_value("zib-lora")
@@ -196,12 +197,24 @@ def test_what_a_person_chose_and_typed_is_there_when_they_come_back_to_the_page(
     checkpoint.mkdir()
     page.get_by_role("tab", name="Results").click()
     expect(page.get_by_label("Step 1,100")).to_have_count(1)  # the page is up to date
-    for _ in range(2):
+    for step in (1000, 500):  # other picks, the same suggestion
         expect(name).to_have_value("my own")
         expect(layout).to_have_value(chosen)
         expect(tab).to_have_attribute("aria-pressed", "true")
-        page.get_by_role("button", name="Pick step 1,000 at strength 1").click()  # another pick, the same suggestion
-        expect(page.get_by_text("Picked: step 1,000 at strength 1")).to_be_visible()
+        page.get_by_role("button", name=f"Pick step {step} at strength 1").click()
+        expect(page.get_by_text(f"Picked: step {step:,} at strength 1")).to_be_visible()
+
+
+def test_a_checkpoint_that_the_training_removes_is_compared_no_more(served, open_page, run, drawer):
+    checkpoints(run)
+    page = open_page(f"{served.address}?show=results&run={run.key}")
+    expect(page.get_by_text("That makes 27 pictures")).to_be_visible()
+    (run.folder / "checkpoints" / "step_000250").rmdir()
+    expect(page.get_by_label("Step 250")).to_have_count(0)
+    page.get_by_label("Seeds to compare").fill("42, 43")
+    expect(page.get_by_text("That makes 42 pictures")).to_be_visible()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    expect(page.get_by_text("0 of 42 pictures")).to_be_visible()
 
 
 def test_a_run_without_checkpoints_says_what_will_appear_and_then_it_does(served, open_page, run, drawer):
