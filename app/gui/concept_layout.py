@@ -48,6 +48,7 @@ class About:
     trigger_note: gr.HTML
     link_note: gr.HTML
     drop_note: gr.HTML
+    told: gr.HTML  # keeps what drop_note says, and of which project
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Adding:
     box: gr.Accordion
     drop: gr.File
     folder: gr.UploadButton
+    handed: gr.File  # what was dropped last, on its way into its project: where it was dropped, there is room for more
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def build_about() -> About:
                 suggest = gr.Button("Suggest", scale=1, min_width=90)
             trigger_note = panel("Remarks on the trigger word")
     link_note, drop_note = panel("Linked folder"), panel("What was added")
-    return About(summary, kind, trigger, suggest, trigger_note, link_note, drop_note)
+    return About(summary, kind, trigger, suggest, trigger_note, link_note, drop_note, kept(views.Told()))
 
 
 def build_adding() -> Adding:
@@ -178,7 +180,8 @@ def build_adding() -> Adding:
             elem_classes=["dr-drop"],
         )
         folder = gr.UploadButton("Choose a folder", file_count="directory", size="sm")
-    return Adding(box, drop, folder)
+    handed = gr.File(file_count="multiple", interactive=False, visible="hidden", show_label=False)
+    return Adding(box, drop, folder, handed)
 
 
 def build_bulk() -> Bulk:
