@@ -74,7 +74,7 @@ def test_more_pictures_come_in_while_the_first_are_still_being_copied(served, op
     page = open_page(f"{served.address}?project=cat")
     page.get_by_role("button", name="Add pictures").click()
     zone = page.locator(".dr-drop:visible input[type=file]")
-    with page.expect_request(lambda request: request.url.endswith("/predict") and "slow.png" in request.post_data):
+    with page.expect_request(lambda asked: "/run/predict" in asked.url and "slow.png" in asked.post_data):
         zone.set_input_files(pictures["slow"])
     for name in ("quick", "quicker"):
         expect(page.locator(".dr-drop:visible").get_by_role("row")).to_have_count(0)  # there is room for more
