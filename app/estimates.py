@@ -42,6 +42,11 @@ class Estimates:
         with self._change:
             return self._known.get(key)
 
+    def awaits(self, key: str) -> bool:
+        """Whether an answer will come: a newer question of the same project takes the place of one not yet asked."""
+        with self._change:
+            return key == self._asked or any(key == wanted for wanted, _ in self._wanted.values())
+
     def forget_failures(self) -> None:
         """So that what could not be estimated is tried again."""
         with self._change:

@@ -7,6 +7,7 @@ import gradio as gr
 
 from app.framing import OWN, Framing
 from app.gui import concept_views as views
+from app.gui.choices import Choice
 from app.gui.concept_script import SCRIPT
 from app.gui.kept import kept
 from app.gui.markup import panel
@@ -48,6 +49,7 @@ class About:
     trigger_note: gr.HTML
     link_note: gr.HTML
     drop_note: gr.HTML
+    told: gr.HTML  # keeps what drop_note says, and of which project
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Adding:
     box: gr.Accordion
     drop: gr.File
     folder: gr.UploadButton
+    handed: gr.File  # what was dropped last, on its way into its project: where it was dropped, there is room for more
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def build_layout() -> Layout:
 
 def build_top() -> Top:
     with gr.Row(equal_height=True, elem_classes=["dr-concept-top"]):
-        choice = gr.Dropdown([], label="Project", scale=4, min_width=240, filterable=True)
+        choice = Choice([], label="Project", scale=4, min_width=240, filterable=True)
         new = gr.Button("New project", scale=1, min_width=150)
         train = gr.Button("Continue to Train", variant="primary", scale=1, min_width=200)
     return Top(choice, new, train, panel("Samples"))
@@ -166,7 +169,7 @@ def build_about() -> About:
                 suggest = gr.Button("Suggest", scale=1, min_width=90)
             trigger_note = panel("Remarks on the trigger word")
     link_note, drop_note = panel("Linked folder"), panel("What was added")
-    return About(summary, kind, trigger, suggest, trigger_note, link_note, drop_note)
+    return About(summary, kind, trigger, suggest, trigger_note, link_note, drop_note, kept(views.Told()))
 
 
 def build_adding() -> Adding:
@@ -178,7 +181,8 @@ def build_adding() -> Adding:
             elem_classes=["dr-drop"],
         )
         folder = gr.UploadButton("Choose a folder", file_count="directory", size="sm")
-    return Adding(box, drop, folder)
+    handed = gr.File(file_count="multiple", interactive=False, visible="hidden", show_label=False)
+    return Adding(box, drop, folder, handed)
 
 
 def build_bulk() -> Bulk:
@@ -196,7 +200,7 @@ def build_pictures() -> Pictures:
     with gr.Row(equal_height=True, elem_classes=["dr-tools"]):
         show = gr.Radio(views.SHOWN, value="all", label="Show", scale=3, min_width=250)
         search = gr.Textbox(label="Search captions and names", scale=3, min_width=180)
-        resolution = gr.Dropdown(
+        resolution = Choice(
             views.crop_choices(Framing()), value=OWN, label="Show crops for", scale=3, min_width=340, filterable=False
         )
     undo, grid, pager = panel("Last change of captions"), panel("Pictures"), panel("Pages of pictures")

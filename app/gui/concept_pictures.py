@@ -55,7 +55,10 @@ class PictureHandlers:
         return draw(project, look, self.measured, self.unsaved)
 
     def tick(self, where: Where, *looked: Any) -> list[Any]:
-        return self.drawn(where, *looked) if where.page == "concept" else nothing_new()
+        """Shows what has been measured meanwhile. Off the page the clock stops, until the page is shown again."""
+        if where.page == "concept":
+            return self.drawn(where, *looked)
+        return [*nothing_new()[:-1], gr.Timer(active=False)]
 
     def act(
         self, where: Where, show: str, search: str, resolution: int, number: int, own: Framing, event: gr.EventData
@@ -99,14 +102,17 @@ class PictureHandlers:
 
     def _change(self, project: Project, done: dict[str, Any]) -> None:
         """Do what was asked for on a picture's card."""
+        if done.get("project") != project.slug:
+            raise UserError("Another project is shown by now.", "Choose the project of that picture, and do it again.")
         name = str(done["picture"])
-        if done["act"] in ("leave", "use"):
-            left_out = {*project.left_out} - {name} if done["act"] == "use" else {*project.left_out, name}
-            projects.update(project, left_out=tuple(sorted(left_out)))
+        if done["act"] == "use":
+            projects.update(project, left_out=tuple(sorted({*project.left_out} - {name})))
             return
         path = picture_list.path_of(project, name)
         typed = self.unsaved[path].caption if path in self.unsaved else picture_list.caption_of(path)
         match done["act"]:
+            case "leave":
+                projects.update(project, left_out=tuple(sorted({*project.left_out, name})))
             case "caption":
                 self._write(project, path, str(done["value"]), f"the caption of {path.name}")
             case "trigger":

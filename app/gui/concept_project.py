@@ -5,10 +5,11 @@ from typing import Any
 
 import gradio as gr
 
-from app import concepts, projects, trigger_words
+from app import concepts, dropped, projects, trigger_words
 from app.framing import Framing, framing_of
 from app.gui import concept_views as views
 from app.gui.concept_pictures import Look, PictureHandlers, arrive, must_find, nothing_new
+from app.gui.concept_views import Told
 from app.gui.context import Where, going
 from app.gui.markup import acted, notice
 from app.paths import Home
@@ -26,7 +27,7 @@ class ProjectHandlers:
     def home(self) -> Home:
         return self.pictures.home
 
-    def refresh(self, where: Where, before: str | None, *looked: Any) -> list[Any]:
+    def refresh(self, where: Where, before: str | None, told: Told, *looked: Any) -> list[Any]:
         """The whole page for the project of the address, or for the newest one; `before`: the one that was shown."""
         project, others = arrive(self.home, where)
         only_samples = all(one.name in views.SAMPLE_NAMES for one in others)
@@ -40,16 +41,13 @@ class ProjectHandlers:
             trigger_remark(project.trigger, fresh.framing),
             gr.update(visible=project.owns_pictures),
             views.linked_note(project),
+            told.note if told.project == project.slug else "",
             fresh.show,
             fresh.search,
             gr.update(choices=views.crop_choices(fresh.own), value=fresh.resolution),
             fresh.own,
             *self.pictures.draw(project, fresh),
         ]
-
-    def choose(self, where: Where, slug: str) -> list[Any]:
-        """Returns for: what was added, where."""
-        return ["", going(where, project=slug)]
 
     def samples(self, where: Where, event: gr.EventData) -> list[Any]:
         """Returns for: the form of a new project, where."""
@@ -58,38 +56,41 @@ class ProjectHandlers:
             return [gr.update(visible=True), gr.skip()]
         return [gr.skip(), going(where, project=concepts.use_sample(self.home, done["sample"]).slug)]
 
-    def create(self, where: Where, name: str, kind: str, linked: str, dropped: list[str] | None) -> list[Any]:
-        """Goes to the new project; `fill` copies what was dropped, which can take long, and leads nowhere.
+    def create(self, where: Where, name: str, kind: str, linked: str, files: list[str] | None) -> list[Any]:
+        """Goes to the new project; `fill` copies what was dropped, which can take long.
 
-        Returns for: the form's note, name, folder and box, what was added, the project to fill, where.
+        Returns for: the form's note, name, folder and box, what is told of files, the project to fill, where.
         """
         try:
-            if dropped and linked.strip():
+            if files and linked.strip():
                 raise UserError("Pictures were dropped, and a folder is named.", "Take back the one or the other.")
             project = concepts.make(self.home, name, kind, linked)
         except UserError as error:
             return [notice(error.message, error.hint, "error"), *[gr.skip()] * 4, "", gr.skip()]
-        told = views.copying(len(dropped)) if dropped else ""
+        told = Told(project.slug, views.copying(len(files)) if files else "")
         return ["", "", "", gr.update(visible=False), told, project.slug, going(where, project=project.slug)]
 
-    def fill(self, where: Where, made: str, dropped: list[str] | None, *looked: Any) -> list[Any]:
-        """Returns for: the form's files, what was added."""
+    def fill(self, made: str, files: list[str] | None) -> Any:
+        """Copy what was dropped with the form of a new project. Returns what is told of it, for `show_added`."""
         project = projects.find(self.home, made)
-        if project is None or not dropped:
-            return [gr.skip(), gr.skip(), *nothing_new()]
-        told = take(project, dropped)
-        if where.project != made:  # a person has gone on to another one
-            return [None, gr.skip(), *nothing_new()]
-        return [None, told, *self.pictures.drawn(where, *looked)]
+        return Told(made, take(project, files)) if project and files else gr.skip()
+
+    def add(self, where: Where, files: list[str] | None) -> Told:
+        """Copy what was dropped. Returns what is told of it, for `show_added`."""
+        return Told(where.project, take(must_find(self.home, where), files))
+
+    def show_added(self, where: Where, told: Told, *looked: Any) -> list[Any]:
+        """What was added, unless a person has gone on to another project while it was copied.
+
+        Returns for: what was added.
+        """
+        if where.project != told.project:
+            return [gr.skip(), *nothing_new()]
+        return [told.note, *self.pictures.drawn(where, *looked)]
 
     def cancel(self, where: Where) -> list[Any]:
         """Returns for: the form's box and note, where."""
         return [gr.update(visible=False), "", going(where)]
-
-    def add(self, where: Where, dropped: list[str] | None, *looked: Any) -> list[Any]:
-        """Returns for: the upload, what was added. Copying can take long: it leads nowhere."""
-        told = take(must_find(self.home, where), dropped)
-        return [None, told, *self.pictures.drawn(where, *looked)]
 
     def save_kind(self, where: Where, kind: str, *looked: Any) -> list[Any]:
         projects.update(must_find(self.home, where), kind=kind)
@@ -114,10 +115,10 @@ class ProjectHandlers:
         return [found, told, *self.pictures.drawn(where, *looked)]
 
 
-def take(project: Project, dropped: list[str] | None) -> str:
+def take(project: Project, files: list[str] | None) -> str:
     """Copy what was dropped, and say what became of it; "" where nothing was."""
     try:
-        return views.added(concepts.add(project, dropped)) if dropped else ""
+        return views.added(dropped.add(project, files)) if files else ""
     except UserError as error:
         return notice(error.message, error.hint, "error")
 

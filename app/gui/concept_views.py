@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.captions_edit import Edit
-from app.concepts import SAMPLES, Added
+from app.concepts import SAMPLES
 from app.demo import CONCEPTS_BY_NAME
+from app.dropped import Added
 from app.framing import OWN, Framing
 from app.gui.markup import act, button, edit, empty, notice, picture_address, text
 from app.picture_facts import Facts
@@ -36,6 +37,13 @@ class Unsaved(NamedTuple):
 
     caption: str
     reason: UserError
+
+
+class Told(NamedTuple):
+    """What is said of the files that were dropped, and the slug of the project that they are for."""
+
+    project: str = ""
+    note: str = ""
 
 
 def counted(number: int, one: str, many: str = "") -> str:
@@ -88,12 +96,14 @@ def grid(
         return empty("No pictures yet", f"There is no picture in {project.pictures}. Put some into that folder.")
     if not pictures:
         return empty("No picture fits", "Choose All above, or empty the search, to see the others.")
-    cards = "".join(card(picture, (unsaved or {}).get(picture.path)) for picture in pictures)
+    cards = "".join(card(picture, project.slug, (unsaved or {}).get(picture.path)) for picture in pictures)
     return f'<div class="dr-grid dr-pictures">{cards}</div>'
 
 
-def card(picture: Picture, unsaved: Unsaved | None = None) -> str:
+def card(picture: Picture, slug: str, unsaved: Unsaved | None = None) -> str:
     """One picture: what of it is trained, what is known of it, and its caption; one that is not saved, and why.
+
+    `slug` is the project's, and part of each action: a click on a card may come when another project is shown already.
 
     Gradio compares old and new element by element, so that a card which someone types into can be drawn anew: its
     elements stay in their places, and `value` says what the caption field holds.
@@ -103,12 +113,12 @@ def card(picture: Picture, unsaved: Unsaved | None = None) -> str:
     return (
         f'<article class="dr-card dr-picture{" dr-left-out" * picture.left_out}" aria-label="{name}">'
         f'<div class="dr-stage">{_drawing(picture, name)}</div>'
-        f'<div class="dr-named"><p class="dr-name" title="{name}">{name}</p><span>{_leave(picture)}</span></div>'
-        f'<div class="dr-known">{known(picture)}</div>'
+        f'<div class="dr-named"><p class="dr-name" title="{name}">{name}</p><span>{_leave(picture, slug)}</span></div>'
+        f'<div class="dr-known">{known(picture, slug)}</div>'
         f'<textarea class="dr-field dr-caption" rows="3" aria-label="Caption of {name}" placeholder="{hint}" '
         f'spellcheck="false" value="{caption}" aria-invalid="{str(bool(unsaved)).lower()}" '
-        f"{edit('caption', picture=picture.name)}>\n{caption}</textarea>"
-        f'<div class="dr-unsaved">{_not_saved(picture, unsaved)}</div></article>'
+        f"{edit('caption', project=slug, picture=picture.name)}>\n{caption}</textarea>"
+        f'<div class="dr-unsaved">{_not_saved(picture, slug, unsaved)}</div></article>'
     )
 
 
@@ -139,12 +149,12 @@ def facts_line(facts: Facts | None, crop: Crop | None) -> str:
     return f"{size}, trained at {crop.bucket.width} x {crop.bucket.height}, {cut} cut away"
 
 
-def known(picture: Picture) -> str:
+def known(picture: Picture, slug: str) -> str:
     """What is known of a picture, and its warnings with what can be done."""
     line = f'<p class="dr-quiet dr-picture-facts">{text(facts_line(picture.facts, picture.crop))}</p>'
     if picture.left_out:
         return f'{line}<span class="dr-tag">Left out</span>'
-    rows = "".join(_warning(picture, remark) for remark in picture.warnings)
+    rows = "".join(_warning(picture, slug, remark) for remark in picture.warnings)
     return line + (f'<ul class="dr-warnings">{rows}</ul>' if rows else "")
 
 
@@ -243,31 +253,31 @@ def _sample(name: str, chosen: bool) -> str:
     )
 
 
-def _not_saved(picture: Picture, unsaved: Unsaved | None) -> str:
+def _not_saved(picture: Picture, slug: str, unsaved: Unsaved | None) -> str:
     if unsaved is None:
         return ""
     said = notice(unsaved.reason.message, f"{unsaved.reason.hint} Your text stays here meanwhile.", "error")
-    return f"{said}{_does(picture, 'Save again', 'again')} {_does(picture, 'Take back', 'give_up')}"
+    return f"{said}{_does(picture, slug, 'Save again', 'again')} {_does(picture, slug, 'Take back', 'give_up')}"
 
 
-def _warning(picture: Picture, remark: Remark) -> str:
-    remedy = f" {_does(picture, REMEDIES[remark.remedy], remark.remedy)}" if remark.remedy else ""
+def _warning(picture: Picture, slug: str, remark: Remark) -> str:
+    remedy = f" {_does(picture, slug, REMEDIES[remark.remedy], remark.remedy)}" if remark.remedy else ""
     return f'<li class="{remark.kind}">{text(remark.sentence)}{remedy}</li>'
 
 
-def _leave(picture: Picture) -> str:
+def _leave(picture: Picture, slug: str) -> str:
     """The button that leaves the picture out, or uses it again; none where a warning has it already."""
     if any(remark.remedy == "leave" for remark in picture.warnings):
         return ""
-    return _does(picture, "Use again", "use") if picture.left_out else _does(picture, "Leave out", "leave")
+    return _does(picture, slug, *(("Use again", "use") if picture.left_out else ("Leave out", "leave")))
 
 
-def _does(picture: Picture, does: str, action: str) -> str:
+def _does(picture: Picture, slug: str, does: str, action: str) -> str:
     """A button on the picture's card, told apart from those of the others for people who do not see it."""
     label = text(f"{does}: {picture.shown}")
     return (
         f'<button type="button" class="dr-button quiet" aria-label="{label}" '
-        f"{act(action, picture=picture.name)}>{does}</button>"
+        f"{act(action, project=slug, picture=picture.name)}>{does}</button>"
     )
 
 

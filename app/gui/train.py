@@ -15,7 +15,7 @@ def build_train_page(context: Context, here: Here) -> None:
     drafting = Drafting(context, Estimates(context.worker), layout)
     choice, settings, keep, bases = layout.choice, layout.settings, layout.keep, layout.bases
     shown = layout.shown
-    here.on_show("train", drafting.arrive, shown)
+    here.on_show("train", drafting.arrive, shown, concurrency_id=ORDERED["concurrency_id"])
     layout.nothing.act(in_words(drafting.begin), here.where, here.where, **QUIET)
     choice.project.input(
         lambda where, slug: going(where, project=slug), [here.where, choice.project], here.where, **QUIET
@@ -34,6 +34,7 @@ def build_train_page(context: Context, here: Here) -> None:
     bases.add.click(
         in_words(drafting.add_folder), [here.where, bases.folder], [*shown, bases.note, bases.folder], **ORDERED
     )
-    once = {**ORDERED, "trigger_mode": "once"}  # a double click makes one run
-    layout.side.train.click(in_words(drafting.train), here.where, [here.where, layout.side.note], **once)
-    layout.tick.tick(drafting.tick, layout.asked, [layout.side.estimate, layout.tick], **QUIET)
+    side, once = layout.side, {**ORDERED, "trigger_mode": "once"}
+    side.train.click(in_words(drafting.train), here.where, [here.where, side.note, side.train], **once)
+    estimated = [side.estimate, layout.tick, layout.asked]
+    layout.tick.tick(in_words(drafting.tick), [here.where, layout.asked], estimated, **once)

@@ -106,26 +106,30 @@ class Drafting:
         return self.show(where) | {parts.note: told, parts.folder: ""}
 
     def train(self, where: Where) -> list[Any]:
-        """Make a run, put it into the queue, and go to it. Returns for: where, what is said beside the button."""
-        if where.page != "train":  # the second click of a double click: the first has gone to the run
-            return [gr.skip(), gr.skip()]
+        """Make a run, put it into the queue, and go to it.
+
+        The button can be pressed again when the page is shown again: a double click makes one run. Where the browser
+        tab is says nothing of that, for it is told later than the page is turned.
+
+        Returns for: where, what is said beside the button, the button.
+        """
         try:
             run = drafts.make_run(self.context.home, self._required(where))
             self.context.queue.add(run)
         except (UserError, OSError) as error:
-            return [gr.skip(), refusal(error)]
-        return [going(where, page="monitor", run=run.key), ""]
+            return [gr.skip(), refusal(error), gr.skip()]
+        return [going(where, page="monitor", run=run.key), "", gr.update(interactive=False)]
 
-    def tick(self, key: str) -> Answer:
-        """Look whether the estimate has come."""
-        found, estimate = self.estimates.answer(key), self.layout.side.estimate
-        if not found:
-            return {estimate: gr.skip()}
-        return {estimate: views.estimate(found), self.layout.tick: gr.Timer(active=False)}
+    def tick(self, where: Where, key: str) -> Answer:
+        """Look whether the estimate has come. If none will, for another browser tab asked about other settings, ask."""
+        chosen = None if self.estimates.awaits(key) else self._current(where)
+        if chosen is None:
+            return {self.layout.side.estimate: gr.skip()}
+        return self._estimated(chosen, drafts.plan(self.context.home, chosen))
 
     def _plan(self, chosen: Project, plan: drafts.Plan, redraw: bool) -> Answer:
         layout, context, right = self.layout, self.context, plan.config is not None
-        settings, side, key = layout.settings, layout.side, fingerprint(plan)
+        settings, side = layout.settings, layout.side
         busy = context.queue.running() or context.queue.waiting()
         return {
             layout.problems: gr.update(value=views.problem_list(plan), visible=not right),
@@ -136,9 +140,7 @@ class Drafting:
             side.numbers: views.numbers(plan),
             side.train: gr.update(value="Add to the queue" if busy else "Train", interactive=right),
             side.note: "",
-            side.estimate: self._estimate(chosen, plan),
-            layout.tick: gr.Timer(active=right and self.estimates.answer(key) is None),
-            layout.asked: key,
+            **self._estimated(chosen, plan),
         }
 
     def _lists(self, chosen: Project, plan: drafts.Plan) -> Answer:
@@ -152,10 +154,17 @@ class Drafting:
             layout.choice.base: gr.update(choices=[("Built-in small base", EMBEDDED), *bases], value=plan.draft.base),
         }
 
-    def _estimate(self, chosen: Project, plan: drafts.Plan) -> str:
+    def _estimated(self, chosen: Project, plan: drafts.Plan) -> Answer:
+        """The estimate, or that it follows; then the clock runs."""
+        side, layout, key = self.layout.side, self.layout, fingerprint(plan)
         if plan.config is None:
-            return views.NO_ESTIMATE
-        return views.estimate(self.estimates.ask(chosen.slug, fingerprint(plan), plan.config))
+            return {side.estimate: views.NO_ESTIMATE, layout.tick: gr.Timer(active=False), layout.asked: key}
+        found = self.estimates.ask(chosen.slug, key, plan.config)
+        return {
+            side.estimate: views.estimate(found),
+            layout.tick: gr.Timer(active=found is None),
+            layout.asked: key,
+        }
 
     def _current(self, where: Where) -> Project | None:
         """The project of the address, else the one that was worked on last; None where there is none."""

@@ -56,3 +56,17 @@ def test_a_failure_is_an_answer_until_it_is_forgotten():
     assert estimates.answer("13").message == "Unlucky."
     estimates.forget_failures()
     assert estimates.answer("13") is None
+
+
+def test_it_is_known_whether_an_answer_will_come():
+    worker = Slow()
+    estimates = Estimates(worker, pause=0)
+    ask(estimates, 1)
+    assert worker.began.acquire(timeout=30)
+    ask(estimates, 2)
+    assert estimates.awaits("1") and estimates.awaits("2")
+    ask(estimates, 3)
+    assert not estimates.awaits("2") and estimates.awaits("3")
+    worker.may.release(2)
+    ended(estimates)
+    assert not estimates.awaits("1") and not estimates.awaits("3") and estimates.answer("3") == {"seed": 3}

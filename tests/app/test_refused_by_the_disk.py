@@ -38,7 +38,7 @@ def concept(place):
 
 def on_card(concept, project, act, **values):
     """The grid of cards after something was done on the first picture's."""
-    event = SimpleNamespace(_data={"act": act, "picture": "0.png", **values})
+    event = SimpleNamespace(_data={"act": act, "project": project.slug, "picture": "0.png", **values})
     return concept.act(Where(project=project.slug), *Look(), event)[GRID]
 
 
@@ -102,10 +102,10 @@ def test_a_run_that_cannot_be_made_is_a_sentence_beside_the_button(place, projec
 
     with monkeypatch.context() as refusing:
         refusing.setattr(runs, "create", full)
-        went, note = drafting.train(where)
+        went, note, _ = drafting.train(where)
     assert "The disk is full." in note and "Make room, and do it again." in note and went == gr.skip()
     drafts.change(place, project, "adapter.rank", "0")
-    went, note = drafting.train(where)
+    went, note, _ = drafting.train(where)
     assert "Rank: This must be a whole number" in note and went == gr.skip()
     assert not runs.list_runs(place)
 

@@ -1,0 +1,50 @@
+"""What the Train page's handlers do at the moments when browser tabs and the server disagree on where they are."""
+
+import gradio as gr
+import pytest
+
+from app import drafts, projects, runs
+from app.estimates import Estimates
+from app.gui.context import Context, Where
+from app.gui.train_handlers import Drafting
+from app.gui.train_layout import build_layout
+from app.queue import Queue
+
+
+class Hushed(Estimates):
+    """Estimates that are noted and never asked for: nothing works in the background."""
+
+    def _work(self) -> None:
+        pass
+
+
+@pytest.fixture
+def cat(place, pictures):
+    return projects.create(place, "Cat", pictures, "object", "zib")
+
+
+@pytest.fixture
+def drafting(place, monkeypatch):
+    monkeypatch.setattr(Queue, "add", lambda self, run: None)
+    with gr.Blocks():
+        return Drafting(Context(place, Queue(place), None), Hushed(None), build_layout())
+
+
+def test_a_run_is_made_whatever_page_the_server_takes_the_tab_to_be_on(place, drafting, cat):
+    for page in ("train", "monitor"):
+        went, note, button = drafting.train(Where(page, cat.slug))
+        assert went.page == "monitor" and note == "" and button["interactive"] is False
+    assert len(runs.list_runs(place)) == 2
+    shown = drafting.arrive(Where("train", cat.slug))
+    assert shown[drafting.layout.side.train]["interactive"] is True
+
+
+def test_an_estimate_that_another_tabs_question_pushed_out_is_asked_again(place, drafting, cat):
+    where, asked, clock = Where("train", cat.slug), drafting.layout.asked, drafting.layout.tick
+    first = drafting.show(where)[asked]
+    assert drafting.tick(where, first) == {drafting.layout.side.estimate: gr.skip()}
+    drafts.change(place, cat, "adapter.rank", "3")
+    other = drafting.show(where)[asked]
+    assert not drafting.estimates.awaits(first) and drafting.estimates.awaits(other)
+    answer = drafting.tick(where, first)
+    assert answer[asked] == other and answer[clock].active
