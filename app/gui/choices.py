@@ -11,14 +11,14 @@ import gradio as gr
 from app.gui.kept import Plain
 
 
-class Choice(gr.Dropdown, metaclass=Plain):
+class ChoiceFromDisk(gr.Dropdown, metaclass=Plain):
     is_template = True  # for the browser it is a Dropdown
 
     def preprocess(self, payload: Any) -> Any:
         return payload
 
 
-class Choices(gr.CheckboxGroup, metaclass=Plain):
+class ChoicesFromDisk(gr.CheckboxGroup, metaclass=Plain):
     is_template = True
 
     def preprocess(self, payload: list[Any] | None) -> list[Any]:

@@ -7,7 +7,7 @@ import gradio as gr
 
 from app.framing import OWN, Framing
 from app.gui import concept_views as views
-from app.gui.choices import Choice
+from app.gui.choices import ChoiceFromDisk
 from app.gui.concept_script import SCRIPT
 from app.gui.kept import kept
 from app.gui.markup import panel
@@ -126,7 +126,7 @@ def build_layout() -> Layout:
 
 def build_top() -> Top:
     with gr.Row(equal_height=True, elem_classes=["dr-concept-top"]):
-        choice = Choice([], label="Project", scale=4, min_width=240, filterable=True)
+        choice = ChoiceFromDisk([], label="Project", scale=4, min_width=240, filterable=True)
         new = gr.Button("New project", scale=1, min_width=150)
         train = gr.Button("Continue to Train", variant="primary", scale=1, min_width=200)
     return Top(choice, new, train, panel("Samples"))
@@ -200,7 +200,7 @@ def build_pictures() -> Pictures:
     with gr.Row(equal_height=True, elem_classes=["dr-tools"]):
         show = gr.Radio(views.SHOWN, value="all", label="Show", scale=3, min_width=250)
         search = gr.Textbox(label="Search captions and names", scale=3, min_width=180)
-        resolution = Choice(
+        resolution = ChoiceFromDisk(
             views.crop_choices(Framing()), value=OWN, label="Show crops for", scale=3, min_width=340, filterable=False
         )
     undo, grid, pager = panel("Last change of captions"), panel("Pictures"), panel("Pages of pictures")

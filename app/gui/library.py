@@ -7,7 +7,7 @@ import gradio as gr
 from app.chores import Chores
 from app.gui import library_views as views
 from app.gui import queue_views, storage_views
-from app.gui.choices import Choice
+from app.gui.choices import ChoiceFromDisk
 from app.gui.context import QUIET, Context, Here, Where
 from app.gui.kept import kept, mark
 from app.gui.library_inspect import build_inspector
@@ -36,9 +36,9 @@ def build_library_page(context: Context, here: Here) -> None:
         with gr.Row(elem_classes=["dr-filters"]):
             search = gr.Textbox(label="Search runs", placeholder="Name, trigger, base ...", scale=3, min_width=220)
             every = [(views.EVERY, "")]
-            word = Choice(every, value="", label="Status of runs", min_width=150)
-            kind = Choice(every, value="", label="Kind of runs", min_width=150)
-            family = Choice(every, value="", label="Model family", min_width=150)
+            word = ChoiceFromDisk(every, value="", label="Status of runs", min_width=150)
+            kind = ChoiceFromDisk(every, value="", label="Kind of runs", min_width=150)
+            family = ChoiceFromDisk(every, value="", label="Model family", min_width=150)
             order = gr.Dropdown(list(ORDERS), value=ORDERS[0], label="Order", min_width=150)
         chosen, cards = panel("Chosen runs", elem_classes=MAYBE), panel("Runs")
         with gr.Accordion("Inspect an adapter file", open=False):

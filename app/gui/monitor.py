@@ -8,7 +8,7 @@ import gradio as gr
 
 from app import drafts, jobs, watching
 from app.gui import monitor_views as views
-from app.gui.choices import Choice
+from app.gui.choices import ChoiceFromDisk
 from app.gui.context import QUIET, Context, Here, Where, going
 from app.gui.kept import kept, mark
 from app.gui.markup import LISTEN, acted, in_words, notice, panel, refusal, script
@@ -35,7 +35,7 @@ class Asking(NamedTuple):
 def build_monitor_page(context: Context, here: Here) -> None:
     shown: dict[str, Any] = {}  # name -> component that shows a part of the run
     with gr.Row(elem_classes=["dr-monitor-top"]):
-        shown["runs"] = Choice(label="Run", choices=[], interactive=True)
+        shown["runs"] = ChoiceFromDisk(label="Run", choices=[], interactive=True)
     shown["head"] = panel("Run at a glance", views.NOTHING, elem_classes=["dr-monitor-head"])
     with gr.Column(elem_classes=["dr-monitor"]):
         shown["advice"] = panel("Advice")

@@ -7,7 +7,7 @@ import gradio as gr
 
 from app.gui import results_compare as comparing
 from app.gui import results_file as file
-from app.gui.choices import Choice, Choices
+from app.gui.choices import ChoiceFromDisk, ChoicesFromDisk
 from app.gui.context import QUIET, Context, Here, Where, going
 from app.gui.kept import kept
 from app.gui.markup import LISTEN, in_words, notice, panel, script
@@ -18,7 +18,7 @@ from app.gui.results_parts import HIDDEN, filled_in, heard, said
 def build_results_page(context: Context, here: Here) -> None:
     home = context.home
     parts: dict[str, Any] = {name: kept(first) for name, first in REMEMBERED.items()}
-    parts["run"] = Choice([], label="Run to look at", interactive=True)
+    parts["run"] = ChoiceFromDisk([], label="Run to look at", interactive=True)
     parts["story"] = panel("About the run's results", elem_classes=HIDDEN)
     with gr.Column(elem_classes=HIDDEN) as parts["body"]:
         _build_choices(parts)
@@ -52,7 +52,7 @@ def _build_choices(parts: dict[str, Any]) -> None:
     """What to compare, and what that takes."""
     with gr.Accordion("What to compare", open=True) as parts["choices"], gr.Row():
         with gr.Column(min_width=260):
-            parts["steps"] = Choices([], label="Checkpoints to compare")
+            parts["steps"] = ChoicesFromDisk([], label="Checkpoints to compare")
             with gr.Row():
                 parts["strengths"] = gr.Textbox(label="Strengths to compare", info="Apart by commas", min_width=120)
                 parts["seeds"] = gr.Textbox(label="Seeds to compare", info="Same seed, same noise", min_width=120)
@@ -67,7 +67,7 @@ def _build_comparison(parts: dict[str, Any]) -> None:
     """The drawing, the grid, and the pick."""
     parts["progress"] = panel("Progress of the comparison", elem_classes=HIDDEN)
     parts["stop"] = gr.Button("Stop comparing", elem_classes=HIDDEN)
-    parts["shown"] = Choice([], label="Comparison to look at", interactive=True, elem_classes=HIDDEN)
+    parts["shown"] = ChoiceFromDisk([], label="Comparison to look at", interactive=True, elem_classes=HIDDEN)
     parts["grid"] = gr.HTML(label="Comparison", js_on_load=LISTEN + script("enlarge.js"), apply_default_css=False)
     parts["picked"] = panel("Picked checkpoint")
 

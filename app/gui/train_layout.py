@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from app.gui import train_views as views
-from app.gui.choices import Choice
+from app.gui.choices import ChoiceFromDisk
 from app.gui.kept import kept
 from app.gui.markup import LISTEN, panel
 from app.gui.train_scripts import CARDS, FORM, STATES
@@ -111,7 +111,7 @@ def build_layout() -> Layout:
 
 def build_choice() -> Choice:
     with gr.Row():
-        project = Choice([], label="Project", min_width=160, scale=2)
+        project = ChoiceFromDisk([], label="Project", min_width=160, scale=2)
         base = gr.Dropdown(
             [],
             label="Base model (choose one, or type a path or hub id)",
