@@ -55,8 +55,10 @@ def hollow(family: Family, dtype: torch.dtype, variant: str = "") -> Components:
 def emptied(components: Components, dtype: torch.dtype) -> Components:
     """The same architectures without weights, and without new tokens."""
     plain = tuple(one.tokenizer if isinstance(one, TriggerTokenizer) else one for one in components.tokenizers)
-    encoders = tuple(_emptied(encoder, dtype) for encoder in components.text_encoders)
-    return replace(components, denoiser=_emptied(components.denoiser, dtype), text_encoders=encoders, tokenizers=plain)
+    encoders = tuple(emptied_model(encoder, dtype) for encoder in components.text_encoders)
+    return replace(
+        components, denoiser=emptied_model(components.denoiser, dtype), text_encoders=encoders, tokenizers=plain
+    )
 
 
 @dataclass
@@ -164,7 +166,8 @@ class HollowStep:
                 hook.remove()
 
 
-def _emptied(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+def emptied_model(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The same architecture without weights."""
     with torch.device("meta"):
         made = type(model).from_config(model.config) if hasattr(model, "from_config") else type(model)(model.config)
     return nn.Module.to(made, dtype).eval().requires_grad_(False)  # diffusers' own `to` warns of nothing
