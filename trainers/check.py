@@ -10,7 +10,7 @@ import torch
 from trainers import memory, threads
 from trainers.adapters.tokens import require_word
 from trainers.config import TrainConfig
-from trainers.data.batches import split_validation
+from trainers.data.batches import Batches, split_validation
 from trainers.data.buckets import plan as plan_crops
 from trainers.data.buckets import report as crop_report
 from trainers.data.examples import scan
@@ -44,13 +44,16 @@ def check(
     resolution = config.data.resolution or components.resolution
     crops = plan_crops(found.examples, config.data, resolution, components.latent.factor * components.multiple)
     training, held_out = split_validation(found.examples, config.data.validation_share, config.seed)
-    per_step, steps = config.data.batch_size * config.optimizer.accumulation, total_steps(config)
+    repeats = [found.examples[i].repeats for i in training]
+    batches = Batches([crops[i] for i in training], repeats, config.data.batch_size, config.seed)
+    steps = total_steps(config)
     report("Trying a step ...")
     if plan.device.type == "cpu" and not there:
         torch.set_num_threads(threads.choose())
     read = clock() - began
     need = estimate(family, components, config, plan, there, clock)
-    spent = need.pace and duration(work(config, found.examples, len(held_out)), need.pace, config, read)
+    todo = work(config, found.examples, batches, len(held_out), resolution)
+    spent = need.pace and duration(todo, need.pace, config, read)
     buckets = Counter(f"{crop.bucket.width}x{crop.bucket.height}" for crop in crops)
     return {
         "base": components.name,
@@ -61,7 +64,9 @@ def check(
         "buckets": dict(buckets.most_common()),
         "crops": [crop_report(example, crop) for example, crop in zip(found.examples, crops, strict=True)],
         "steps": steps,
-        "views_per_picture": round(steps * per_step / len(training), 1),
+        "views_per_picture": round(
+            steps * config.optimizer.accumulation / batches.per_epoch * sum(repeats) / len(training), 1
+        ),
         "verdict": _verdict(need, steps, spent),
         "saving": need.saved,
         "memory_gb": {
@@ -71,7 +76,7 @@ def check(
             "adapter_and_optimizer": round(need.adapter_gb, 2),
             "activations": round(need.activations_gb, 2),
         },
-        "seconds_per_step": need.pace and round(need.pace.step, 4),
+        "seconds_per_step": spent and round(spent.steps / steps, 4),
         "seconds": spent and {"whole": round(spent.whole, 1)} | {p: round(s, 1) for p, s in vars(spent).items()},
     }
 

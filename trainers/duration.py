@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from trainers.config import TrainConfig
+from trainers.data.batches import Batches
 from trainers.data.types import Example
 from trainers.pace import Pace
 from trainers.preservation import preserved_captions
@@ -18,6 +19,7 @@ class Work:
     """How often a run does what."""
 
     steps: int
+    pictures: float  # in a batch on average, each counted by its share of the training resolution's pixels
     encoded: int  # pictures, each mirrored as well where that is wished
     captions: int
     prompts: int  # of a preview
@@ -42,8 +44,8 @@ class Duration:
         return sum(getattr(self, part.name) for part in fields(self))
 
 
-def work(config: TrainConfig, examples: Sequence[Example], held_out: int) -> Work:
-    """What a run on these pictures does, from its beginning."""
+def work(config: TrainConfig, examples: Sequence[Example], batches: Batches, held_out: int, resolution: int) -> Work:
+    """What a run on these pictures does, from its beginning; `batches` are those of the pictures not held out."""
     steps, every = total_steps(config), config.preview.every
     prompts = preview_prompts(config) if every else []
     captions = {caption for example in examples for caption in caption_variants(example, config.data, config.seed)}
@@ -52,6 +54,7 @@ def work(config: TrainConfig, examples: Sequence[Example], held_out: int) -> Wor
     later = len({*range(every, steps, every), steps}) if every else 0
     return Work(
         steps=steps,
+        pictures=batches.mean_pixels / resolution**2,
         encoded=len(examples) * (1 + config.data.flip),
         captions=len(captions),
         prompts=len(prompts),
@@ -70,7 +73,7 @@ def duration(work: Work, pace: Pace, config: TrainConfig, read: float) -> Durati
     return Duration(
         preparing=read + pace.ready + work.encoded * pace.encoded + work.captions * pace.told,
         class_pictures=classes * picture,
-        steps=work.steps * pace.step,
+        steps=work.steps * pace.step_of(work.pictures, config.data.batch_size),
         previews=work.previews * work.prompts * (picture + pace.decoded),
         rest=work.validations * validation + work.saves * pace.saved,
     )

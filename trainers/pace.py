@@ -26,7 +26,7 @@ from trainers.step import TrainingStep
 from trainers.stores import TOGETHER
 
 CHEAP = 1e11  # floating-point operations of what is worth doing on a CPU for its time: about a second
-LEAST, MOST, LONG = 3, 20, 1.0  # how often something is tried: at least; at most, unless it takes so many seconds
+LEAST, MOST, LONG = 3, 10, 0.5  # how often something is tried: at least; at most, unless it takes so many seconds
 Clock = Callable[[], float]
 
 
@@ -34,7 +34,8 @@ Clock = Callable[[], float]
 class Pace:
     """Seconds of one each."""
 
-    step: float  # optimizer step: accumulation and output preservation are in it
+    step: float  # optimizer step of whole batches: accumulation and output preservation are in it
+    alone: float  # the same with batches of one picture
     denoised: float  # sampling step of one picture, with and without its prompt
     encoded: float  # picture by the VAE
     decoded: float
@@ -42,6 +43,12 @@ class Pace:
     saved: float = 0.0  # checkpoint
     ready: float = 0.0  # weights read and the step set up, once
     tried: bool = True
+
+    def step_of(self, pictures: float, batch_size: int) -> float:
+        """An optimizer step whose batches have so many pictures on average: the last of a bucket may be smaller."""
+        if batch_size == 1:
+            return self.step * pictures
+        return self.alone + (self.step - self.alone) * (pictures - 1) / (batch_size - 1)
 
 
 def pace(
@@ -63,9 +70,14 @@ def pace(
     began = clock()
     step = engine_step(family, components, config, plan, steps=LEAST)
     ready = clock() - began
-    seconds = _step(step, clock)
+    whole = alone = _step(step, clock)
+    if config.data.batch_size > 1:
+        batches, step.feed.batches = step.feed.batches, step.feed.batches.sized(1)
+        alone = _step(step, clock)
+        step.feed.batches = batches
     return Pace(
-        step=seconds,
+        step=whole,
+        alone=alone,
         denoised=_denoising(step, components, config, clock),
         told=_telling(step, components, config, clock),
         saved=_saving(step, clock),
@@ -83,17 +95,23 @@ def operations(config: TrainConfig, count: Count) -> float:
 def _step(step: TrainingStep, clock: Clock) -> float:
     """With the share of output preservation that falls to every step."""
     preservation, step.preservation = step.preservation, None
+    plain = _stepping(step, clock)
+    if preservation is None:
+        return plain
+    every, preservation.every, step.preservation = preservation.every, 1, preservation
+    kept = _stepping(step, clock)
+    preservation.every = every
+    return plain + (kept - plain) / every
+
+
+def _stepping(step: TrainingStep, clock: Clock) -> float:
     numbers = iter(range(1 << 30))
 
     def once() -> None:
         step(next(numbers))
         step.mean_loss()  # waits for the device
 
-    plain = _median(once, clock)
-    if preservation is None:
-        return plain
-    share, preservation.every, step.preservation = 1 / preservation.every, 1, preservation
-    return plain + share * (_median(once, clock) - plain)
+    return _median(once, clock)
 
 
 @torch.no_grad()
@@ -175,6 +193,7 @@ def _from_operations(family: Family, components: Components, config: TrainConfig
     row = count.forward / config.data.batch_size * width * height * latent.factor**2 / side**2
     return Pace(
         step=operations(config, count) / rate,
+        alone=operations(config, count) / config.data.batch_size / rate,
         denoised=2 * row / rate,
         encoded=_counted(lambda: family.encode_image(vae, pixels)) / single,
         decoded=_counted(lambda: family.decode_image(vae, latents)) / single,
