@@ -98,3 +98,16 @@ def test_a_quantised_base_takes_less_and_is_named_where_nothing_else_fits():
     tight = config_io.merge(config, {"memory": {"budget": (least[0] + least[1]) / 2}})
     need = estimate(family, components, tight, plan)
     assert not need.fits and "memory.quantize = int8" in need.instead
+
+
+def test_encoded_pictures_and_captions_take_of_the_room(base):
+    config = config_io.parse({"model": {"base": str(base)}, "memory": {"device": "cpu"}})
+    plan, family = memory.plan(config.memory), find_family(config.model)
+    components = family.load(config.model, plan.dtype)
+    none, _ = needed(family, components, config, plan, plan.device, 1.0)
+    some, _ = needed(family, components, config, plan, plan.device, 1.0, (10, 5))
+    latents, text = 10 * 2 * 4 * 8 * 8 * 4, 5 * 24 * 16 * 4  # mean and deviation; 24 tokens of width 16
+    assert some.held * GB == pytest.approx(latents + text)
+    assert none.activations - some.activations == pytest.approx(latents + text)
+    many, _ = needed(family, components, config, plan, plan.device, 1.0, (1_000_000, 5))
+    assert many.held * GB == pytest.approx(text)  # so many pictures stay in a file

@@ -51,8 +51,8 @@ def check(
     if plan.device.type == "cpu" and not there:
         torch.set_num_threads(threads.choose())
     read = clock() - began
-    need = estimate(family, components, config, plan, there, clock)
     todo = work(config, found.examples, batches, len(held_out), resolution)
+    need = estimate(family, components, config, plan, there, clock, (todo.encoded, todo.captions))
     spent = need.pace and duration(todo, need.pace, config, read)
     buckets = Counter(f"{crop.bucket.width}x{crop.bucket.height}" for crop in crops)
     return {
@@ -73,6 +73,7 @@ def check(
             "peak": round(need.peak_gb, 2),
             "free": round(need.free_gb, 2),
             "base": round(need.weights_gb, 2),
+            "encoded_pictures_and_captions": round(need.encoded_gb, 2),
             "adapter_and_optimizer": round(need.adapter_gb, 2),
             "activations": round(need.activations_gb, 2),
         },

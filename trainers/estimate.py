@@ -32,6 +32,7 @@ class Estimate:
     peak_gb: float
     free_gb: float  # what the device has, less what others hold, or the budget where that is less
     weights_gb: float
+    encoded_gb: float  # pictures and captions
     activations_gb: float  # and gradients
     adapter_gb: float  # masters, optimizer states, averages
     tflop: float
@@ -52,16 +53,18 @@ def estimate(
     plan: memory.Plan,
     card: Card | None = None,
     clock: Clock = time.perf_counter,
+    encoded: tuple[int, int] = (0, 0),
 ) -> Estimate:
     """Count a step; then time it where it fits. Leaves the components with an adapter on them: use them no further.
 
     Args:
         card: one that is not here. Nothing is timed then.
         clock: what tells the seconds.
+        encoded: pictures, each mirrored one too, and captions.
     """
     device = torch.device("cuda") if card else plan.device
     free = card.free_gb if card else free_gb(device)
-    left, fitted = needed(family, components, config, plan, device, free)
+    left, fitted = needed(family, components, config, plan, device, free, encoded)
     peak = left.budget - left.activations / GB + fitted.count.peak / GB
     flops = operations(config, fitted.count)
     fits = peak < min(left.budget, free)
@@ -69,23 +72,30 @@ def estimate(
         peak_gb=peak,
         free_gb=min(left.budget, free),
         weights_gb=left.weights,
+        encoded_gb=left.held,
         activations_gb=fitted.count.peak / GB,
         adapter_gb=left.adapter,
         tflop=flops / 1e12,
         pace=pace(family, components, config, plan, fitted.count, clock) if fits and not card else None,
         saved=_saved(fitted, left),
-        instead="" if fits else _instead(family, components, config, plan, device, free),
+        instead="" if fits else _instead(family, components, config, plan, device, free, encoded),
         span=card.seconds(flops) if card else None,
     )
 
 
 def needed(
-    family: Family, components: Components, config: TrainConfig, plan: memory.Plan, device: torch.device, free: float
+    family: Family,
+    components: Components,
+    config: TrainConfig,
+    plan: memory.Plan,
+    device: torch.device,
+    free: float,
+    encoded: tuple[int, int] = (0, 0),
 ) -> tuple[Room, Fitted]:
     """What a step may take of `free` GB, and how it saves memory to keep to that."""
     step = HollowStep(family, emptied(components, plan.dtype), config, plan.dtype)
     packed = replace(components, denoiser=step.denoiser)  # packed or not, as the run's will be
-    left = room(packed, config, device, step.adapter_bytes, free)
+    left = room(packed, config, device, step.adapter_bytes, free, step.held(*encoded))
     given = forced(step.denoiser, config, device)
     if given is None:
         return left, fit(step, left.activations, offload=device.type != "cpu")
@@ -101,14 +111,20 @@ def _saved(fitted: Fitted, left: Room) -> str:
 
 
 def _instead(
-    family: Family, components: Components, config: TrainConfig, plan: memory.Plan, device: torch.device, free: float
+    family: Family,
+    components: Components,
+    config: TrainConfig,
+    plan: memory.Plan,
+    device: torch.device,
+    free: float,
+    encoded: tuple[int, int],
 ) -> str:
     """The first change of settings with which the run would fit, in words; "" where there is none."""
     for change in _smaller(config, components):
         changed = config.model_copy(
             update={section: getattr(config, section).model_copy(update=values) for section, values in change.items()}
         )
-        left, fitted = needed(family, components, changed, plan, device, free)
+        left, fitted = needed(family, components, changed, plan, device, free, encoded)
         peak = left.budget - left.activations / GB + fitted.count.peak / GB
         if peak < min(left.budget, free):
             settings = [f"{s}.{key} = {value}" for s, values in change.items() for key, value in values.items()]

@@ -20,6 +20,7 @@ from trainers.memory.meter import Meter
 from trainers.memory.packed import pack
 from trainers.memory.saving import Saving, apply
 from trainers.memory.units import units
+from trainers.stores import expected_bytes
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,13 @@ class HollowStep:
     @property
     def adapter_bytes(self) -> int:
         return sum(p.numel() * p.element_size() for p in self.parameters)
+
+    def held(self, pictures: int, captions: int) -> int:
+        """Bytes of so many of them, encoded, on the device."""
+        with torch.no_grad():
+            told = (self._told or self._encode()).rows(torch.zeros(1, dtype=torch.long, device="meta"))
+        latent = (self.components.latent.channels, self._side, self._side)
+        return expected_bytes(self.config, latent, pictures, told, captions)
 
     def count(self, saving: Saving) -> Count:
         """The step with what is given up for memory."""
