@@ -122,7 +122,9 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
     adapter.train_tokens(tokens)
     if start:
         _warn_of_start(start, warm_start(adapter, components, start), emit)
-    saving, adjusted = decide(family, components, config, plan, adapter.trained_bytes)
+    saving, adjusted = decide(
+        family, components, config, plan, adapter.trained_bytes, latents.held + text.held(base_text)
+    )
     apply(components.denoiser, saving, draws(config.adapter))
     if adjusted:
         emit(adjusted)

@@ -17,6 +17,7 @@ from trainers.config import TrainConfig
 from trainers.data.batches import Batches
 from trainers.data.types import Bucket, Crop
 from trainers.families.base import Components, Conditioning, Family, LatentSpec, plain_sizes
+from trainers.families.residence import bring, release
 from trainers.memory import Plan
 from trainers.memory.decide import decide, draws
 from trainers.memory.packed import pack
@@ -43,17 +44,20 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
     latents.seal()
     captions = [[f"a picture of thing {i}"] for i in range(PICTURES)]
     preserved = [[""]] * PICTURES
+    if config.adapter.trains_text:
+        for encoder in components.text_encoders:
+            bring(encoder, device)
     tokens = start_tokens(components, family.spec, config)
     text = TextStore([*(c[0] for c in captions), ""], family, components, config.model.clip_skip, device)
-    for encoder in components.text_encoders:
-        encoder.to(device)
     base_text = text.encode_all(None, lambda *_: None)
     if not config.adapter.trains_text:
         text.cached = base_text
         for encoder in components.text_encoders:
-            encoder.to("cpu")
-    pack(components.denoiser, config.memory.quantize, device)
-    components.denoiser.to(device)
+            release(encoder)
+    if config.memory.quantize != "none":
+        bring(components.denoiser, torch.device("cpu"))
+        pack(components.denoiser, config.memory.quantize, device)
+    bring(components.denoiser, device)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     adapter.train_tokens(tokens)
     crop = Crop(bucket, (bucket.width, bucket.height), 0, 0, 0.0)

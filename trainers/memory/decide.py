@@ -33,17 +33,26 @@ class Room:
     weights: float
     adapter: float  # masters, optimizer states, averages, gradients that wait for the next micro-batch
     beside: float
+    held: float = 0.0  # encoded pictures and captions
 
     @property
     def activations(self) -> float:
         """Bytes left for activations and fresh gradients."""
-        return (self.budget - self.weights - self.adapter - self.beside) * GB
+        return (self.budget - self.weights - self.adapter - self.beside - self.held) * GB
 
 
-def room(components: Components, config: TrainConfig, device: torch.device, trained: int, free: float) -> Room:
-    """`trained`: bytes of the adapter's masters; `free`: GB of the device that nobody else holds."""
+def room(
+    components: Components, config: TrainConfig, device: torch.device, trained: int, free: float, held: int = 0
+) -> Room:
+    """What there is, and what stays from step to step.
+
+    Args:
+        trained: bytes of the adapter's masters.
+        free: GB of the device that nobody else holds.
+        held: bytes of encoded pictures and captions on the device.
+    """
     budget = config.memory.budget or free
-    return Room(budget, resident(components, config) / GB, kept(config, trained) / GB, beside(device))
+    return Room(budget, resident(components, config) / GB, kept(config, trained) / GB, beside(device), held / GB)
 
 
 def kept(config: TrainConfig, trained: int) -> float:
@@ -95,14 +104,16 @@ def plentiful(components: Components, config: TrainConfig, plan: Plan, room: Roo
 
 
 def decide(
-    family: Family, components: Components, config: TrainConfig, plan: Plan, trained: int
+    family: Family, components: Components, config: TrainConfig, plan: Plan, trained: int, held: int = 0
 ) -> tuple[Saving, Adjusted | None]:
     """How this run saves memory, and what a person is told of it. Counts steps without weights where it must.
 
-    `trained`: bytes of the adapter's masters.
+    Args:
+        trained: bytes of the adapter's masters.
+        held: bytes of encoded pictures and captions on the device.
     """
     given = forced(components.denoiser, config, plan.device)
-    left = room(components, config, plan.device, trained, free_gb(plan.device))
+    left = room(components, config, plan.device, trained, free_gb(plan.device), held)
     if given is not None:
         return given, None
     hollow = isinstance(next(components.denoiser.parameters()), FakeTensor)  # nothing has to fit anywhere
