@@ -19,8 +19,8 @@ from trainers.data.types import Bucket, Crop
 from trainers.families.base import Components, Conditioning, Family, LatentSpec, plain_sizes
 from trainers.memory import Plan
 from trainers.memory.decide import decide, draws
-from trainers.memory.packed import pack
 from trainers.memory.saving import apply
+from trainers.memory.settle import settle
 from trainers.step import TrainingStep, build_step
 from trainers.stores import Feed, LatentStore, TextStore
 
@@ -52,13 +52,12 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
         text.cached = base_text
         for encoder in components.text_encoders:
             encoder.to("cpu")
-    pack(components.denoiser, config.memory.quantize, device)
-    components.denoiser.to(device)
+    saving, _ = decide(family, components, config, plan)
+    settle(components.denoiser, config.memory.quantize, saving, device)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     adapter.train_tokens(tokens)
     crop = Crop(bucket, (bucket.width, bucket.height), 0, 0, 0.0)
     batches = Batches([crop] * PICTURES, [1] * PICTURES, config.data.batch_size, config.seed)
-    saving, _ = decide(family, components, config, plan, adapter.trained_bytes)
     apply(components.denoiser, saving, draws(config.adapter))
     adapter.train()
     feed = Feed(batches, list(range(PICTURES)), latents, text, captions, preserved, config)
