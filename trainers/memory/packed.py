@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from trainers.events import Adjusted
 from trainers.memory.packing import FORMS
+from trainers.waiting import real
 
 GB = 2**30
 BITS = {"int8": 8, "nf4": 4}
@@ -82,7 +83,7 @@ class PackedLinear(nn.Linear):
     @property
     def weight(self) -> Tensor:
         """[out, in]."""
-        return self.unpacked(tuple(self.packed))
+        return self.unpacked(tuple(real(tensor) for tensor in self.packed))  # peft looks at it while it waits
 
     @torch.no_grad()
     def unpacked(self, packed: tuple[Tensor, ...]) -> Tensor:
