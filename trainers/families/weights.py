@@ -188,7 +188,7 @@ def prepare(make: Callable[[], nn.Module], weights: Weights, names: Names, dtype
             )
         weights.claim(name)
     module.source = Source(weights, chosen, dtype)
-    return module.requires_grad_(False).eval()
+    return nn.Module.to(module, dtype).requires_grad_(False).eval()  # diffusers' own `to` warns of nothing
 
 
 @dataclass(frozen=True)
