@@ -7,7 +7,7 @@ else they follow from the operation count and the speed of this device, or from 
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -15,9 +15,8 @@ from trainers import memory
 from trainers.config import TrainConfig
 from trainers.families.base import Components, Family
 from trainers.memory.cards import Card
-from trainers.memory.decide import GB, Room, forced, free_gb, room, told
-from trainers.memory.fit import Fitted, fit
-from trainers.memory.hollow import HollowStep, emptied
+from trainers.memory.decide import GB, Room, free_gb, needed, told
+from trainers.memory.fit import Fitted
 from trainers.memory.packing import FORMS
 from trainers.memory.saving import PLAIN
 from trainers.pace import Clock, Pace, operations, pace
@@ -65,48 +64,28 @@ def estimate(
     device = torch.device("cuda") if card else plan.device
     free = card.free_gb if card else free_gb(device)
     left, fitted = needed(family, components, config, plan, device, free, encoded)
-    peak = left.budget - left.activations / GB + fitted.count.peak / GB
+    peak = left.peak(fitted)
     flops = operations(config, fitted.count)
     fits = peak < min(left.budget, free)
     return Estimate(
         peak_gb=peak,
         free_gb=min(left.budget, free),
-        weights_gb=left.weights,
+        weights_gb=left.weights - fitted.freed / GB,
         encoded_gb=left.held,
         activations_gb=fitted.count.peak / GB,
         adapter_gb=left.adapter,
         tflop=flops / 1e12,
         pace=pace(family, components, config, plan, fitted.count, clock) if fits and not card else None,
-        saved=_saved(fitted, left),
+        saved=_saved(fitted, left, device),
         instead="" if fits else _instead(family, components, config, plan, device, free, encoded),
         span=card.seconds(flops) if card else None,
     )
 
 
-def needed(
-    family: Family,
-    components: Components,
-    config: TrainConfig,
-    plan: memory.Plan,
-    device: torch.device,
-    free: float,
-    encoded: tuple[int, int] = (0, 0),
-) -> tuple[Room, Fitted]:
-    """What a step may take of `free` GB, and how it saves memory to keep to that."""
-    step = HollowStep(family, emptied(components, plan.dtype), config, plan.dtype)
-    packed = replace(components, denoiser=step.denoiser)  # packed or not, as the run's will be
-    left = room(packed, config, device, step.adapter_bytes, free, step.held(*encoded))
-    given = forced(step.denoiser, config, device)
-    if given is None:
-        return left, fit(step, left.activations, offload=device.type != "cpu")
-    count = step.count(given)
-    return left, Fitted(given, count, count if given == PLAIN else step.count(PLAIN))
-
-
-def _saved(fitted: Fitted, left: Room) -> str:
+def _saved(fitted: Fitted, left: Room, device: torch.device) -> str:
     if fitted.saving == PLAIN:
         return ""
-    adjusted = told(fitted, left)
+    adjusted = told(fitted, left, device)
     return f"{adjusted.what}: {adjusted.why}."
 
 
@@ -125,7 +104,7 @@ def _instead(
             update={section: getattr(config, section).model_copy(update=values) for section, values in change.items()}
         )
         left, fitted = needed(family, components, changed, plan, device, free, encoded)
-        peak = left.budget - left.activations / GB + fitted.count.peak / GB
+        peak = left.peak(fitted)
         if peak < min(left.budget, free):
             settings = [f"{s}.{key} = {value}" for s, values in change.items() for key, value in values.items()]
             return f"It would fit with {', '.join(settings)}: {peak:.1f} GB."
@@ -133,10 +112,13 @@ def _instead(
 
 
 def _smaller(config: TrainConfig, components: Components) -> Iterator[dict[str, dict[str, object]]]:
-    """Changes that need less and less: checkpointing, batches of one picture, a quantised base, smaller pictures."""
+    """Changes that need less and less: checkpointing, streaming, one picture, a quantised base, smaller pictures."""
     change: dict[str, dict[str, object]] = {}
     if config.memory.checkpointing == "none":
         change["memory"] = {"checkpointing": "auto"}
+        yield dict(change)
+    if config.memory.stream == "none":
+        change["memory"] = {**change.get("memory", {}), "stream": "auto"}
         yield dict(change)
     if config.data.batch_size > 1:
         change["data"] = {"batch_size": 1}

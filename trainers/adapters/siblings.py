@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from trainers.adapters.adapter import NAME, pair
 from trainers.adapters.fused import LoraLinears
+from trainers.waiting import waits
 
 # What an attention module calls them: diffusers' for the picture, for the text beside it (SD3), and CLIP's.
 NAMES = (("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj"), ("q_proj", "k_proj", "v_proj"))
@@ -30,8 +31,10 @@ class Siblings:
         self._joins = 0
 
     def join(self) -> None:
-        """Lay the base weights side by side now, and not in the first forward pass."""
-        self._weights(self.layers[0].base_layer.weight.dtype)
+        """Lay the base weights side by side now, and not in the first forward pass; streamed ones come so."""
+        weight = self.layers[0].base_layer.weight
+        if not waits(weight):
+            self._weights(weight.dtype)
 
     def prepared(self, down: Tensor, up: Tensor) -> None:
         """Take the scaled factors of all, in the compute dtype: down [n r, in], up [n out, r]."""

@@ -20,8 +20,8 @@ from trainers.families.base import Components, Conditioning, Family, LatentSpec,
 from trainers.families.residence import bring, release
 from trainers.memory import Plan
 from trainers.memory.decide import decide, draws
-from trainers.memory.packed import pack
 from trainers.memory.saving import apply
+from trainers.memory.settle import settle
 from trainers.step import TrainingStep, build_step
 from trainers.stores import Feed, LatentStore, TextStore
 
@@ -54,15 +54,12 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
         text.cached = base_text
         for encoder in components.text_encoders:
             release(encoder)
-    if config.memory.quantize != "none":
-        bring(components.denoiser, torch.device("cpu"))
-        pack(components.denoiser, config.memory.quantize, device)
-    bring(components.denoiser, device)
+    saving, _ = decide(family, components, config, plan)
+    settle(components.denoiser, config.memory.quantize, saving, device)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     adapter.train_tokens(tokens)
     crop = Crop(bucket, (bucket.width, bucket.height), 0, 0, 0.0)
     batches = Batches([crop] * PICTURES, [1] * PICTURES, config.data.batch_size, config.seed)
-    saving, _ = decide(family, components, config, plan, adapter.trained_bytes)
     apply(components.denoiser, saving, draws(config.adapter))
     adapter.train()
     feed = Feed(batches, list(range(PICTURES)), latents, text, captions, preserved, config)

@@ -189,7 +189,7 @@ MEMORY: Table = {
     "sdpa": Unneeded("SDPA is used unless xformers is chosen."),
     "mem_eff_attn": Lacks("Attention runs on SDPA or xformers."),
     "cpu_offload_checkpointing": Lacks("Activations are not moved to the CPU."),
-    "blocks_to_swap": Lacks("Blocks are not swapped to the CPU."),
+    "blocks_to_swap": Rule(rules.swapped),
     **dict.fromkeys(("lowram", "highvram", "lowvram", "max_data_loader_n_workers"), MACHINE),
     **dict.fromkeys(("persistent_data_loader_workers", "num_cpu_threads_per_process", "num_processes"), MACHINE),
     **dict.fromkeys(("num_machines", "gpu_ids", "main_process_port", "disable_mmap_load_safetensors"), MACHINE),
