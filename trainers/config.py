@@ -436,6 +436,12 @@ class MemoryConfig(Section):
         "Keep the frozen linear layers of the denoiser in 8 or 4 bits a number: the least memory, and more time. What "
         "is trained learns on rounded weights. For cards that nothing else fits.",
     )
+    compile: Literal["none", "auto", "all"] = setting(
+        "none",
+        "Compiled blocks",
+        "Compile the denoiser's blocks at the start, which takes minutes. auto: on a GPU, kept only where a few trial "
+        "steps are faster. all: wherever it works. Not with an adapter's dropout or a quantised base.",
+    )
     cache_latents: bool = setting(True, "Cache latents", "Encode each picture once and keep the result on disk.")
 
 
