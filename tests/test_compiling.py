@@ -1,4 +1,4 @@
-"""Compiled blocks: the losses stay, nothing is compiled that is slower, wrong or broken, and a trial leaves no trace."""
+"""Compiled blocks: losses stay, what is slower, wrong or broken is not used, and a trial leaves no trace."""
 
 import itertools
 
@@ -111,9 +111,9 @@ def test_losses_of_compiled_blocks_are_those_of_eager_ones(base, monkeypatch, ki
     config, said = settings(base, kind, **more), []
     step = step_of(config)
     used = compile_blocks(step, config, None, said.append)
-    made = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    made, tried = torch._dynamo.utils.counters["stats"]["unique_graphs"], used.calls
     losses, _ = trained(step)
-    assert used.calls == 2 * STEPS * len(used.modules)  # micro-batches
+    assert used.calls - tried == 2 * STEPS * len(used.modules)  # 2 micro-batches in a step
     assert losses == pytest.approx(eager, rel=1e-5)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == made  # in the trial; moving weights add none
     assert not any("_orig_mod" in key for key in step.denoiser.state_dict())
