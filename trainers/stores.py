@@ -77,6 +77,11 @@ class LatentStore:
         bucket, row = self.rows[index, False]
         return self.moments[bucket][row][0]
 
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """[C, h, w] of one picture."""
+        bucket, factor = self.rows[index, False][0], self.latent.factor
+        return self.latent.channels, bucket.height // factor, bucket.width // factor
+
     def told_sizes(self, indices: list[int], flips: list[bool]) -> Tensor | None:
         """[B, 6] for these pictures; None where the family is told nothing."""
         rows = [self.sizes[key] for key in zip(indices, flips, strict=True)]

@@ -19,6 +19,7 @@ from trainers.adapters.registry import ADAPTERS
 from trainers.adapters.tokens import require_word, start_tokens
 from trainers.capabilities import untried
 from trainers.checkpoint import Position
+from trainers.compiling import compile_blocks
 from trainers.config import AdapterConfig, TrainConfig
 from trainers.control import Control
 from trainers.data.batches import Batches, split_validation
@@ -151,8 +152,9 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
     if config.preview.every and not resumed:
         emit(Phase("Making preview pictures"))
         outputs.preview()  # the base column
-    emit(Phase("Training"))
     adapter.train()
+    compile_blocks(step, config, folders.cache, emit)
+    emit(Phase("Training"))
     devices.forget_peak(device)
     ends = _text_ends(config.adapter, adapter, steps)
     if not ends and text.cached is None:  # the settings leave nothing of the text encoders to train

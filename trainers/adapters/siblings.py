@@ -46,6 +46,8 @@ class Siblings:
 
     def take(self, layer: Linear, x: Tensor) -> Tensor | None:
         """The layer's output for x [..., in]; None where it has to be computed alone."""
+        if torch.compiler.is_compiling():  # what is left for other calls is no part of a graph
+            return None
         grad = torch.is_grad_enabled()
         if self._left is not None and self._left[0] is x and self._left[1] == grad:
             output = self._left[2].pop(id(layer), None)
@@ -53,7 +55,7 @@ class Siblings:
                 self._left = None
             if output is not None:
                 return output
-        if self.ready is None or torch.compiler.is_compiling():
+        if self.ready is None:
             return None
         down, up, versions = self.ready
         if x.dtype != down.dtype or x.device != down.device or versions != self._versions():

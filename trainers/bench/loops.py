@@ -13,13 +13,17 @@ from torch import nn
 from trainers.adapters.adapter import DENOISER, Place
 from trainers.adapters.registry import ADAPTERS
 from trainers.adapters.tokens import start_tokens
+from trainers.compiling import compile_blocks
 from trainers.config import TrainConfig
 from trainers.data.batches import Batches
 from trainers.data.types import Bucket, Crop
+from trainers.errors import UserError
+from trainers.events import Warned
 from trainers.families.base import Components, Conditioning, Family, LatentSpec, plain_sizes
 from trainers.families.residence import bring, release
 from trainers.memory import Plan
 from trainers.memory.decide import decide, draws
+from trainers.memory.regions import Regions
 from trainers.memory.saving import apply
 from trainers.memory.settle import settle
 from trainers.step import TrainingStep, build_step
@@ -65,6 +69,45 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
     feed = Feed(batches, list(range(PICTURES)), latents, text, captions, preserved, config)
     steps = max(steps, 100)
     return build_step(config, plan, family, components, adapter, feed, base_text, None, steps, lambda adjusted: None)
+
+
+class CompiledLoop:
+    """Darkroom's step with compiled blocks; between its steps they are as before."""
+
+    def __init__(self, step: TrainingStep, regions: Regions):
+        self.step, self.regions = step, regions
+        self.parameters, self.optimizer, self.ema = step.parameters, step.optimizer, step.ema
+        self.calls = 0  # of compiled graphs in the step before, forward and backward
+
+    @property
+    def mark(self) -> Callable[[str], None]:
+        return self.step.mark
+
+    @mark.setter
+    def mark(self, told: Callable[[str], None]) -> None:
+        self.step.mark = told
+
+    def __call__(self, number: int) -> None:
+        before = self.regions.calls
+        self.regions.put()
+        try:
+            self.step(number)
+        finally:
+            self.regions.remove()
+        self.calls = 2 * (self.regions.calls - before)
+
+
+def compiled_loop(step: TrainingStep, config: TrainConfig) -> CompiledLoop | None:
+    """The same step compiled, where the settings want it and it works. Raises UserError where it does not."""
+    warned: list[Warned] = []
+    regions = compile_blocks(step, config, None, lambda said: warned.append(said) if isinstance(said, Warned) else None)
+    if warned:
+        raise UserError(warned[0].message, warned[0].hint)
+    if regions is None:
+        return None
+    regions.remove()
+    step.mend = None  # what fails is to be seen
+    return CompiledLoop(step, regions)
 
 
 class BareLoop:

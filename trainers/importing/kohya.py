@@ -197,8 +197,8 @@ MEMORY: Table = {
     "extra_accelerate_launch_args": MACHINE,
     "multi_gpu": Lacks("One GPU is used."),
     "deepspeed": Lacks("One GPU is used."),
-    "torch_compile": Lacks("The model is not compiled."),
-    "dynamo_*": Unneeded("The model is not compiled."),
+    "torch_compile": Lacks("Whether it pays is tried anew: memory.compile."),
+    "dynamo_*": Unneeded("memory.compile chooses them."),
     "fused_backward_pass": Lacks("Gradients are applied after the whole backward pass."),
     "additional_parameters": Lacks("These command-line arguments are not read."),
 }

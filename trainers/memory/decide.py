@@ -18,6 +18,7 @@ from trainers.memory.fit import Fitted, fit, fit_streamed
 from trainers.memory.hollow import HollowStep, emptied
 from trainers.memory.saving import PLAIN, Saving
 from trainers.memory.units import blocks
+from trainers.waiting import waits
 
 GB = 2**30
 # GB beside what is counted: on a CPU torch, diffusers and their libraries (0.48 measured on Linux), on a GPU the
@@ -68,9 +69,10 @@ def kept(config: TrainConfig, trained: int) -> float:
 
 
 def resident(components: Components, config: TrainConfig) -> int:
-    """Bytes of frozen weights beside the loop: only the parts that run stay."""
+    """Bytes of frozen weights beside the loop: only the parts that run stay, and of them what waits nowhere else."""
     models = [components.denoiser, *(components.text_encoders if config.adapter.trains_text else ())]
-    return sum(p.numel() * p.element_size() for m in models for p in m.parameters() if not p.requires_grad)
+    weights = (p for model in models for p in model.parameters() if not (p.requires_grad or waits(p)))
+    return sum(p.numel() * p.element_size() for p in weights)
 
 
 def beside(device: torch.device) -> float:
