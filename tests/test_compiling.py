@@ -174,7 +174,7 @@ def test_on_a_cpu_auto_tries_nothing(base, monkeypatch):
     assert compile_blocks(step_of(config), config, None, said.append) is None and said == []
 
 
-@pytest.mark.parametrize("change", [{"adapter": {"dropout": 0.1}}, {"quantize": "int8"}])
+@pytest.mark.parametrize("change", [{"adapter": {"dropout": 0.1}}, {"quantize": "int8"}, {"stream": "all"}])
 def test_where_compiled_code_would_differ_it_says_why_it_is_not_used(base, monkeypatch, change):
     monkeypatch.setattr(torch, "compile", no_compiler)
     config, said = settings(base, **change), []

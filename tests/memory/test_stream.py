@@ -8,11 +8,12 @@ import torch
 from tests.memory.tiny_step import folder_of, gradients, told
 from trainers.adapters.registry import ADAPTERS
 from trainers.choices import ADAPTERS as KINDS
-from trainers.config import AdapterConfig, ModelConfig
+from trainers.config import AdapterConfig, ModelConfig, TrainConfig
 from trainers.data.cache import identity
 from trainers.families.registry import FAMILIES
 from trainers.families.residence import is_original, lent
 from trainers.memory import stream as streaming
+from trainers.memory.decide import resident
 from trainers.memory.meter import Meter
 from trainers.memory.packed import pack
 from trainers.memory.saving import PLAIN, Saving, apply
@@ -180,6 +181,14 @@ def test_weights_wait_and_pictures_are_drawn_as_ever(folders):
     for path in blocks(components.denoiser):
         block = components.denoiser.get_submodule(path)
         assert all(waits(weight) and weight.untyped_storage().nbytes() <= 4 for weight in block.parameters())
+
+
+def test_weights_that_wait_leave_their_room_to_the_decoding_of_pictures(folders):
+    _, components, _ = from_file("sdxl", folders["sdxl"])
+    plain, config = loaded("sdxl", folders["sdxl"])[1], TrainConfig()
+    whole = [plain.denoiser.get_submodule(path) for path in blocks(plain.denoiser)]
+    gone = sum(weight.nbytes for block in whole for weight in block.parameters())
+    assert 0 < resident(components, config) == resident(plain, config) - gone
 
 
 def test_a_base_is_known_by_its_weights_wherever_they_wait(folders):
