@@ -94,19 +94,18 @@ def test_checkpointing_can_be_forced_and_reads_what_it_was(step):
         config_io.override(step.config, ["memory.checkpointing=some"])
 
 
-def test_weights_wait_last_and_of_as_few_blocks_as_will_do(step, ends):
-    least = fit(step, 0, CUDA).count.peak
+@pytest.mark.parametrize("device", [CPU, pytest.param(CUDA, marks=pytest.mark.slow)], ids=str)
+def test_weights_wait_last_and_of_as_few_blocks_as_will_do(step, ends, device):
     sizes = block_bytes(step.denoiser)
-    for device in (CPU, CUDA):
-        smallest = ends[1].peak if device == CPU else least
-        assert not fit(step, smallest, device, stream=True).saving.streamed
-        one = fit(step, smallest - 1, device, stream=True)
-        assert 0 < len(one.saving.streamed) < len(sizes) and one.saving.recomputed == blocks(step.denoiser)
-        assert one.taken <= smallest - 1 and one.moved == 2 * sum(sizes[path] for path in one.saving.streamed)
-        every = fit(step, -sum(sizes.values()), device, stream=True)
-        assert every.saving.streamed == blocks(step.denoiser)
-        largest = sorted(sizes.values())[-1 if device == CPU else -2 :]
-        assert every.freed == sum(sizes.values()) - sum(largest)
+    smallest = ends[1].peak if device == CPU else fit(step, 0, CUDA).count.peak
+    assert not fit(step, smallest, device, stream=True).saving.streamed
+    one = fit(step, smallest - 1, device, stream=True)
+    assert 0 < len(one.saving.streamed) < len(sizes) and one.saving.recomputed == blocks(step.denoiser)
+    assert one.taken <= smallest - 1 and one.moved == 2 * sum(sizes[path] for path in one.saving.streamed)
+    every = fit(step, -sum(sizes.values()), device, stream=True)
+    assert every.saving.streamed == blocks(step.denoiser)
+    largest = sorted(sizes.values())[-1 if device == CPU else -2 :]
+    assert every.freed == sum(sizes.values()) - sum(largest)
 
 
 def test_the_plan_says_what_streaming_costs(step):
