@@ -1,30 +1,38 @@
 """What a run would do, found out without starting it: pictures, crops, buckets, steps, memory, time."""
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from trainers import memory
+from trainers import memory, threads
 from trainers.adapters.tokens import require_word
 from trainers.config import TrainConfig
-from trainers.data.batches import split_validation
+from trainers.data.batches import Batches, split_validation
 from trainers.data.buckets import plan as plan_crops
 from trainers.data.buckets import report as crop_report
 from trainers.data.examples import scan
+from trainers.duration import Duration, duration, work
 from trainers.estimate import Estimate, estimate
 from trainers.families.registry import find_family
 from trainers.memory.cards import Card, find_card
+from trainers.pace import Clock
 from trainers.schedules import total_steps
 from trainers.stores import cut_captions
 
 
-def check(config: TrainConfig, report: Callable[[str], None], card: str = "") -> dict[str, Any]:
+def check(
+    config: TrainConfig, report: Callable[[str], None], card: str = "", clock: Clock = time.perf_counter
+) -> dict[str, Any]:
     """Every problem of the data in one go, and what training would look like; UserError when it could not start.
 
-    `card`: the name of a graphics card that is not here, to judge the run by its data sheet.
+    Args:
+        card: the name of a graphics card that is not here, to judge the run by its data sheet.
+        clock: what tells the seconds.
     """
+    began = clock()
     there = find_card(card) if card else None
     report("Reading the pictures ...")
     found = scan(config.data)
@@ -32,13 +40,20 @@ def check(config: TrainConfig, report: Callable[[str], None], card: str = "") ->
     report("Reading the base model ...")
     plan = _plan_on(there, config) if there else memory.plan(config.memory)
     family = find_family(config.model)
-    components = family.load(config.model, plan.dtype)
+    components = family.load(config.model, plan.dtype, deferred=True)
     resolution = config.data.resolution or components.resolution
     crops = plan_crops(found.examples, config.data, resolution, components.latent.factor * components.multiple)
     training, held_out = split_validation(found.examples, config.data.validation_share, config.seed)
-    per_step, steps = config.data.batch_size * config.optimizer.accumulation, total_steps(config)
+    repeats = [found.examples[i].repeats for i in training]
+    batches = Batches([crops[i] for i in training], repeats, config.data.batch_size, config.seed)
+    steps = total_steps(config)
     report("Trying a step ...")
-    need = estimate(family, components, config, plan, there)
+    if plan.device.type == "cpu" and not there:
+        torch.set_num_threads(threads.choose())
+    read = clock() - began
+    todo = work(config, found.examples, batches, len(held_out), resolution)
+    need = estimate(family, components, config, plan, there, clock, (todo.encoded, todo.captions))
+    spent = need.pace and duration(todo, need.pace, config, read)
     buckets = Counter(f"{crop.bucket.width}x{crop.bucket.height}" for crop in crops)
     return {
         "base": components.name,
@@ -49,17 +64,21 @@ def check(config: TrainConfig, report: Callable[[str], None], card: str = "") ->
         "buckets": dict(buckets.most_common()),
         "crops": [crop_report(example, crop) for example, crop in zip(found.examples, crops, strict=True)],
         "steps": steps,
-        "views_per_picture": round(steps * per_step / len(training), 1),
-        "verdict": _verdict(need, steps),
+        "views_per_picture": round(
+            steps * config.optimizer.accumulation / batches.per_epoch * sum(repeats) / len(training), 1
+        ),
+        "verdict": _verdict(need, steps, spent),
         "saving": need.saved,
         "memory_gb": {
             "peak": round(need.peak_gb, 2),
             "free": round(need.free_gb, 2),
             "base": round(need.weights_gb, 2),
+            "encoded_pictures_and_captions": round(need.encoded_gb, 2),
             "adapter_and_optimizer": round(need.adapter_gb, 2),
             "activations": round(need.activations_gb, 2),
         },
-        "seconds_per_step": need.seconds and round(need.seconds, 3),
+        "seconds_per_step": spent and round(spent.steps / steps, 4),
+        "seconds": spent and {"whole": round(spent.whole, 1)} | {p: round(s, 1) for p, s in vars(spent).items()},
     }
 
 
@@ -69,8 +88,8 @@ def _plan_on(card: Card, config: TrainConfig) -> memory.Plan:
     return memory.Plan(torch.device("cpu"), precision)
 
 
-def _verdict(need: Estimate, steps: int) -> str:
-    """Sentences on memory and on time; previews and the reading of pictures come on top."""
+def _verdict(need: Estimate, steps: int, spent: Duration | None) -> str:
+    """Sentences on memory and on time."""
     if not need.fits:
         advice = need.instead or "Lower data.resolution or adapter.rank, or choose a smaller base."
         return f"This needs about {need.peak_gb:.1f} GB of memory and {need.free_gb:.1f} GB are free. {advice}"
@@ -82,11 +101,15 @@ def _verdict(need: Estimate, steps: int) -> str:
             f"{fits} {steps} steps take {span}. Nothing of this was measured: memory is counted, and the "
             "time follows from the operations and the card's data sheet."
         )
-    how = "three steps were timed just now" if need.measured else "roughly: from the number of operations"
-    what = f"{steps} steps and the class pictures" if need.drawing_seconds else f"{steps} steps"
-    return f"{fits} {what} take about {_spent(need.seconds * steps + need.drawing_seconds)} ({how})."
+    how = "tried just now" if need.pace.tried else "roughly: from the number of operations"
+    parts = [f"{steps} steps take {_spent(spent.steps)}"]
+    parts += [f"class pictures {_spent(spent.class_pictures)}"] if spent.class_pictures else []
+    parts += [f"previews {_spent(spent.previews)}"] if spent.previews else []
+    return f"{fits} The run takes about {_spent(spent.whole)}: {', '.join(parts)} ({how})."
 
 
 def _spent(seconds: float) -> str:
     minutes = seconds / 60
-    return f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.0f} minutes" if minutes > 1.5 else "a minute"
+    if minutes > 90:
+        return f"{minutes / 60:.1f} hours"
+    return f"{minutes:.0f} minutes" if minutes > 1.5 else f"{max(1.0, seconds):.0f} seconds"

@@ -436,6 +436,19 @@ class MemoryConfig(Section):
         "Keep the frozen linear layers of the denoiser in 8 or 4 bits a number: the least memory, and more time. What "
         "is trained learns on rounded weights. For cards that nothing else fits.",
     )
+    stream: Literal["none", "auto", "all"] = setting(
+        "auto",
+        "Weight streaming",
+        "The frozen weights of the denoiser's blocks wait in the computer's memory and come to the card block by block "
+        "(block swap); training on the CPU reads them from the base's file again. Less memory, more time. auto: of as "
+        "few blocks as the memory budget asks for, where nothing else is enough. All blocks are then checkpointed.",
+    )
+    compile: Literal["none", "auto", "all"] = setting(
+        "none",
+        "Compiled blocks",
+        "Compile the denoiser's blocks at the start, which takes minutes. auto: on a GPU, kept only where a few trial "
+        "steps are faster. all: wherever it works. Not with an adapter's dropout a quantised base or streamed weights.",
+    )
     cache_latents: bool = setting(True, "Cache latents", "Encode each picture once and keep the result on disk.")
 
 

@@ -86,11 +86,15 @@ def _read(wanted: Wanted, cache: Cache | None) -> Ready:
     return Ready(wanted, None, pixels(picture, wanted.crop, wanted.mirrored))
 
 
+def together(width: int, height: int, device: torch.device) -> int:
+    """How many pictures of this size are encoded in one call."""
+    return max(1, AT_ONCE.get(device.type, AT_ONCE_ON_GPU) // (width * height))
+
+
 def _batches(found: Iterator[Ready], device: torch.device) -> Iterator[list[Ready]]:
     """Pictures of one bucket that are all to be encoded together, or one that is in the cache."""
-    most = AT_ONCE.get(device.type, AT_ONCE_ON_GPU)
     for (bucket, known), some in groupby(found, lambda ready: (ready.wanted.crop.bucket, ready.kept is not None)):
-        size = 1 if known else max(1, most // (bucket.width * bucket.height))
+        size = 1 if known else together(bucket.width, bucket.height, device)
         batch = []
         for ready in some:
             batch.append(ready)

@@ -22,6 +22,7 @@ from trainers.export.facts import pack
 from trainers.export.metadata import RunFacts
 from trainers.families.base import Components
 from trainers.finish import write_adapter
+from trainers.memory.decide import free_gb, room
 from trainers.memory.units import recomputes
 from trainers.prompts import preview_prompts
 from trainers.step import TrainingStep
@@ -181,8 +182,14 @@ class Outputs:
         with self._as_exported(), self.adapter.at_strength(strength):
             told = text.tell([*prompts, settings.negative])
             together = preview.at_once(self.config.data.batch_size, recomputes(self.components.denoiser))
-            where = (text.device, self.resolution, together)
+            where = (text.device, self.resolution, together, self._space())
             return preview.sample_told(family, self.components, told, settings, *where)
+
+    def _space(self) -> float:
+        """Bytes that the memory plan leaves beside what stays from step to step."""
+        feed, trained = self.step.feed, self.adapter.trained_bytes
+        free, held = free_gb(feed.text.device), feed.latents.held + feed.text.held()
+        return room(self.components, self.config, feed.text.device, trained, free, held).activations
 
     def _emit_sample(self, prompt: str, path: Path, seed: int, strength: float = 1.0, asked: bool = False) -> None:
         name = path.relative_to(self.folders.run).as_posix()

@@ -1,5 +1,6 @@
 """Sample pictures from the resident model: while it trains, and for `darkroom sample`."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from trainers.config import PreviewConfig
 from trainers.families.base import Components, Conditioning, Family, plain_sizes
 from trainers.families.residence import lent
 from trainers.files import encoded, write_whole
+from trainers.memory.tiles import tiled
 from trainers.stores import encode_texts
 
 # Pictures denoised in one batch, each with its two rows of guidance. Counted on Stable Diffusion 1.5 at 512 pixels,
@@ -48,10 +50,11 @@ def sample_told(
     device: torch.device,
     resolution: int,
     together: int = TOGETHER,
+    space: float = math.inf,
 ) -> list[Image.Image]:
     """`sample` of encoded prompts: `told` has one row for each, and the negative prompt's as the last.
 
-    So many are denoised `together`; they are decoded one by one.
+    So many are denoised `together`. They are decoded one by one, within `space` bytes with the VAE's weights.
     """
     denoiser, vae, latent = components.denoiser, components.vae, components.latent
     width = (config.width or resolution) // latent.factor
@@ -68,7 +71,8 @@ def sample_told(
             sizes = plain_sizes(family, width * latent.factor, height * latent.factor, len(rows), device)
             both = told.rows(torch.tensor(rows, device=device)).to(dtype).sized(sizes)
             drawn += draw(family, components, some, both, config).split(1)
-    with lent([vae], device):
+    space -= sum(weight.numel() * weight.element_size() for weight in vae.parameters())
+    with lent([vae], device), tiled(family, vae, shape, space):
         pixels = (family.decode_image(vae, one.to(next(vae.parameters()).dtype))[0].float() for one in drawn)
         return [_to_image(pixel) for pixel in pixels]
 

@@ -49,6 +49,7 @@ class TrainingStep:
     ema: Ema | None
     preservation: Preservation | None
     mark: Callable[[str], None] = lambda phase: None  # told what begins: forward, backward, optimizer
+    mend: Callable[[Exception], bool] | None = None  # asked when a pass fails: whether to do the step again
     total: Tensor = field(init=False)  # sum of micro-step losses since the last `mean_loss`, on the device
     _generator: torch.Generator = field(init=False)
     _counted: int = 0
@@ -59,19 +60,37 @@ class TrainingStep:
 
     def __call__(self, step: int) -> None:
         """Do step number `step` (from 0); its data, noise and dropout follow from (seed, step) alone. No host sync."""
+        total, failed = self.total, False
+        try:
+            self.gradients(step)
+        except Exception as error:  # whatever a compiler raises
+            failed = bool(self.mend and self.mend(error))
+            if not failed:
+                raise
+        if failed:  # out here nothing of the failed pass is held any more
+            self.total = total
+            self.optimizer.zero_grad()
+            self.gradients(step)
+        self.update(step)
+
+    def gradients(self, step: int) -> None:
+        """Forward and backward passes of the step's micro-batches."""
         for micro_step in range(step * self.accumulation, (step + 1) * self.accumulation):
             self.mark("forward")
             error, seen = self.micro_step(micro_step)
             self.mark("backward")
             if error.requires_grad:  # not where module dropout has left out every layer
                 self.accelerator.backward(error)  # divides by the accumulation, scales fp16
-            self.total += error.detach()
+            self.total = self.total + error.detach()  # a new tensor: a step that fails is done again from the old one
             if self.preservation and self.preservation.due(micro_step):
                 self.mark("forward")
                 kept = self.preservation(micro_step, *seen, self._generator)
                 self.mark("backward")
                 if kept.requires_grad:
                     self.accelerator.backward(kept)
+
+    def update(self, step: int) -> None:
+        """Let the optimizer take the gradients."""
         self.mark("optimizer")
         if self.clip_norm:
             self.accelerator.unscale_gradients(self.optimizer)

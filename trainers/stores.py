@@ -1,5 +1,6 @@
 """What the loop reads each step: encoded pictures and captions, ready on the device."""
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,10 +67,20 @@ class LatentStore:
         self.moments = {bucket: stack.sealed(self.device) for bucket, stack in self.stacks.items()}
         self.stacks.clear()
 
+    @property
+    def held(self) -> int:
+        """Bytes on the device."""
+        return sum(held_bytes(moments) for moments in self.moments.values())
+
     def mean(self, index: int) -> Tensor:
         """Scaled posterior mean [C, h, w] of one picture, not mirrored."""
         bucket, row = self.rows[index, False]
         return self.moments[bucket][row][0]
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """[C, h, w] of one picture."""
+        bucket, factor = self.rows[index, False][0], self.latent.factor
+        return self.latent.channels, bucket.height // factor, bucket.width // factor
 
     def told_sizes(self, indices: list[int], flips: list[bool]) -> Tensor | None:
         """[B, 6] for these pictures; None where the family is told nothing."""
@@ -102,6 +113,12 @@ class TextStore:
         self.cached: Conditioning | None = None  # set it to what `encode_all` returned once the encoders are frozen
         self.told: dict[str, Conditioning] = {}  # texts of `tell`, one row each, on the CPU
         self.still = False  # whether the encoders are, and stay, the base's own
+
+    def held(self, base: Conditioning | None = None) -> int:
+        """Bytes on the device: token ids, and what is encoded here and in `base`."""
+        tokens = sum(ids.nbytes for ids in self.tokens)
+        found = {id(one): one for one in (self.cached, base) if one is not None}
+        return tokens + sum(held_bytes(part) for one in found.values() for part in (one.embeds, one.pooled))
 
     @torch.no_grad()
     def encode_all(self, cache: Cache | None, progress: Progress) -> Conditioning:
@@ -159,6 +176,25 @@ class TextStore:
             return self.cached.rows(rows)
         tokens = tuple(t[rows] for t in self.tokens)
         return self.family.encode_text(self.components.text_encoders, tokens, self.clip_skip)
+
+
+def held_bytes(rows: Tensor | FiledRows | None) -> int:
+    """Of rows that lie in memory and not in a file."""
+    return rows.nbytes if isinstance(rows, Tensor) else 0
+
+
+def expected_bytes(config: TrainConfig, latent: tuple[int, ...], pictures: int, told: Conditioning, texts: int) -> int:
+    """What the stores of a run will hold on the device.
+
+    Args:
+        latent: [C, h, w] of a picture at the training resolution.
+        told: one caption's row, which may lie on the meta device.
+    """
+    rows = pictures * 2 * math.prod(latent) * 4
+    kept = texts * sum(part.nbytes for part in (told.embeds, told.pooled) if part is not None)
+    if config.adapter.trains_text and not config.loss.preservation:
+        kept = 0
+    return sum(size for size in (rows, kept) if size <= KEPT)
 
 
 def cut_captions(examples: list[Example], family: Family, components: Components) -> list[Problem]:

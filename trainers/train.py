@@ -19,6 +19,7 @@ from trainers.adapters.registry import ADAPTERS
 from trainers.adapters.tokens import require_word, start_tokens
 from trainers.capabilities import untried
 from trainers.checkpoint import Position
+from trainers.compiling import compile_blocks
 from trainers.config import AdapterConfig, TrainConfig
 from trainers.control import Control
 from trainers.data.batches import Batches, split_validation
@@ -35,8 +36,8 @@ from trainers.families.registry import find_family
 from trainers.families.residence import bring, release
 from trainers.finish import gather
 from trainers.memory.decide import decide, draws
-from trainers.memory.packed import pack
 from trainers.memory.saving import apply
+from trainers.memory.settle import settle
 from trainers.outputs import Folders, Outputs, overflow
 from trainers.preservation import draw_class_pictures, preserved_captions
 from trainers.prompts import preview_prompts
@@ -109,10 +110,11 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
             release(encoder)
 
     # --- the adapter -------------------------------------------------------------------------------------------------
-    if config.memory.quantize != "none":
-        bring(components.denoiser, torch.device("cpu"))  # packed layer by layer on the way to the device
-        emit(pack(components.denoiser, config.memory.quantize, device).told)
-    bring(components.denoiser, device)
+    saving, adjusted = decide(family, components, config, plan, latents.held + text.held(base_text))
+    if adjusted:
+        emit(adjusted)
+    if packed := settle(components.denoiser, config.memory.quantize, saving, device):
+        emit(packed.told)
     shapes = _attended(family, components, text, resolution, config.data.batch_size)
     kernels = (config.memory.attention, device, shapes, folders.cache, until_the_end)
     for remark in attention.set_attention(components.denoiser, *kernels):
@@ -122,10 +124,7 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
     adapter.train_tokens(tokens)
     if start:
         _warn_of_start(start, warm_start(adapter, components, start), emit)
-    saving, adjusted = decide(family, components, config, plan, adapter.trained_bytes)
     apply(components.denoiser, saving, draws(config.adapter))
-    if adjusted:
-        emit(adjusted)
 
     # --- one step: batches, noise, loss, optimizer, schedule; and what the run leaves behind --------------------------
     trained = [(found.examples[i], crops[i]) for i in training]
@@ -153,8 +152,9 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
     if config.preview.every and not resumed:
         emit(Phase("Making preview pictures"))
         outputs.preview()  # the base column
-    emit(Phase("Training"))
     adapter.train()
+    compile_blocks(step, config, folders.cache, emit)
+    emit(Phase("Training"))
     devices.forget_peak(device)
     ends = _text_ends(config.adapter, adapter, steps)
     if not ends and text.cached is None:  # the settings leave nothing of the text encoders to train

@@ -13,7 +13,10 @@ from trainers.memory.decide import GB, beside, decide, kept, resident
 from trainers.memory.fit import fit, ladder
 from trainers.memory.hollow import HollowStep, Traced, emptied
 from trainers.memory.saving import PLAIN, Saving
+from trainers.memory.stream import block_bytes
 from trainers.memory.units import blocks
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 def test_the_ladder_takes_what_frees_most_per_operation_first_and_a_block_after_its_parts():
@@ -56,17 +59,17 @@ def ends(step):
 def test_a_budget_is_kept_with_fewer_operations_than_computing_everything_again(step, ends):
     plain, every = ends
     room = every.peak + 0.6 * (plain.peak - every.peak)
-    fitted = fit(step, room, offload=False)
+    fitted = fit(step, room, CPU)
     assert fitted.count.peak <= room and 0 < fitted.count.over(plain) < 0.7 * every.over(plain)
 
 
 def test_nothing_is_given_up_where_there_is_room_and_host_memory_comes_last(step, ends):
     plain, every = ends
-    assert fit(step, plain.peak, offload=True).saving == Saving()
-    assert fit(step, 2 * plain.peak, offload=True).saving == PLAIN
-    least = fit(step, every.peak - 1, offload=True)
+    assert fit(step, plain.peak, CUDA).saving == Saving()
+    assert fit(step, 2 * plain.peak, CUDA).saving == PLAIN
+    least = fit(step, every.peak - 1, CUDA)
     assert least.saving.offload and least.count.peak < every.peak and least.count.flops == every.flops
-    assert not fit(step, 0, offload=False).saving.offload
+    assert not fit(step, 0, CPU).saving.offload
 
 
 def test_the_plan_is_told_with_its_numbers(step, ends):
@@ -74,7 +77,7 @@ def test_the_plan_is_told_with_its_numbers(step, ends):
     taken = resident(step.components, step.config) + kept(step.config, step.adapter_bytes)
     budget = beside(plan.device) + (taken + sum(end.peak for end in ends) / 2) / GB
     config = config_io.merge(step.config, {"memory": {"budget": budget}})
-    saving, told = decide(step.family, step.components, config, plan, step.adapter_bytes)
+    saving, told = decide(step.family, emptied(step.components, torch.float32), config, plan)
     assert saving.recomputed and not saving.offload
     assert f"{len(saving.recomputed)} parts of the denoiser are computed twice" in told.what
     assert f"budget of {budget:.1f} GB" in told.why and "% more operations" in told.why
@@ -83,12 +86,38 @@ def test_the_plan_is_told_with_its_numbers(step, ends):
 def test_checkpointing_can_be_forced_and_reads_what_it_was(step):
     plan = memory.Plan(torch.device("cpu"), "fp32")
     for value, paths in ((True, blocks(step.denoiser)), ("all", blocks(step.denoiser)), (False, ()), ("none", ())):
-        config = config_io.merge(step.config, {"memory": {"checkpointing": value, "budget": 0.001}})
-        assert decide(step.family, step.components, config, plan, 0) == (Saving(paths) if paths else PLAIN, None)
+        config = config_io.merge(step.config, {"memory": {"checkpointing": value, "budget": 0.001, "stream": "none"}})
+        assert decide(step.family, step.components, config, plan) == (Saving(paths) if paths else PLAIN, None)
     assert config_io.override(step.config, ["memory.checkpointing=true"]).memory.checkpointing == "all"
     assert config_io.override(step.config, ["memory.budget=auto"]).memory.budget is None
     with pytest.raises(UserError, match="none, auto, all"):
         config_io.override(step.config, ["memory.checkpointing=some"])
+
+
+@pytest.mark.parametrize("device", [CPU, pytest.param(CUDA, marks=pytest.mark.slow)], ids=str)
+def test_weights_wait_last_and_of_as_few_blocks_as_will_do(step, ends, device):
+    sizes = block_bytes(step.denoiser)
+    smallest = ends[1].peak if device == CPU else fit(step, 0, CUDA).count.peak
+    assert not fit(step, smallest, device, stream=True).saving.streamed
+    one = fit(step, smallest - 1, device, stream=True)
+    assert 0 < len(one.saving.streamed) < len(sizes) and one.saving.recomputed == blocks(step.denoiser)
+    assert one.taken <= smallest - 1 and one.moved == 2 * sum(sizes[path] for path in one.saving.streamed)
+    every = fit(step, -sum(sizes.values()), device, stream=True)
+    assert every.saving.streamed == blocks(step.denoiser)
+    largest = sorted(sizes.values())[-1 if device == CPU else -2 :]
+    assert every.freed == sum(sizes.values()) - sum(largest)
+
+
+def test_the_plan_says_what_streaming_costs(step):
+    plan = memory.Plan(CPU, "fp32")
+    config = config_io.merge(step.config, {"memory": {"budget": 0.001}})
+    saving, told = decide(step.family, emptied(step.components, torch.float32), config, plan)
+    assert saving.streamed == blocks(step.denoiser)
+    assert f"the weights of {len(saving.streamed)} wait in the base's file" in told.what
+    assert "GB of weights read in each step" in told.why
+    forced = config_io.merge(step.config, {"memory": {"stream": "all", "quantize": "int8"}})
+    with pytest.raises(UserError, match="reads the base's file again"):
+        decide(step.family, emptied(step.components, torch.float32), forced, plan)
 
 
 def test_cards_are_found_by_the_names_people_use():

@@ -85,14 +85,15 @@ def test_a_change_of_dtype_leaves_what_is_packed_as_it_is(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_packed_layer_keeps_nothing_of_its_own_and_takes_half_or_a_quarter_of_its_bytes(form):
+def test_a_packed_layer_keeps_nothing_but_its_packed_weight_and_takes_half_or_a_quarter_of_its_bytes(form):
     layer = nn.Linear(256, 512, dtype=torch.bfloat16).requires_grad_(False)
     packed, saved = PackedLinear(layer, form), []
     assert packed.nbytes == {"int8": 512 * (256 + 4), "nf4": 512 * 256 // 2 + 2 * 512 * 256 // 64 + 2048}[form]
     x = torch.ones(4, 256, dtype=torch.bfloat16, requires_grad=True)
     with saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor), Meter() as meter:
         y = packed(x)
-    assert not saved and meter.now == y.nbytes  # the unpacked weight is gone
+    assert all(one is other for one, other in zip(saved, packed.packed, strict=True))
+    assert meter.now == y.nbytes  # the unpacked weight is gone
     y.sum().backward()
     assert torch.equal(x.grad, torch.ones_like(y) @ packed.weight)
     assert torch.equal(y, nn.functional.linear(x, packed.weight, packed.bias))

@@ -12,6 +12,7 @@ from torch import Tensor
 from trainers.adapters.adapter import NAME, Adapter, pair
 from trainers.adapters.lean import Dropouts, dtype_of
 from trainers.families.base import Components
+from trainers.waiting import real
 
 
 def use_dora(adapter: Adapter, components: Components | None = None) -> None:
@@ -33,7 +34,7 @@ def start_magnitudes(adapter: Adapter) -> None:
 def row_norms(layer: LoraLayer) -> Tensor:
     """|W + s up down| of each output row [out], fp32. A constant for the gradient (section 4.3 of the paper)."""
     down, up = pair(layer)
-    weight = layer.get_base_layer().weight.float().flatten(1)
+    weight = real(layer.get_base_layer().weight).float().flatten(1)
     return torch.addmm(weight, up.flatten(1), down.flatten(1), alpha=layer.scaling[NAME]).norm(dim=1)
 
 

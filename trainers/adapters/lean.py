@@ -189,6 +189,8 @@ class Lean(Dropouts):
     def factors(self) -> tuple[Tensor, Tensor]:
         """(down, scale * up) in the compute dtype: the prepared ones, else made here."""
         down, up = pair(self)
+        if self.ready is not None and torch.compiler.is_compiling():
+            return self.ready[:2]  # versions would be constants of the graph; `Prepare` ran in this very forward pass
         if self.ready is not None:
             new_down, new_up, down_version, up_version = self.ready
             fresh = down._version == down_version and up._version == up_version and new_down.device == down.device

@@ -6,7 +6,7 @@ peft builds delta-W; here it is cast to the base's dtype before it meets the inp
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.adapters.adapter import Adapter
+from trainers.adapters.adapter import NAME, Adapter
 from trainers.config import AdapterConfig
 
 
@@ -21,6 +21,14 @@ class Product:
     """Comes before peft's classes of LoHa and LoKr layers."""
 
     dropout: float
+
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        """x [..., in] -> [..., out], or [B, in, H, W] -> [B, out, H', W']."""
+        plain = not (self.disable_adapters or self.merged or args or kwargs)
+        if not plain or self.module_dropout[NAME]:
+            return super().forward(x, *args, **kwargs)
+        # peft draws a number that leaves nothing out, and looks at it: compiled code would end there
+        return (self.base_layer(x) + self._get_delta_activations(NAME, x)).to(x.dtype)
 
     def _get_delta_activations(self, adapter_name: str, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         """delta-W x, without a bias: x [..., in] -> [..., out], or [B, in, H, W] -> [B, out, H', W']."""

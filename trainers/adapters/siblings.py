@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from trainers.adapters.adapter import NAME, pair
 from trainers.adapters.fused import LoraLinears
+from trainers.waiting import waits
 
 # What an attention module calls them: diffusers' for the picture, for the text beside it (SD3), and CLIP's.
 NAMES = (("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj"), ("q_proj", "k_proj", "v_proj"))
@@ -30,8 +31,10 @@ class Siblings:
         self._joins = 0
 
     def join(self) -> None:
-        """Lay the base weights side by side now, and not in the first forward pass."""
-        self._weights(self.layers[0].base_layer.weight.dtype)
+        """Lay the base weights side by side now, and not in the first forward pass; streamed ones come so."""
+        weight = self.layers[0].base_layer.weight
+        if not waits(weight):
+            self._weights(weight.dtype)
 
     def prepared(self, down: Tensor, up: Tensor) -> None:
         """Take the scaled factors of all, in the compute dtype: down [n r, in], up [n out, r]."""
@@ -43,6 +46,8 @@ class Siblings:
 
     def take(self, layer: Linear, x: Tensor) -> Tensor | None:
         """The layer's output for x [..., in]; None where it has to be computed alone."""
+        if torch.compiler.is_compiling():  # what is left for other calls is no part of a graph
+            return None
         grad = torch.is_grad_enabled()
         if self._left is not None and self._left[0] is x and self._left[1] == grad:
             output = self._left[2].pop(id(layer), None)
@@ -50,7 +55,7 @@ class Siblings:
                 self._left = None
             if output is not None:
                 return output
-        if self.ready is None or torch.compiler.is_compiling():
+        if self.ready is None:
             return None
         down, up, versions = self.ready
         if x.dtype != down.dtype or x.device != down.device or versions != self._versions():

@@ -1,6 +1,7 @@
 """One training step, counted: operators by phase, host syncs, operations, and the memory of each part."""
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -34,17 +35,17 @@ class Counted:
     names: dict[str, dict[str, int]]  # phase -> operator -> times, the most frequent first
     syncs: int
     flops: dict[str, int]
-    memory: Memory
+    memory: Memory | None  # None where it cannot be seen
     modules: int = field(default=0)  # adapted layers
 
     def summary(self) -> dict:
-        parts = {name: round(value, 3) for name, value in vars(self.memory).items()}
+        parts = {name: round(value, 3) for name, value in vars(self.memory).items()} if self.memory else {}
         return {
             "modules": self.modules,
             "dispatches": {**self.dispatches, "total": sum(self.dispatches.values())},
             "host_syncs": self.syncs,
             "gflop": {**{p: round(n / 1e9, 2) for p, n in self.flops.items()}, "total": self.gflop},
-            "memory_gb": {**parts, "peak": round(self.memory.peak, 3)},
+            "memory_gb": {**parts, "peak": round(self.memory.peak, 3)} if self.memory else None,
             "operators": self.names,
         }
 
@@ -53,9 +54,10 @@ class Counted:
         return round(sum(self.flops.values()) / 1e9, 2)
 
 
-def count(loop: Callable[[int], None], models: Iterable[nn.Module], modules: int) -> Counted:
+def count(loop: Callable[[int], None], models: Iterable[nn.Module], modules: int, metered: bool = True) -> Counted:
     """Count the loop's second step: the first one makes the optimizer's state.
 
+    Of compiled code only what it takes from libraries is counted, and its memory is not seen: `metered` is False then.
     `loop` tells the beginning of each phase by calling its `mark`; `models` are those that its forward pass runs.
     """
     loop(0)
@@ -68,14 +70,22 @@ def count(loop: Callable[[int], None], models: Iterable[nn.Module], modules: int
 
     usual, loop.mark = loop.mark, mark
     try:
-        with live, counter:
+        with live if metered else nullcontext(), counter:
             loop(1)
     finally:
         loop.mark = usual
+    names = {phase: dict(counter.names[phase].most_common()) for phase in PHASES}
+    flops = {phase: counter.flops[phase] for phase in PHASES}
+    memory = _memory(loop, models, live, ends) if metered else None
+    return Counted(counter.dispatches, names, counter.syncs, flops, memory, modules)
+
+
+def _memory(loop: Callable[[int], None], models: Iterable[nn.Module], live: Meter, ends: dict[str, int]) -> Memory:
+    """`ends`: bytes alive where each phase ends."""
     masters = {id(p): p for p in loop.parameters}
     frozen = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in _tensors(models, masters)}
     averages = sum(size_of(value) for value in loop.ema.values) if getattr(loop, "ema", None) else 0  # a TrainingStep's
-    memory = Memory(
+    return Memory(
         weights=sum(frozen.values()) / GB,
         adapter=(sum(size_of(p) for p in masters.values()) + averages) / GB,
         optimizer=sum(size_of(leaf) for leaf in tree_leaves(dict(loop.optimizer.state)) if isinstance(leaf, Tensor))
@@ -84,9 +94,6 @@ def count(loop: Callable[[int], None], models: Iterable[nn.Module], modules: int
         workspace=(live.peak - ends["forward"]) / GB,
         gradients=ends["backward"] / GB,
     )
-    names = {phase: dict(counter.names[phase].most_common()) for phase in PHASES}
-    flops = {phase: counter.flops[phase] for phase in PHASES}
-    return Counted(counter.dispatches, names, counter.syncs, flops, memory, modules)
 
 
 def size_of(tensor: Tensor) -> int:

@@ -44,6 +44,11 @@ class DispatchCounter(TorchDispatchMode):
         self.syncs = 0
         self.names: defaultdict[str, Counter[str]] = defaultdict(Counter)  # phase -> operator -> times
 
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Compiled code runs under this mode, too, and calls for what it takes from libraries."""
+        return True
+
     @property
     def dispatches(self) -> dict[str, int]:
         return {phase: sum(names.values()) for phase, names in self.names.items()}

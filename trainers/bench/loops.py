@@ -13,14 +13,19 @@ from torch import nn
 from trainers.adapters.adapter import DENOISER, Place
 from trainers.adapters.registry import ADAPTERS
 from trainers.adapters.tokens import start_tokens
+from trainers.compiling import compile_blocks
 from trainers.config import TrainConfig
 from trainers.data.batches import Batches
 from trainers.data.types import Bucket, Crop
+from trainers.errors import UserError
+from trainers.events import Warned
 from trainers.families.base import Components, Conditioning, Family, LatentSpec, plain_sizes
+from trainers.families.residence import bring, release
 from trainers.memory import Plan
 from trainers.memory.decide import decide, draws
-from trainers.memory.packed import pack
+from trainers.memory.regions import Regions
 from trainers.memory.saving import apply
+from trainers.memory.settle import settle
 from trainers.step import TrainingStep, build_step
 from trainers.stores import Feed, LatentStore, TextStore
 
@@ -43,27 +48,66 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
     latents.seal()
     captions = [[f"a picture of thing {i}"] for i in range(PICTURES)]
     preserved = [[""]] * PICTURES
+    if config.adapter.trains_text:
+        for encoder in components.text_encoders:
+            bring(encoder, device)
     tokens = start_tokens(components, family.spec, config)
     text = TextStore([*(c[0] for c in captions), ""], family, components, config.model.clip_skip, device)
-    for encoder in components.text_encoders:
-        encoder.to(device)
     base_text = text.encode_all(None, lambda *_: None)
     if not config.adapter.trains_text:
         text.cached = base_text
         for encoder in components.text_encoders:
-            encoder.to("cpu")
-    pack(components.denoiser, config.memory.quantize, device)
-    components.denoiser.to(device)
+            release(encoder)
+    saving, _ = decide(family, components, config, plan)
+    settle(components.denoiser, config.memory.quantize, saving, device)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     adapter.train_tokens(tokens)
     crop = Crop(bucket, (bucket.width, bucket.height), 0, 0, 0.0)
     batches = Batches([crop] * PICTURES, [1] * PICTURES, config.data.batch_size, config.seed)
-    saving, _ = decide(family, components, config, plan, adapter.trained_bytes)
     apply(components.denoiser, saving, draws(config.adapter))
     adapter.train()
     feed = Feed(batches, list(range(PICTURES)), latents, text, captions, preserved, config)
     steps = max(steps, 100)
     return build_step(config, plan, family, components, adapter, feed, base_text, None, steps, lambda adjusted: None)
+
+
+class CompiledLoop:
+    """Darkroom's step with compiled blocks; between its steps they are as before."""
+
+    def __init__(self, step: TrainingStep, regions: Regions):
+        self.step, self.regions = step, regions
+        self.parameters, self.optimizer, self.ema = step.parameters, step.optimizer, step.ema
+        self.calls = 0  # of compiled graphs in the step before, forward and backward
+
+    @property
+    def mark(self) -> Callable[[str], None]:
+        return self.step.mark
+
+    @mark.setter
+    def mark(self, told: Callable[[str], None]) -> None:
+        self.step.mark = told
+
+    def __call__(self, number: int) -> None:
+        before = self.regions.calls
+        self.regions.put()
+        try:
+            self.step(number)
+        finally:
+            self.regions.remove()
+        self.calls = 2 * (self.regions.calls - before)
+
+
+def compiled_loop(step: TrainingStep, config: TrainConfig) -> CompiledLoop | None:
+    """The same step compiled, where the settings want it and it works. Raises UserError where it does not."""
+    warned: list[Warned] = []
+    regions = compile_blocks(step, config, None, lambda said: warned.append(said) if isinstance(said, Warned) else None)
+    if warned:
+        raise UserError(warned[0].message, warned[0].hint)
+    if regions is None:
+        return None
+    regions.remove()
+    step.mend = None  # what fails is to be seen
+    return CompiledLoop(step, regions)
 
 
 class BareLoop:

@@ -14,14 +14,14 @@ from trainers.adapters.targets import shapes
 from trainers.bench import models
 from trainers.bench.count import count
 from trainers.bench.floor import floor
-from trainers.bench.loops import BareLoop, engine_step
+from trainers.bench.loops import BareLoop, CompiledLoop, compiled_loop, engine_step
 from trainers.config import TrainConfig
 from trainers.families.base import Components, Conditioning, Family, plain_sizes
 from trainers.memory import Plan
 from trainers.step import TrainingStep
 
 Progress = Callable[[str], None]
-Loop = TrainingStep | BareLoop
+Loop = TrainingStep | CompiledLoop | BareLoop
 
 
 @dataclass
@@ -57,16 +57,21 @@ def bench(base: str, config: TrainConfig, meta: bool, steps: int, alone: bool, p
         if not alone:
             loops["bare"] = BareLoop(family, components, config, plan, told, places)
         least = _least(family, components, config, plan, told, places)
-        loops = {"darkroom": engine_step(family, components, config, plan, steps), **loops}
+        ours = engine_step(family, components, config, plan, steps)
+        compiled = None if meta else compiled_loop(ours, config)
+        loops = {"darkroom": ours} | ({"compiled": compiled} if compiled else {}) | loops
         built = time.perf_counter() - began
         counted = {}
         for name, loop in loops.items():
             progress(f"Counting one step ({name})")
-            counted[name] = count(loop, _models_of(loop, components, config), len(places))
+            seen = not isinstance(loop, CompiledLoop)
+            counted[name] = count(loop, _models_of(loop, components, config), len(places), seen)
     seconds = {} if meta else _timed(loops, steps, plan.device, progress)
     found = {
         name: counted[name].summary() | ({"seconds": seconds[name].summary()} if seconds else {}) for name in loops
     }
+    if compiled:
+        found["compiled"]["graph_calls"] = compiled.calls
     return {
         "base": label,
         "device": "none: counted without numbers" if meta else str(plan.device),
@@ -148,7 +153,7 @@ def _timed(loops: dict[str, Loop], steps: int, device: torch.device, progress: P
 
 def _ratios(seconds: dict[str, Timed]) -> dict[str, float]:
     """Darkroom's step to the bare loop's, by the clock and by what the processor worked for this process alone."""
-    if len(seconds) < 2:
+    if not {"darkroom", "bare"} <= seconds.keys():
         return {}
     ours, bare = seconds["darkroom"], seconds["bare"]
     return {"wall": _ratio(ours.wall, bare.wall), "processor": _ratio(ours.processor, bare.processor)}

@@ -38,7 +38,7 @@ def start(base: str, config: TrainConfig, pictures: int, progress: Callable[[str
         raise UserError(f"{base} stands for random weights, and a run reads its base from disk.", "Name a base model.")
     with tempfile.TemporaryDirectory() as folder:
         place, found = Path(folder), {}
-        _draw(place / "pictures", pictures, config.data.resolution or 512)
+        draw_pictures(place / "pictures", pictures, config.data.resolution or 512)
         for name, every in (("cold", 0), ("warm", 1)):
             progress(f"Running the engine on {pictures} pictures ({name})")
             found[name] = asdict(_sitting(place, name, _settings(config, place, every)))
@@ -57,7 +57,7 @@ def _settings(config: TrainConfig, place: Path, every: int) -> TrainConfig:
     )
 
 
-def _draw(folder: Path, count: int, side: int) -> None:
+def draw_pictures(folder: Path, count: int, side: int) -> None:
     """Pictures of noise, as hard to decode as photographs are, with captions."""
     folder.mkdir()
     random = np.random.default_rng(0)

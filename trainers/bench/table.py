@@ -12,6 +12,10 @@ def table(result: dict) -> str:
     lines.append(" " * TITLE + "".join(f"{name:>{WIDTH}}" for name in loops))
     for title, value in _rows(loops):
         lines.append(f"{title:<{TITLE}}" + "".join(f"{value(loop):>{WIDTH}}" for loop in loops.values()))
+    if "compiled" in loops:
+        calls = f"{loops['compiled']['graph_calls']} calls of compiled graphs, forward and backward"
+        lines += ["", f"compiled: {calls}. Inside them only what they take from libraries is"]
+        lines.append("counted as a dispatch, not the loops that were fused; their memory is not seen.")
     least = result["floor_gflop"]
     lines += ["", f"Least GFLOP for the base: {least['forward']} forward, {least['backward']} backward."]
     if result["ratios"]:
@@ -41,8 +45,12 @@ def _rows(loops: dict) -> list:
     for phase in ("forward", "backward", "total"):
         rows.append((f"GFLOP {phase}", lambda loop, phase=phase: f"{loop['gflop'][phase]:.1f}"))
     for part in ("weights", "adapter", "optimizer", "activations", "workspace", "peak"):
-        rows.append((f"GB {part}", lambda loop, part=part: f"{loop['memory_gb'][part]:.3f}"))
+        rows.append((f"GB {part}", lambda loop, part=part: _gb(loop["memory_gb"], part)))
     if all("seconds" in loop for loop in loops.values()):
         for key in ("median", "fastest", "slowest", "processor"):
             rows.append((f"seconds {key}", lambda loop, key=key: f"{loop['seconds'][key]:.4f}"))
     return rows
+
+
+def _gb(memory: dict | None, part: str) -> str:
+    return f"{memory[part]:.3f}" if memory else "-"

@@ -20,12 +20,22 @@ class Batches:
 
     def __init__(self, crops: Sequence[Crop], repeats: Sequence[int], batch_size: int, seed: int):
         """`crops` and `repeats` have one entry per picture; batches hold positions in them."""
-        self.batch_size, self.seed = batch_size, seed
+        self.crops, self.repeats, self.batch_size, self.seed = crops, repeats, batch_size, seed
         self.members: dict[Bucket, list[int]] = defaultdict(list)
         for index, (crop, count) in enumerate(zip(crops, repeats, strict=True)):
             self.members[crop.bucket] += [index] * count
         self.per_epoch = sum(math.ceil(len(members) / batch_size) for members in self.members.values())
         self.epoch = lru_cache(maxsize=2)(self._epoch)
+
+    def sized(self, batch_size: int) -> "Batches":
+        """The same pictures in other batches."""
+        return Batches(self.crops, self.repeats, batch_size, self.seed)
+
+    @property
+    def mean_pixels(self) -> float:
+        """Of all pictures of a batch together, over an epoch."""
+        areas = (bucket.width * bucket.height * len(members) for bucket, members in self.members.items())
+        return sum(areas) / self.per_epoch
 
     def _epoch(self, epoch: int) -> list[tuple[int, ...]]:
         """All batches of an epoch, in order."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from trainers.data.types import Crop, Example
 from trainers.errors import UserError
 from trainers.files import write_whole
+from trainers.waiting import real
 
 FORMAT = 1  # raise it when the same inputs are to give other tensors (resampling, colour handling)
 
@@ -49,10 +50,10 @@ def text_key(caption: str, text_identity: str, clip_skip: int) -> str:
 def identity(module: nn.Module) -> str:
     """sha256 in hex of a module's structure and weights (names, shapes, dtypes, bytes), wherever it was loaded from."""
     digest = hashlib.sha256(repr(module).encode())  # activations and epsilons show in no weight
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(module.state_dict(keep_vars=True).items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
         if tensor.numel():
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            digest.update(real(tensor).detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -7,7 +7,7 @@ placed: where no number format has to change, not even a copy is made.
 import logging
 import pickle
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,7 +188,7 @@ def prepare(make: Callable[[], nn.Module], weights: Weights, names: Names, dtype
             )
         weights.claim(name)
     module.source = Source(weights, chosen, dtype)
-    return module.requires_grad_(False).eval()
+    return nn.Module.to(module, dtype).requires_grad_(False).eval()  # diffusers' own `to` warns of nothing
 
 
 @dataclass(frozen=True)
@@ -199,14 +199,15 @@ class Source:
     names: Mapping[str, str]  # of the module's tensors -> in `weights`
     dtype: torch.dtype
 
-    def fill(self, module: nn.Module, device: torch.device, mapped: bool) -> None:
-        """Read every weight and put it in place on `device`, one after the other."""
-        shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
-        filled = {
-            key: self.weights.take(name, self.dtype, mapped).reshape(shapes[key]).to(device)
-            for key, name in self.names.items()
-        }
-        module.load_state_dict(filled, assign=True)
+    def take(self, key: str, mapped: bool) -> Tensor:
+        """One weight by the name that the module has for it, in the file's shape."""
+        return self.weights.take(self.names[key], self.dtype, mapped)
+
+    def fill(self, module: nn.Module, device: torch.device, mapped: bool, without: Collection[str] = ()) -> None:
+        """Read every weight and put it in place on `device`, one after the other; `without` those of these names."""
+        shapes, left = {name: tensor.shape for name, tensor in module.state_dict().items()}, frozenset(without)
+        filled = {key: self.take(key, mapped).reshape(shapes[key]).to(device) for key in self.names if key not in left}
+        module.load_state_dict(filled, strict=not left, assign=True)
         _fill_buffers(module, device)
         module.requires_grad_(False)
 

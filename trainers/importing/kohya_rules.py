@@ -95,6 +95,12 @@ def precision(value: Any, theirs: Theirs) -> dict[str, Any]:
     raise NotSupported("The half precision that the card does best is used.")
 
 
+def swapped(value: Any, theirs: Theirs) -> dict[str, Any]:
+    if whole(value) <= 0:
+        raise NotNeeded("Blocks are streamed where the memory budget asks for it.")
+    return {"memory.stream": Noted("auto", "Of as few blocks as the memory budget asks for.")}
+
+
 def attention(value: Any, theirs: Theirs) -> dict[str, Any]:
     wanted = text(value).lower() == "xformers" or (text(value).lower() != "sdpa" and switch_or_false(value))
     return {"memory.attention": "xformers" if wanted else "sdpa"}

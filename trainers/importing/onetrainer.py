@@ -143,7 +143,7 @@ ONETRAINER: Table = {
     "attention_mechanism": Lacks("Attention runs on SDPA.", ("sdp", "default")),
     **dict.fromkeys(("temp_device", "dataloader_threads", "enable_autocast_cache", "async_offloading"), MACHINE),
     **dict.fromkeys(("layer_offload_fraction", "enable_async_offloading", "enable_activation_offloading"), MACHINE),
-    "compile": Lacks("The model is not compiled."),
+    "compile": Lacks("Whether it pays is tried anew: memory.compile."),
     "force_circular_padding": Lacks("Convolutions are not wrapped around."),
     "multi_gpu": Lacks("One GPU is used."),
     **dict.fromkeys(("device_indexes", "gradient_reduce_precision", "fused_gradient_reduce"), MACHINE),

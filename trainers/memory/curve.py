@@ -5,6 +5,8 @@ import json
 import sys
 from dataclasses import dataclass
 
+import torch
+
 from trainers import config_io
 from trainers.config import TrainConfig
 from trainers.families.base import Family
@@ -13,6 +15,7 @@ from trainers.memory import device
 from trainers.memory.fit import ladder
 from trainers.memory.hollow import Count, HollowStep, hollow
 from trainers.memory.saving import PLAIN, Saving
+from trainers.memory.stream import block_bytes, freed
 from trainers.memory.units import blocks
 
 GB = 2**30
@@ -32,12 +35,15 @@ class Point:
 def curve(family: Family, config: TrainConfig, points: int = 8, variant: str = "") -> list[Point]:
     """At least `points` points: torch's own way, ours, steps between, all blocks, all with their inputs offloaded.
 
+    The last two once more with the weights of all blocks streamed: there are the largest two's, as on a GPU.
+
     Everything is counted on the meta device, in bf16 unless the settings say otherwise.
     """
     precision = "bf16" if config.memory.precision == "auto" else config.memory.precision
     dtype = device.DTYPES[precision]
     step = HollowStep(family, hollow(family, dtype, variant), config, dtype)
     resident = denoiser_bytes(step) + 3 * step.adapter_bytes  # masters and two states; gradients are in the count
+    waiting = freed(block_bytes(step.denoiser).values(), torch.device("cuda"))
     usual = step.count(PLAIN)
     plain = step.count(Saving())
     rungs = ladder(step.trace(), blocks(step.denoiser))
@@ -49,7 +55,9 @@ def curve(family: Family, config: TrainConfig, points: int = 8, variant: str = "
     every = rungs[-1].recomputed
     counts.append(("all blocks", step.count(Saving(every))))
     counts.append(("all blocks, inputs in host memory", step.count(Saving(every, offload=True))))
-    return [_point(how, count, resident, usual) for how, count in counts]
+    points = [_point(how, count, resident, usual) for how, count in counts]
+    streamed = [(f"{how}, weights streamed", count) for how, count in counts[-2:]]
+    return points + [_point(how, count, resident - waiting, usual) for how, count in streamed]
 
 
 def denoiser_bytes(step: HollowStep) -> int:

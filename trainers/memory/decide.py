@@ -1,6 +1,6 @@
 """What a run gives up for memory: as the settings say, or as little as its budget asks for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 import torch
@@ -8,14 +8,17 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from trainers import devices
+from trainers.adapters.targets import parts, shapes
 from trainers.config import AdapterConfig, TrainConfig
+from trainers.errors import UserError
 from trainers.events import Adjusted
 from trainers.families.base import Components, Family
 from trainers.memory.device import Plan
-from trainers.memory.fit import Fitted, fit
+from trainers.memory.fit import Fitted, fit, fit_streamed
 from trainers.memory.hollow import HollowStep, emptied
 from trainers.memory.saving import PLAIN, Saving
 from trainers.memory.units import blocks
+from trainers.waiting import waits
 
 GB = 2**30
 # GB beside what is counted: on a CPU torch, diffusers and their libraries (0.48 measured on Linux), on a GPU the
@@ -33,17 +36,30 @@ class Room:
     weights: float
     adapter: float  # masters, optimizer states, averages, gradients that wait for the next micro-batch
     beside: float
+    held: float = 0.0  # encoded pictures and captions
 
     @property
     def activations(self) -> float:
         """Bytes left for activations and fresh gradients."""
-        return (self.budget - self.weights - self.adapter - self.beside) * GB
+        return (self.budget - self.weights - self.adapter - self.beside - self.held) * GB
+
+    def peak(self, fitted: Fitted) -> float:
+        """GB that a step takes."""
+        return self.weights + self.adapter + self.beside + self.held + fitted.taken / GB
 
 
-def room(components: Components, config: TrainConfig, device: torch.device, trained: int, free: float) -> Room:
-    """`trained`: bytes of the adapter's masters; `free`: GB of the device that nobody else holds."""
+def room(
+    components: Components, config: TrainConfig, device: torch.device, trained: int, free: float, held: int = 0
+) -> Room:
+    """What there is, and what stays from step to step.
+
+    Args:
+        trained: bytes of the adapter's masters.
+        free: GB of the device that nobody else holds.
+        held: bytes of encoded pictures and captions on the device.
+    """
     budget = config.memory.budget or free
-    return Room(budget, resident(components, config) / GB, kept(config, trained) / GB, beside(device))
+    return Room(budget, resident(components, config) / GB, kept(config, trained) / GB, beside(device), held / GB)
 
 
 def kept(config: TrainConfig, trained: int) -> float:
@@ -53,9 +69,10 @@ def kept(config: TrainConfig, trained: int) -> float:
 
 
 def resident(components: Components, config: TrainConfig) -> int:
-    """Bytes of frozen weights beside the loop: only the parts that run stay."""
+    """Bytes of frozen weights beside the loop: only the parts that run stay, and of them what waits nowhere else."""
     models = [components.denoiser, *(components.text_encoders if config.adapter.trains_text else ())]
-    return sum(p.numel() * p.element_size() for m in models for p in m.parameters() if not p.requires_grad)
+    weights = (p for model in models for p in model.parameters() if not (p.requires_grad or waits(p)))
+    return sum(p.numel() * p.element_size() for p in weights)
 
 
 def beside(device: torch.device) -> float:
@@ -95,31 +112,91 @@ def plentiful(components: Components, config: TrainConfig, plan: Plan, room: Roo
 
 
 def decide(
-    family: Family, components: Components, config: TrainConfig, plan: Plan, trained: int
+    family: Family, components: Components, config: TrainConfig, plan: Plan, held: int = 0
 ) -> tuple[Saving, Adjusted | None]:
     """How this run saves memory, and what a person is told of it. Counts steps without weights where it must.
 
-    `trained`: bytes of the adapter's masters.
+    The components need no weights yet, and have no adapter.
+
+    Args:
+        held: bytes of encoded pictures and captions on the device.
+
+    Raises:
+        UserError: what the settings want cannot be done on this device.
     """
-    given = forced(components.denoiser, config, plan.device)
-    left = room(components, config, plan.device, trained, free_gb(plan.device))
-    if given is not None:
-        return given, None
     hollow = isinstance(next(components.denoiser.parameters()), FakeTensor)  # nothing has to fit anywhere
-    if hollow or plentiful(components, config, plan, left):
-        return PLAIN, None
+    if config.memory.stream != "all":
+        given = forced(components.denoiser, config, plan.device)
+        trained = most_trained(components, family, config)
+        left = room(components, config, plan.device, trained, free_gb(plan.device), held)
+        if given is not None and (config.memory.stream == "none" or given == PLAIN):
+            return given, None
+        if hollow or plentiful(components, config, plan, left):
+            return given or PLAIN, None
+    left, fitted = needed(family, components, config, plan, plan.device, free_gb(plan.device), held=held)
+    return fitted.saving, told(fitted, left, plan.device) if fitted.saving != PLAIN else None
+
+
+def most_trained(components: Components, family: Family, config: TrainConfig) -> int:
+    """No fewer bytes than an adapter's masters take: two pairs of matrices in each layer, as a LoHa has them."""
+    models, total = parts(components), 0
+    for (part, path), (rank, _) in shapes(components, family.spec, config.adapter).items():
+        weight = models[part].get_submodule(path).weight
+        total += 2 * 4 * rank * (len(weight) + weight[0].numel())
+    return total
+
+
+def needed(
+    family: Family,
+    components: Components,
+    config: TrainConfig,
+    plan: Plan,
+    device: torch.device,
+    free: float,
+    encoded: tuple[int, int] = (0, 0),
+    held: int = 0,
+) -> tuple[Room, Fitted]:
+    """What a step may take of `free` GB, and how it saves memory to keep to that.
+
+    Args:
+        encoded: pictures and captions that will be encoded and kept on the device.
+        held: bytes of those that are there already.
+    """
     step = HollowStep(family, emptied(components, plan.dtype), config, plan.dtype)
-    fitted = fit(step, left.activations, offload=plan.device.type != "cpu")
-    return fitted.saving, told(fitted, left) if fitted.saving != PLAIN else None
+    packed = replace(components, denoiser=step.denoiser)  # packed or not, as the run's will be
+    left = room(packed, config, device, step.adapter_bytes, free, held + step.held(*encoded))
+    given, wish = forced(step.denoiser, config, device), config.memory.stream
+    in_file = device.type == "cpu" and config.memory.quantize != "none"
+    if wish == "all":
+        if in_file:
+            what = "memory.stream = all reads the base's file again on a CPU, where memory.quantize rounds the base."
+            raise UserError(what, "Set one of the two to none.")
+        offload = given.offload if given else None
+        return left, fit_streamed(step, left.activations, device, step.count(PLAIN), every=True, offload=offload)
+    may = wish == "auto" and not in_file
+    if given is None:
+        return left, fit(step, left.activations, device, may)
+    count = step.count(given)
+    plain = count if given == PLAIN else step.count(PLAIN)
+    if may and given != PLAIN and count.peak > left.activations:
+        return left, fit_streamed(step, left.activations, device, plain)
+    return left, Fitted(given, count, plain)
 
 
-def told(fitted: Fitted, left: Room) -> Adjusted:
+def told(fitted: Fitted, left: Room, device: torch.device) -> Adjusted:
     """The plan in numbers."""
-    base = left.budget - left.activations / GB
-    peak, plain = base + fitted.count.peak / GB, base + fitted.plain.peak / GB
-    where = ", and what they begin with waits in host memory" if fitted.saving.offload else ""
-    count = len(fitted.saving.recomputed)
+    saving, plain = fitted.saving, left.peak(Fitted(PLAIN, fitted.plain, fitted.plain))
+    where = ", and what they begin with waits in host memory" if saving.offload else ""
+    count = len(saving.recomputed)
     what = f"{count} parts of the denoiser are computed twice{where}" if count else "Frozen layers keep less"
     more = f"{fitted.count.over(fitted.plain):.0%} more operations"
-    why = f"{peak:.1f} GB in place of {plain:.1f}, for a budget of {left.budget:.1f} GB, at {more}; counted"
+    if saving.streamed:
+        place = "in the base's file" if device.type == "cpu" else "in host memory"
+        what += f"; the weights of {len(saving.streamed)} wait {place} and are there only while they run"
+        more += (
+            f" and {fitted.moved / GB:.2g} GB of weights {'read' if device.type == 'cpu' else 'copied'} in each step"
+        )
+    why = (
+        f"{left.peak(fitted):.1f} GB in place of {plain:.1f}, for a budget of {left.budget:.1f} GB, at {more}; counted"
+    )
     return Adjusted(what, why)

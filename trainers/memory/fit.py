@@ -1,10 +1,16 @@
-"""The cheapest way to stay within a number of bytes: which units are computed again, by bytes freed per operation."""
+"""The cheapest way to stay within a number of bytes: which units are computed again, by bytes freed per operation.
+
+Where that is not enough, their inputs wait in host memory, and last the weights of as few blocks as will do.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from trainers.memory.hollow import Count, HollowStep, Traced
 from trainers.memory.saving import PLAIN, Saving
+from trainers.memory.stream import block_bytes, freed
 from trainers.memory.units import blocks
 
 TRIES = 4  # counted steps between nothing and everything: each takes as long as a real step takes a GPU to start
@@ -26,13 +32,21 @@ class Fitted:
     saving: Saving
     count: Count
     plain: Count
+    freed: int = 0  # bytes of weights that are never there at once
+    moved: int = 0  # bytes of weights that come in a step
+
+    @property
+    def taken(self) -> int:
+        """Bytes of activations and gradients, less those of weights that make room for them."""
+        return self.count.peak - self.freed
 
 
-def fit(step: HollowStep, room: float, offload: bool) -> Fitted:
+def fit(step: HollowStep, room: float, device: torch.device, stream: bool = False) -> Fitted:
     """The saving with the fewest operations whose activations stay within `room` bytes; the smallest if none does.
 
-    `offload`: whether host memory may be used, where the device has memory of its own.
+    Host memory is used where the device has memory of its own. `stream`: whether weights may wait, too.
     """
+    offload = device.type != "cpu"
     plain = step.count(PLAIN)
     if plain.peak <= room:
         return Fitted(PLAIN, plain, plain)
@@ -45,6 +59,8 @@ def fit(step: HollowStep, room: float, offload: bool) -> Fitted:
     if count.peak > room and offload:
         saving = Saving(rungs[-1].recomputed, offload=True)
         count = step.count(saving)
+    if count.peak > room and stream:
+        return fit_streamed(step, room, device, plain)
     if count.peak > room or saving.offload:
         return Fitted(saving, count, plain)
     found, lacking = (len(rungs) - 1, count), (0, slim)
@@ -58,6 +74,31 @@ def fit(step: HollowStep, room: float, offload: bool) -> Fitted:
         else:
             lacking = (between, count)
     return Fitted(Saving(rungs[found[0]].recomputed), found[1], plain)
+
+
+def fit_streamed(
+    step: HollowStep, room: float, device: torch.device, plain: Count, every: bool = False, offload: bool | None = None
+) -> Fitted:
+    """All blocks checkpointed, and the weights of as few as will do streamed, or of every one.
+
+    `offload`: whether the inputs of blocks wait in host memory; None: where streaming alone is not enough.
+    """
+    whole, sizes = blocks(step.denoiser), block_bytes(step.denoiser)
+    hosted = [False, True] if offload is None and device.type != "cpu" else [bool(offload)]
+    for host in hosted:
+        count = step.count(Saving(whole, host))
+        for number in range(len(whole) if every else 1, len(whole) + 1):
+            chosen = spread(whole, number)
+            bytes_of = [sizes[path] for path in chosen]
+            fitted = Fitted(Saving(whole, host, True, chosen), count, plain, freed(bytes_of, device), 2 * sum(bytes_of))
+            if fitted.taken <= room:
+                return fitted
+    return fitted
+
+
+def spread(paths: tuple[str, ...], number: int) -> tuple[str, ...]:
+    """So many of the paths, evenly far apart: while one computes that stays, the next one's weights come."""
+    return tuple(paths[i * len(paths) // number] for i in range(number))
 
 
 def ladder(traced: Mapping[str, Traced], whole: tuple[str, ...]) -> list[Rung]:

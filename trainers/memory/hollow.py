@@ -20,6 +20,7 @@ from trainers.memory.meter import Meter
 from trainers.memory.packed import pack
 from trainers.memory.saving import Saving, apply
 from trainers.memory.units import units
+from trainers.stores import expected_bytes
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,10 @@ def hollow(family: Family, dtype: torch.dtype, variant: str = "") -> Components:
 def emptied(components: Components, dtype: torch.dtype) -> Components:
     """The same architectures without weights, and without new tokens."""
     plain = tuple(one.tokenizer if isinstance(one, TriggerTokenizer) else one for one in components.tokenizers)
-    encoders = tuple(_emptied(encoder, dtype) for encoder in components.text_encoders)
-    return replace(components, denoiser=_emptied(components.denoiser, dtype), text_encoders=encoders, tokenizers=plain)
+    encoders = tuple(emptied_model(encoder, dtype) for encoder in components.text_encoders)
+    return replace(
+        components, denoiser=emptied_model(components.denoiser, dtype), text_encoders=encoders, tokenizers=plain
+    )
 
 
 @dataclass
@@ -90,6 +93,13 @@ class HollowStep:
     @property
     def adapter_bytes(self) -> int:
         return sum(p.numel() * p.element_size() for p in self.parameters)
+
+    def held(self, pictures: int, captions: int) -> int:
+        """Bytes of so many of them, encoded, on the device."""
+        with torch.no_grad():
+            told = (self._told or self._encode()).rows(torch.zeros(1, dtype=torch.long, device="meta"))
+        latent = (self.components.latent.channels, self._side, self._side)
+        return expected_bytes(self.config, latent, pictures, told, captions)
 
     def count(self, saving: Saving) -> Count:
         """The step with what is given up for memory."""
@@ -164,7 +174,8 @@ class HollowStep:
                 hook.remove()
 
 
-def _emptied(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+def emptied_model(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The same architecture without weights."""
     with torch.device("meta"):
         made = type(model).from_config(model.config) if hasattr(model, "from_config") else type(model)(model.config)
     return nn.Module.to(made, dtype).eval().requires_grad_(False)  # diffusers' own `to` warns of nothing

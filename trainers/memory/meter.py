@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import addmm_flop, flop_registry
 
-FORMULAS = {**flop_registry, torch.ops.aten.addmm_: addmm_flop}  # the in-place one is missing there
+from trainers.bench.counter import FLOPS
 
 
 class Meter(TorchDispatchMode):
@@ -37,7 +36,7 @@ class Meter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
         result = func(*args, **(kwargs or {}))
-        formula = FORMULAS.get(func.overloadpacket)
+        formula = FLOPS.get(func.overloadpacket)
         if formula is not None:
             self.worked(formula(*args, **(kwargs or {}), out_val=result))
         for tensor in _tensors((result,)):

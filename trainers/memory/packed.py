@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from trainers.events import Adjusted
 from trainers.memory.packing import FORMS
+from trainers.waiting import real
 
 GB = 2**30
 BITS = {"int8": 8, "nf4": 4}
@@ -80,10 +81,14 @@ class PackedLinear(nn.Linear):
         self.train(layer.training)
 
     @property
-    @torch.no_grad()
     def weight(self) -> Tensor:
         """[out, in]."""
-        return self.form.unpack(tuple(self.packed), torch.Size((self.out_features, self.in_features)), self.dtype)
+        return self.unpacked(tuple(real(tensor) for tensor in self.packed))  # peft looks at it while it waits
+
+    @torch.no_grad()
+    def unpacked(self, packed: tuple[Tensor, ...]) -> Tensor:
+        """[out, in]."""
+        return self.form.unpack(packed, torch.Size((self.out_features, self.in_features)), self.dtype)
 
     @property
     def nbytes(self) -> int:
@@ -96,14 +101,15 @@ class PackedLinear(nn.Linear):
 
 
 class Product(torch.autograd.Function):
-    """x W' + b that keeps nothing: backward unpacks W again."""
+    """x W' + b that keeps nothing but W as it is packed: backward unpacks it again."""
 
     @staticmethod
     def forward(ctx: object, x: Tensor, layer: PackedLinear) -> Tensor:
         ctx.layer = layer
+        ctx.save_for_backward(*layer.packed)  # a streamed layer will have none by then
         return F.linear(x, layer.weight, layer.bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: object, grad: Tensor) -> tuple[Tensor, None]:
-        return grad @ ctx.layer.weight, None
+        return grad @ ctx.layer.unpacked(ctx.saved_tensors), None

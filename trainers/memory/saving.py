@@ -15,6 +15,7 @@ class Saving:
     recomputed: tuple[str, ...] = ()  # paths of units whose activations are computed again
     offload: bool = False  # whether what remains of those waits in host memory
     slim: bool = True  # whether frozen layers keep no more than they must: costs time, but no matrix products
+    streamed: tuple[str, ...] = ()  # paths of blocks whose weights are there only while they run; all are `recomputed`
 
 
 PLAIN = Saving(slim=False)  # as torch does it
@@ -23,8 +24,9 @@ PLAIN = Saving(slim=False)  # as torch does it
 def apply(denoiser: nn.Module, saving: Saving, draws: bool = False) -> None:
     """Let the denoiser save so, and no other way from now on. An adapter must be on it already.
 
+    Where weights wait is settled before that (stream.py): blocks that are streamed stay so, and checkpointed.
     `draws`: whether random numbers are drawn in it (dropout), so that the second time must draw the same.
     """
     units.recompute(denoiser, ())
     slim(denoiser, saving.slim)
-    units.recompute(denoiser, saving.recomputed, draws, saving.offload)
+    units.recompute(denoiser, {*saving.recomputed, *units.streamed(denoiser)}, draws, saving.offload)

@@ -5,8 +5,8 @@ torch's non-reentrant one [Chen et al. 2016, "Training deep nets with sublinear 
 first trained weight needs no gradient, saves nothing and is not computed again.
 """
 
-from collections.abc import Collection, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import torch
@@ -51,6 +51,11 @@ def recompute(denoiser: nn.Module, chosen: Collection[str], draws: bool = False,
             module.draws, module.offload = draws, offload
 
 
+def streamed(denoiser: nn.Module) -> tuple[str, ...]:
+    """The paths of the blocks whose weights come and go (stream.py)."""
+    return tuple(path for path, module in units(denoiser) if getattr(module, "present", None))
+
+
 def recomputes(denoiser: nn.Module) -> bool:
     """Whether any of its units is checkpointed."""
     return any(isinstance(module, Recomputed) for module in denoiser.modules())
@@ -61,19 +66,26 @@ class Recomputed:
 
     draws: bool
     offload: bool
+    present: Callable[[bool], AbstractContextManager] | None = None  # of a streamed block: its weights are there inside
 
     def forward(self, *args: object, **kwargs: object) -> object:
         if not torch.is_grad_enabled():
-            return super().forward(*args, **kwargs)
-        usual, names, count = super().forward, tuple(kwargs), len(args)
+            return self._forward(False, *args, **kwargs)
+        names, count, again = tuple(kwargs), len(args), False
 
         def forward(*inputs: object) -> object:
-            return usual(*inputs[:count], **dict(zip(names, inputs[count:], strict=True)))
+            nonlocal again
+            second, again = again, True
+            return self._forward(second, *inputs[:count], **dict(zip(names, inputs[count:], strict=True)))
 
         # What torch is given by name it neither saves through hooks nor looks at for the device of random numbers.
         with saved_tensors_hooks(to_host, from_host) if self.offload else nullcontext():
             inputs = (*args, *kwargs.values())
             return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=self.draws)
+
+    def _forward(self, again: bool, *args: object, **kwargs: object) -> object:
+        with self.present(again) if self.present else nullcontext():
+            return super().forward(*args, **kwargs)
 
 
 def to_host(tensor: Tensor) -> tuple[torch.device, Tensor | torch.Size, torch.dtype]:

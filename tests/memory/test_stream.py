@@ -1,0 +1,208 @@
+"""Weights that come block by block: the same results to the bit, and few bytes at any moment."""
+
+import weakref
+
+import pytest
+import torch
+
+from tests.memory.tiny_step import folder_of, gradients, told
+from trainers.adapters.registry import ADAPTERS
+from trainers.choices import ADAPTERS as KINDS
+from trainers.config import AdapterConfig, ModelConfig, TrainConfig
+from trainers.data.cache import identity
+from trainers.families.registry import FAMILIES
+from trainers.families.residence import is_original, lent
+from trainers.memory import stream as streaming
+from trainers.memory.decide import resident
+from trainers.memory.meter import Meter
+from trainers.memory.packed import pack
+from trainers.memory.saving import PLAIN, Saving, apply
+from trainers.memory.stream import arrange, block_bytes, freed, stream
+from trainers.memory.units import blocks, streamed
+from trainers.waiting import real, waits
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return {family: folder_of(family, tmp_path_factory.mktemp(family)) for family in FAMILIES}
+
+
+def loaded(family: str, folder, deferred: bool = False, dtype: torch.dtype = torch.float32):
+    kind = FAMILIES[family]
+    return kind, kind.load(ModelConfig(base=str(folder), family=family), dtype, deferred)
+
+
+def adapted(family, components, **settings):
+    """With an adapter whose second matrices are away from zero, dropout on where it is set."""
+    adapter = ADAPTERS[settings.get("type", "lora")](components, family.spec, AdapterConfig(rank=4, **settings), 1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for _, _, weight in adapter.trained():
+            weight.add_(torch.randn(weight.shape, generator=generator) * 0.02)
+    adapter.train()
+    return family, components, adapter
+
+
+def from_file(family: str, folder, dtype: torch.dtype = torch.float32):
+    """All of its blocks streamed from the file, before anything was read."""
+    kind, components = loaded(family, folder, deferred=True, dtype=dtype)
+    for encoder in components.text_encoders:
+        encoder.source.fill(encoder, CPU, mapped=True)
+    return kind, components, stream(components.denoiser, blocks(components.denoiser), CPU)
+
+
+def from_host(family: str, folder):
+    """As for a GPU: blocks wait in host memory, and the next one's come while one computes."""
+    kind, components = loaded(family, folder)
+    components.denoiser.source = None
+    found = stream(components.denoiser, blocks(components.denoiser), CPU)
+    found.ahead = True
+    return kind, components, found
+
+
+def the_same(one, other) -> bool:
+    return all(a is b if a is None else torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("place", [from_file, from_host])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_predictions_and_gradients_are_those_of_weights_that_stay_to_the_bit(family, place, folders):
+    plain = adapted(*loaded(family, folders[family]))
+    kind, components, _ = place(family, folders[family])
+    model = adapted(kind, components)
+    wanted = gradients(*plain)
+    assert any(grad.abs().max() > 0 for grad in wanted[1:])
+    for saving in (PLAIN, Saving(), Saving(blocks(components.denoiser), offload=True)):
+        apply(components.denoiser, saving)
+        assert the_same(wanted, gradients(*model)), saving
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_adapter_type_learns_the_same_with_dropout_on(kind, folders):
+    how = {"type": kind, "dropout": 0.2, "rank_dropout": 0.2, "module_dropout": 0.1}
+    plain = adapted(*loaded("sdxl", folders["sdxl"]), **how)
+    family, components, _ = from_file("sdxl", folders["sdxl"])
+    model = adapted(family, components, **how)
+    apply(components.denoiser, Saving(), draws=True)
+    assert the_same(gradients(*plain), gradients(*model))
+
+
+@pytest.mark.parametrize("form", ["int8", "nf4"])
+def test_quantised_blocks_are_streamed_from_host_memory(form, folders):
+    plain, waiting = loaded("sd3", folders["sd3"]), loaded("sd3", folders["sd3"])
+    for _, components in (plain, waiting):
+        pack(components.denoiser, form)
+    stream(waiting[1].denoiser, blocks(waiting[1].denoiser), CPU).ahead = True
+    assert the_same(gradients(*adapted(*plain)), gradients(*adapted(*waiting)))
+
+
+def test_what_waits_is_converted_when_it_comes(folders):
+    kind, components, _ = from_file("sd15", folders["sd15"], torch.bfloat16)
+    plain = loaded("sd15", folders["sd15"], dtype=torch.bfloat16)
+    layer = components.denoiser.down_blocks[0].resnets[0].conv1.weight
+    assert waits(layer) and layer.dtype == torch.bfloat16 and layer.isnan().all()
+    assert torch.equal(real(layer), plain[1].denoiser.down_blocks[0].resnets[0].conv1.weight)
+
+
+def test_layers_that_are_computed_together_lie_side_by_side(folders):
+    _, components = loaded("sd3", folders["sd3"])
+    block = components.denoiser.transformer_blocks[0]
+    places = {(weight.owner, weight.name): weight for weight in arrange(block)[0]}
+    for names in (("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj")):
+        for leaf in ("weight", "bias"):
+            found = [places[getattr(block.attn, name), leaf] for name in names]
+            sizes = [place.shape.numel() * place.dtype.itemsize for place in found]
+            assert found[1].start == found[0].start + sizes[0] and found[2].start == found[1].start + sizes[1]
+
+
+class Watched:
+    """The blocks whose weights are in memory at any moment, until the last that keeps them lets go."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.most, self.bytes = set(), 0, 0
+        usual = streaming.Stream._memory
+
+        def memory(own, block):
+            buffer = usual(own, block)
+            key = object()
+            self.now.add(key)
+            self.most = max(self.most, len(self.now))
+            self.bytes += block.nbytes
+            weakref.finalize(buffer.untyped_storage(), self.now.discard, key)
+            return buffer
+
+        monkeypatch.setattr(streaming.Stream, "_memory", memory)
+
+
+@pytest.mark.parametrize(("place", "most"), [(from_file, 1), (from_host, 2)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_more_blocks_are_there_than_the_one_that_runs_and_the_one_that_comes(
+    family, place, most, folders, monkeypatch
+):
+    kind, components, _ = place(family, folders[family])
+    model = adapted(kind, components)
+    watched = Watched(monkeypatch)
+    for _ in range(2):
+        gradients(*model)
+        assert watched.most <= most and not watched.now
+    every = sum(block_bytes(components.denoiser).values())
+    assert watched.bytes <= 4 * every  # two steps, forward and backward: nothing comes in vain
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_streamed_step_holds_what_is_counted(family, folders):
+    plain = adapted(*loaded(family, folders[family]))
+    sizes = block_bytes(plain[1].denoiser).values()
+    apply(plain[1].denoiser, Saving(blocks(plain[1].denoiser)))
+    held = []
+    for kind, components, adapter in (plain, adapted(*from_file(family, folders[family])[:2])):
+        text = told(kind, components)
+        apply(components.denoiser, Saving(blocks(components.denoiser)))
+        with Meter() as meter:
+            gradients(kind, components, adapter, text)
+        held.append(meter.peak)
+    there = sum(sizes) - freed(sizes, CPU)
+    assert held[0] < held[1] <= held[0] + 2 * there  # on its way from the file a weight is there twice
+
+
+def test_weights_wait_and_pictures_are_drawn_as_ever(folders):
+    family, components, _ = from_file("sdxl", folders["sdxl"])
+    plain = loaded("sdxl", folders["sdxl"])[1]
+    for weight in [*plain.denoiser.parameters(), *components.denoiser.parameters()]:
+        if not waits(weight):  # at a place in the file that is no multiple of 64, sums are in another order
+            weight.data = weight.data.clone()
+    text, latents = told(family, components, 1), torch.ones(1, 4, 8, 8)
+    with torch.no_grad(), lent([components.denoiser], CPU):
+        found = family.denoise(components.denoiser, latents, torch.tensor([3]), text)
+        assert torch.equal(found, family.denoise(plain.denoiser, latents, torch.tensor([3]), text))
+    assert set(streamed(components.denoiser)) == set(blocks(components.denoiser))
+    for path in blocks(components.denoiser):
+        block = components.denoiser.get_submodule(path)
+        assert all(waits(weight) and weight.untyped_storage().nbytes() <= 4 for weight in block.parameters())
+
+
+def test_weights_that_wait_leave_their_room_to_the_decoding_of_pictures(folders):
+    _, components, _ = from_file("sdxl", folders["sdxl"])
+    plain, config = loaded("sdxl", folders["sdxl"])[1], TrainConfig()
+    whole = [plain.denoiser.get_submodule(path) for path in blocks(plain.denoiser)]
+    gone = sum(weight.nbytes for block in whole for weight in block.parameters())
+    assert 0 < resident(components, config) == resident(plain, config) - gone
+
+
+def test_a_base_is_known_by_its_weights_wherever_they_wait(folders):
+    _, components, _ = from_file("sdxl", folders["sdxl"])
+    assert is_original(components.denoiser)
+    assert identity(components.denoiser) == identity(loaded("sdxl", folders["sdxl"])[1].denoiser)
+
+
+def test_the_others_stay_where_some_blocks_are_streamed(folders):
+    plain = adapted(*loaded("sdxl", folders["sdxl"]))
+    family, components = loaded("sdxl", folders["sdxl"])
+    some = blocks(components.denoiser)[::3]
+    stream(components.denoiser, some, CPU)
+    model = adapted(family, components)
+    apply(components.denoiser, Saving())
+    assert streamed(components.denoiser) == some
+    assert the_same(gradients(*plain), gradients(*model))

@@ -1,0 +1,116 @@
+"""How long a run takes follows from how often it does what, and from the seconds of each."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.tiny import tiny_pipeline_folder
+from trainers import config_io
+from trainers.bench.start import draw_pictures
+from trainers.bench.whole import compare, configured
+from trainers.data.batches import Batches
+from trainers.data.examples import scan
+from trainers.data.types import Bucket, Crop
+from trainers.duration import duration, work
+from trainers.families.registry import find_family
+from trainers.memory.device import Plan
+from trainers.memory.hollow import Count, HollowStep, emptied
+from trainers.memory.saving import PLAIN
+from trainers.pace import CHEAP, Pace, pace
+
+BUCKET = Bucket(32, 32)
+ONE = Pace(step=1.0, alone=1.0, denoised=1.0, encoded=1.0, decoded=1.0, told=1.0, saved=1.0, ready=1.0)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "pictures"
+    draw_pictures(folder, 4, 32)
+    return folder
+
+
+def configured_as(pictures, **sections):
+    return config_io.merge(config_io.parse({"data": {"folders": [str(pictures)]}}), sections)
+
+
+def work_of(config, held_out=0):
+    examples = scan(config.data).examples
+    batches = Batches([Crop(BUCKET, (32, 32), 0, 0, 0.0)] * 4, [1] * 4, config.data.batch_size, config.seed)
+    return work(config, examples, batches, held_out, 32)
+
+
+def test_previews_and_checkpoints_are_counted_as_the_loop_makes_them(pictures):
+    config = configured_as(pictures, schedule={"steps": 70}, preview={"every": 30}, saving={"every": 30})
+    found = work_of(config)
+    assert (found.steps, found.previews, found.prompts) == (70, 4, 4)  # the base's, after 30, 60 and 70 steps
+    assert found.saves == 4  # after 30, 60 and 70 steps, and the adapter file
+    assert found.captions == 4 + 1 + 4  # of the pictures, the empty one, of the prompts
+
+
+def test_a_run_without_previews_and_checkpoints_ends_with_its_file(pictures):
+    config = configured_as(pictures, schedule={"steps": 70}, preview={"every": 0}, saving={"every": 0})
+    found = work_of(config)
+    assert (found.previews, found.prompts, found.saves) == (0, 0, 2)
+
+
+def test_mirrored_pictures_are_encoded_twice_and_held_out_ones_measured(pictures):
+    config = configured_as(pictures, data={"flip": True})
+    found = work_of(config, 1)
+    assert found.encoded == 8
+    assert found.measured == 2 and found.validations == found.previews - 1 > 0
+
+
+def test_smaller_last_batches_make_shorter_steps(pictures):
+    config = configured_as(pictures, data={"batch_size": 3}, schedule={"steps": 60})
+    todo = work_of(config)
+    assert todo.pictures == 2  # of 32 x 32 pixels: 3 and 1 of the 4 pictures
+    uneven = replace(ONE, step=5.0)
+    assert duration(todo, uneven, config, read=0.0).steps == 60 * 3
+    small = replace(todo, pictures=0.5)
+    assert duration(small, ONE, configured_as(pictures, data={"batch_size": 1}), read=0.0).steps == 30
+
+
+def test_every_part_has_its_seconds(pictures):
+    config = configured_as(
+        pictures,
+        loss={"preservation": 1.0},
+        data={"class_words": ["a cat"], "class_pictures": 6},
+        preview={"every": 30, "sampling_steps": 10},
+        schedule={"steps": 60},
+        saving={"every": 0},
+    )
+    todo = work_of(config)
+    found = duration(todo, ONE, config, read=3.0)
+    assert found.steps == 60
+    assert found.class_pictures == 6 * 10
+    assert found.previews == 3 * 4 * (10 + 1)
+    assert found.preparing == 3 + 1 + 4 + todo.captions
+    assert found.rest == 2  # the checkpoint at the end, and the file
+    assert found.whole == sum(vars(found).values())
+
+
+def test_the_pace_of_a_large_step_on_a_cpu_follows_from_its_operations(tmp_path):
+    config = config_io.parse({"model": {"base": str(tiny_pipeline_folder(tmp_path))}, "data": {"batch_size": 2}})
+    family, plan = find_family(config.model), Plan(torch.device("cpu"), "fp32")
+    components = family.load(config.model, plan.dtype, deferred=True)
+    step = HollowStep(family, emptied(components, plan.dtype), config, plan.dtype)
+    count = step.count(PLAIN)
+    many = config_io.merge(config, {"optimizer": {"accumulation": 1000}})
+    count = Count(count.peak, count.forward * 100, count.flops * 100)  # as of a larger base
+    found = pace(family, components, many, plan, count)
+    assert not found.tried
+    assert found.step / found.denoised > CHEAP / count.forward  # a picture's two rows are a batch
+    assert 0 < found.encoded < found.decoded  # a decoder has a layer more on each level
+    assert next(components.denoiser.parameters()).is_meta  # nothing was read
+
+
+def test_check_and_run_are_compared(tmp_path, pictures):
+    base = tiny_pipeline_folder(tmp_path / "base")
+    small = ("schedule.steps=30", "preview.every=30", "preview.sampling_steps=2", "data.batch_size=2")
+    (tmp_path / "run").mkdir()
+    ticks = iter(range(1 << 30))
+    found = compare(configured(str(base), pictures, small), tmp_path, lambda: float(next(ticks)), "tiny")
+    assert found.step[0] == 1  # each question to this clock takes a second
+    assert found.parts["steps"] == 30 and found.parts["whole"] > 30
+    assert {"Training", "Making preview pictures", "Writing the adapter"} <= found.real_parts.keys()

@@ -1,0 +1,79 @@
+"""How long a whole run takes: how often it does each kind of work, at the pace of the device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from trainers.config import TrainConfig
+from trainers.data.batches import Batches
+from trainers.data.types import Example
+from trainers.pace import Pace
+from trainers.preservation import preserved_captions
+from trainers.prompts import preview_prompts
+from trainers.schedules import total_steps
+from trainers.stores import caption_variants
+from trainers.validate import LEVELS, MOST
+
+
+@dataclass(frozen=True)
+class Work:
+    """How often a run does what."""
+
+    steps: int
+    pictures: float  # in a batch on average, each counted by its share of the training resolution's pixels
+    encoded: int  # pictures, each mirrored as well where that is wished
+    captions: int
+    prompts: int  # of a preview
+    previews: int
+    measured: int  # pictures in a validation
+    validations: int
+    saves: int  # checkpoints and the adapter file
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Seconds of a run's parts; pictures and captions that are in the cache already take less."""
+
+    preparing: float  # reading the base, encoding pictures and captions
+    class_pictures: float
+    steps: float
+    previews: float  # with the base's, before the first step
+    rest: float  # validations, checkpoints, the adapter file
+
+    @property
+    def whole(self) -> float:
+        return sum(getattr(self, part.name) for part in fields(self))
+
+
+def work(config: TrainConfig, examples: Sequence[Example], batches: Batches, held_out: int, resolution: int) -> Work:
+    """What a run on these pictures does, from its beginning; `batches` are those of the pictures not held out."""
+    steps, every = total_steps(config), config.preview.every
+    prompts = preview_prompts(config) if every else []
+    captions = {caption for example in examples for caption in caption_variants(example, config.data, config.seed)}
+    captions |= {caption for example in examples for caption in preserved_captions(example, config)}
+    captions |= {"", *prompts, *([config.preview.negative] if every else [])}
+    later = len({*range(every, steps, every), steps}) if every else 0
+    return Work(
+        steps=steps,
+        pictures=batches.mean_pixels / resolution**2,
+        encoded=len(examples) * (1 + config.data.flip),
+        captions=len(captions),
+        prompts=len(prompts),
+        previews=later + 1 if every else 0,
+        measured=min(MOST, held_out) + min(MOST, held_out, len(examples) - held_out),
+        validations=later if held_out else 0,
+        saves=len({*range(config.saving.every or steps, steps, config.saving.every or steps), steps}) + 1,
+    )
+
+
+def duration(work: Work, pace: Pace, config: TrainConfig, read: float) -> Duration:
+    """Seconds of each part; `read`: those that the pictures and the base's headers take."""
+    picture = pace.denoised * config.preview.sampling_steps
+    classes = config.data.class_pictures if config.loss.preservation else 0
+    validation = work.measured * LEVELS * pace.denoised / 2  # a picture is denoised with and without its prompt
+    return Duration(
+        preparing=read + pace.ready + work.encoded * pace.encoded + work.captions * pace.told,
+        class_pictures=classes * picture,
+        steps=work.steps * pace.step_of(work.pictures, config.data.batch_size),
+        previews=work.previews * work.prompts * (picture + pace.decoded),
+        rest=work.validations * validation + work.saves * pace.saved,
+    )

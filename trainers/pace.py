@@ -1,0 +1,228 @@
+"""How fast this device does each kind of a run's work: tried where that is cheap, else from the operations."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from trainers import preview
+from trainers.bench.loops import engine_step
+from trainers.config import TrainConfig
+from trainers.encoding import together
+from trainers.families.base import Components, Family, plain_sizes
+from trainers.families.residence import lent
+from trainers.files import write_whole
+from trainers.memory import Plan
+from trainers.memory.hollow import Count, emptied_model
+from trainers.memory.meter import Meter
+from trainers.memory.units import recomputes
+from trainers.step import TrainingStep
+from trainers.stores import TOGETHER
+
+CHEAP = 1e11  # floating-point operations of what is worth doing on a CPU for its time: about a second
+LEAST, MOST, LONG = 3, 10, 0.5  # how often something is tried: at least; at most, unless it takes so many seconds
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of one each."""
+
+    step: float  # optimizer step of whole batches: accumulation and output preservation are in it
+    alone: float  # the same with batches of one picture
+    denoised: float  # sampling step of one picture, with and without its prompt
+    encoded: float  # picture by the VAE
+    decoded: float
+    told: float  # caption by the text encoders
+    saved: float = 0.0  # checkpoint
+    ready: float = 0.0  # weights read and the step set up, once
+    tried: bool = True
+
+    def step_of(self, pictures: float, batch_size: int) -> float:
+        """An optimizer step whose batches have so many pictures on average: the last of a bucket may be smaller."""
+        if batch_size == 1:
+            return self.step * pictures
+        return self.alone + (self.step - self.alone) * (pictures - 1) / (batch_size - 1)
+
+
+def pace(
+    family: Family,
+    components: Components,
+    config: TrainConfig,
+    plan: Plan,
+    count: Count,
+    clock: Clock = time.perf_counter,
+) -> Pace:
+    """The pace of a run with these settings; leaves an adapter on the components where it tries them.
+
+    Args:
+        count: one micro-step of the run.
+        clock: what tells the seconds.
+    """
+    if plan.device.type == "cpu" and operations(config, count) >= CHEAP:
+        return _from_operations(family, components, config, plan, count)
+    began = clock()
+    step = engine_step(family, components, config, plan, steps=LEAST)
+    ready = clock() - began
+    whole = alone = _step(step, clock)
+    if config.data.batch_size > 1:
+        batches, step.feed.batches = step.feed.batches, step.feed.batches.sized(1)
+        alone = _step(step, clock)
+        step.feed.batches = batches
+    return Pace(
+        step=whole,
+        alone=alone,
+        denoised=_denoising(step, components, config, clock),
+        told=_telling(step, components, config, clock),
+        saved=_saving(step, clock),
+        ready=ready,
+        **_coding(step, components, config, clock),
+    )
+
+
+def operations(config: TrainConfig, count: Count) -> float:
+    """Those of an optimizer step: output preservation denoises once more with gradients and once without."""
+    again = (count.flops + count.forward) / config.loss.preservation_every if config.loss.preservation else 0.0
+    return (count.flops + again) * config.optimizer.accumulation
+
+
+def _step(step: TrainingStep, clock: Clock) -> float:
+    """With the share of output preservation that falls to every step."""
+    preservation, step.preservation = step.preservation, None
+    plain = _stepping(step, clock)
+    if preservation is None:
+        return plain
+    every, preservation.every, step.preservation = preservation.every, 1, preservation
+    kept = _stepping(step, clock)
+    preservation.every = every
+    return plain + (kept - plain) / every
+
+
+def _stepping(step: TrainingStep, clock: Clock) -> float:
+    numbers = iter(range(1 << 30))
+
+    def once() -> None:
+        step(next(numbers))
+        step.mean_loss()  # waits for the device
+
+    return _median(once, clock)
+
+
+@torch.no_grad()
+def _denoising(step: TrainingStep, components: Components, config: TrainConfig, clock: Clock) -> float:
+    """Pictures are denoised in the batches of a preview."""
+    device, few = step.feed.text.device, config.preview.model_copy(update={"sampling_steps": 2})
+    width, height = drawn(components, config)
+    batch = preview.at_once(config.data.batch_size, recomputes(step.denoiser))
+    noise = torch.randn(batch, components.latent.channels, height, width).to(device)
+    told = step.feed.text.conditioning(torch.zeros(2 * batch, dtype=torch.long, device=device)).to(step.dtype)
+    factor = components.latent.factor
+    told = told.sized(plain_sizes(step.family, width * factor, height * factor, 2 * batch, device))
+
+    def once() -> None:
+        preview.draw(step.family, components, noise, told, few).sum().item()
+
+    step.denoiser.eval()
+    seconds = _median(once, clock) / few.sampling_steps / batch
+    step.denoiser.train()
+    return seconds
+
+
+@torch.no_grad()
+def _coding(step: TrainingStep, components: Components, config: TrainConfig, clock: Clock) -> dict[str, float]:
+    """Pictures are encoded in batches, and decoded one by one."""
+    device, vae, latent = step.feed.text.device, components.vae, components.latent
+    side = config.data.resolution or components.resolution
+    batch = together(side, side, device)
+    width, height = drawn(components, config)
+    with lent([vae], device):
+        pixels = torch.zeros(batch, 3, side, side).to(device)
+        latents = torch.zeros(1, latent.channels, height, width).to(device)
+        encoded = _median(lambda: step.family.encode_image(vae, pixels)[0].sum().item(), clock) / batch
+        decoded = _median(lambda: step.family.decode_image(vae, latents).sum().item(), clock)
+    return {"encoded": encoded, "decoded": decoded}
+
+
+@torch.no_grad()
+def _telling(step: TrainingStep, components: Components, config: TrainConfig, clock: Clock) -> float:
+    family, encoders, device = step.family, components.text_encoders, step.feed.text.device
+    tokens = tuple(ids.to(device) for ids in family.tokenize(components, ["a picture"] * TOGETHER))
+    with lent(list(encoders), device):
+        told = lambda: family.encode_text(encoders, tokens, config.model.clip_skip).embeds.sum().item()  # noqa: E731
+        return _median(told, clock) / TOGETHER
+
+
+def _saving(step: TrainingStep, clock: Clock) -> float:
+    """Masters and optimizer states, written whole."""
+    names = {f"{i}/{part}": p.detach().cpu() for part in range(3) for i, p in enumerate(step.parameters)}
+    with tempfile.TemporaryDirectory() as folder:
+        began = clock()
+        write_whole(Path(folder) / "state", save({name: tensor.clone() for name, tensor in names.items()}))
+        return clock() - began
+
+
+def _median(act: Callable[[], object], clock: Clock) -> float:
+    """Seconds of one, after one that sets things up."""
+    act()
+    seconds: list[float] = []
+    while len(seconds) < LEAST or (len(seconds) < MOST and sum(seconds) < LONG):
+        began = clock()
+        act()
+        seconds.append(clock() - began)
+    return statistics.median(seconds)
+
+
+def _from_operations(family: Family, components: Components, config: TrainConfig, plan: Plan, count: Count) -> Pace:
+    """What is large enough to need no trying takes as long as its operations do in one large convolution."""
+    meta = torch.device("meta")
+    latent, side = components.latent, config.data.resolution or components.resolution
+    width, height = drawn(components, config)
+    vae = emptied_model(components.vae, torch.float32)
+    encoders = tuple(emptied_model(encoder, plan.dtype) for encoder in components.text_encoders)
+    tokens = tuple(ids.to(meta) for ids in family.tokenize(components, ["a picture"]))
+    pixels = torch.empty(1, 3, side, side, device=meta)
+    latents = torch.empty(1, latent.channels, height, width, device=meta)
+    clip_skip = config.model.clip_skip
+    rate, single = (_speed(plan.device, dtype) for dtype in (plan.dtype, torch.float32))
+    row = count.forward / config.data.batch_size * width * height * latent.factor**2 / side**2
+    return Pace(
+        step=operations(config, count) / rate,
+        alone=operations(config, count) / config.data.batch_size / rate,
+        denoised=2 * row / rate,
+        encoded=_counted(lambda: family.encode_image(vae, pixels)) / single,
+        decoded=_counted(lambda: family.decode_image(vae, latents)) / single,
+        told=_counted(lambda: family.encode_text(encoders, tokens, clip_skip)) / rate,
+        tried=False,
+    )
+
+
+def drawn(components: Components, config: TrainConfig) -> tuple[int, int]:
+    """Width and height of a preview's latents."""
+    side, factor = config.data.resolution or components.resolution, components.latent.factor
+    return (config.preview.width or side) // factor, (config.preview.height or side) // factor
+
+
+@torch.no_grad()
+def _counted(act: Callable[[], object]) -> int:
+    with Meter() as meter:
+        act()
+    return meter.flops
+
+
+def _speed(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of a convolution of the kind that fills a UNet, forward only."""
+    layer = nn.Conv2d(320, 320, 3, padding=1).to(device, dtype)
+    x = torch.randn(1, 320, 64, 64, device=device, dtype=dtype)
+    best = float("inf")
+    with torch.no_grad():
+        for _ in range(3):
+            began = time.perf_counter()
+            layer(x)
+            best = min(best, time.perf_counter() - began)
+    return 2 * 64 * 64 * 320 * 320 * 9 / best

@@ -1,0 +1,125 @@
+"""Compiled passes against the eager one, on a real micro-step that is then forgotten: are they right, and faster?"""
+
+import statistics
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from trainers import devices
+from trainers.memory.regions import Regions
+from trainers.step import TrainingStep
+
+EAGER = "eager"
+MODES = {"compiled": "default", "compiled with CUDA graphs": "reduce-overhead"}  # torch.compile's names
+CLEARLY = 0.95  # of the eager time: by less, noise would decide
+REPEATS = 5  # timed passes of each
+# Of the norm: fp32 may be TF32. Random tiny models differed by 6e-6 in fp32 and 5e-3 in bf16.
+TOLERANCE = {torch.float32: 1e-2, torch.float16: 3e-2, torch.bfloat16: 5e-2}
+Pass = tuple[Tensor, list[Tensor | None]]  # the loss, the gradients of all parameters
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`chosen`: "eager", or one of MODES; `seconds`: medians of a forward and backward pass, where they were timed."""
+
+    chosen: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)  # one of MODES -> why
+
+    @property
+    def times(self) -> str:
+        return ", ".join(f"{name} {1000 * spent:.0f} ms" for name, spent in self.seconds.items())
+
+
+class Trial:
+    """Leaves no trace: no gradient, no number drawn, nothing of the optimizer is touched."""
+
+    def __init__(self, step: TrainingStep, ways: Mapping[str, Regions], number: int):
+        """`number`: of the micro-step that is tried. Afterwards no blocks are compiled, whatever was found."""
+        self.step, self.ways, self.number = step, ways, number
+        self.device = step.feed.text.device
+
+    def forced(self) -> Verdict:
+        """The first way unless it is broken; nothing is timed."""
+        name = next(iter(self.ways))
+        with untouched(self.device):
+            reason = self._broken(self.ways[name], self._pass())
+        return Verdict(EAGER if reason else name, broken={name: reason} if reason else {})
+
+    def timed(self) -> Verdict:
+        """The fastest of those that are right, eager included."""
+        broken: dict[str, str] = {}
+        with untouched(self.device):
+            expected = self._pass()
+            for name, regions in self.ways.items():
+                if reason := self._broken(regions, expected):
+                    broken[name] = reason
+            seconds = self._times([name for name in self.ways if name not in broken])
+        fastest = min(seconds, key=seconds.__getitem__, default=EAGER)
+        kept = fastest != EAGER and seconds[fastest] < CLEARLY * seconds[EAGER]
+        return Verdict(fastest if kept else EAGER, seconds, broken)
+
+    def _broken(self, regions: Regions, expected: Pass) -> str:
+        """Why a compiled pass cannot be used; "" where it can. It runs thrice: CUDA graphs are recorded after once."""
+        try:
+            for _ in range(3):
+                loss, grads = self._pass(regions)
+        except Exception as error:  # compilers fail in as many ways as there are machines
+            return first_line(error)
+        worst = [difference([loss], [expected[0]]), difference(grads, expected[1])]
+        if all(one <= TOLERANCE[self.step.dtype] for one in worst):  # not NaN
+            return ""
+        return f"Its result is wrong by {max(worst):.2g}"
+
+    def _times(self, names: list[str]) -> dict[str, float]:
+        """Median seconds of a pass, eager and each way, in turn so that all meet the same machine."""
+        ways = {EAGER: None} | {name: self.ways[name] for name in names}
+        spent: dict[str, list[float]] = {name: [] for name in ways} if names else {}
+        for _ in range(REPEATS):
+            for name in spent:
+                devices.synchronize(self.device)
+                start = perf_counter()
+                self._pass(ways[name])
+                devices.synchronize(self.device)
+                spent[name].append(perf_counter() - start)
+        return {name: statistics.median(some) for name, some in spent.items()}
+
+    def _pass(self, regions: Regions | None = None) -> Pass:
+        """Loss and gradients of the micro-step, which stay nowhere else. Not scaled, in fp16 either."""
+        parameters = self.step.parameters
+        try:
+            if regions:
+                regions.put()
+            error, _ = self.step.micro_step(self.number)
+            error.backward()
+            return error.detach(), [None if p.grad is None else p.grad.clone() for p in parameters]
+        finally:
+            if regions:
+                regions.remove()
+            for parameter in parameters:
+                parameter.grad = None
+
+
+@contextmanager
+def untouched(device: torch.device) -> Iterator[None]:
+    """Inside, numbers can be drawn at random; afterwards it is as if none had been."""
+    devices_drawn = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(devices_drawn, device_type=device.type if devices_drawn else "cuda"):
+        yield
+
+
+def difference(found: list[Tensor | None], expected: list[Tensor | None]) -> float:
+    """The norm of the difference to that of what was expected; infinite where one is missing."""
+    if any((one is None) != (other is None) for one, other in zip(found, expected, strict=True)):
+        return float("inf")
+    pairs = [(a.float(), b.float()) for a, b in zip(found, expected, strict=True) if a is not None]
+    apart = sum((a - b).square().sum().item() for a, b in pairs) ** 0.5
+    return apart / max(sum(b.square().sum().item() for _, b in pairs) ** 0.5, 1e-12)
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
