@@ -1,13 +1,17 @@
 """Frozen convolutions with weights in oneDNN's order compute what nn.Conv2d computes, and take no more than allowed."""
 
 import copy
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import nn
 
-from trainers.config import MemoryConfig
-from trainers.prepacked import LEAST, PIXELS, PrepackedConv2d, chosen, extra, prepack, room
+from trainers import prepacked
+from trainers.config import MemoryConfig, TrainConfig
+from trainers.memory import decide
+from trainers.memory.saving import PLAIN, Saving
+from trainers.prepacked import LEAST, PIXELS, PrepackedConv2d, chosen, extra, prepack, prepacked_bytes, room
 
 
 def conv(channels: int = 256, stride: int = 1, size: int = 3, **options: object) -> nn.Conv2d:
@@ -18,7 +22,7 @@ def conv(channels: int = 256, stride: int = 1, size: int = 3, **options: object)
 def both(layer: nn.Conv2d, x: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Output and gradient of the input, of nn.Conv2d and of the layer with its weights in order."""
     ordered = nn.Sequential(copy.deepcopy(layer))
-    prepack(ordered, MemoryConfig())
+    prepack(ordered, MemoryConfig(), PLAIN)
     assert type(ordered[0]) is PrepackedConv2d
     found = []
     for module in (layer, ordered):
@@ -52,7 +56,7 @@ def test_many_pixels_are_left_to_the_plain_convolution():
 
 def test_other_weights_are_put_in_order_anew():
     model, x = nn.Sequential(conv()), torch.randn(1, 256, 4, 4)
-    prepack(model, MemoryConfig())
+    prepack(model, MemoryConfig(), PLAIN)
     model(x)
     with torch.no_grad():
         model[0].weight.mul_(2)
@@ -64,7 +68,7 @@ def test_other_weights_are_put_in_order_anew():
 def test_names_and_numbers_of_the_model_stay_as_they_were():
     model = nn.Sequential(conv())
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    prepack(model, MemoryConfig())
+    prepack(model, MemoryConfig(), PLAIN)
     model(torch.randn(1, 256, 4, 4))
     after = model.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
@@ -74,15 +78,49 @@ def test_small_trained_grouped_and_dilated_layers_are_left_alone():
     small, trained = conv(64), conv().requires_grad_(True)
     assert small.weight.numel() < LEAST
     left = nn.Sequential(small, trained, conv(512, groups=2), conv(dilation=2), conv(1024, size=1), conv().half())
-    assert chosen(left, 1e12) == []
+    assert chosen(left, MemoryConfig(budget=100)) == []
 
 
-def test_the_largest_come_first_and_only_as_many_as_fit():
+def test_the_largest_come_first_and_only_as_many_as_fit(monkeypatch):
     model = nn.Sequential(conv(256), conv(512), conv(320))
-    assert chosen(model, 1e12) == [model[1], model[2], model[0]]
-    assert chosen(model, extra(model[1]) + extra(model[2])) == [model[1], model[2]]
-    assert chosen(model, extra(model[1]) - 1) == []
+
+    def chosen_within(left: int) -> list[nn.Conv2d]:
+        monkeypatch.setattr(prepacked, "room", lambda denoiser, config: left)
+        return chosen(model, MemoryConfig())
+
+    assert chosen_within(10**12) == [model[1], model[2], model[0]]
+    assert chosen_within(extra(model[1]) + extra(model[2])) == [model[1], model[2]]
+    assert chosen_within(extra(model[1]) - 1) == []
 
 
-def test_a_quarter_of_the_budget_may_be_taken():
-    assert room(MemoryConfig(budget=8)) == 2 * 2**30
+def test_a_quarter_of_the_budget_may_be_taken_and_half_of_it_stays_beside_the_weights():
+    model = nn.Sequential(conv())
+    assert room(model, MemoryConfig(budget=8)) == 2 * 2**30
+    weights = sum(parameter.numel() * 4 for parameter in model.parameters())
+    assert room(model, MemoryConfig(budget=5 * weights / 2**30)) == pytest.approx(0.5 * weights)
+    assert room(model, MemoryConfig(budget=2 * weights / 2**30)) < 0
+
+
+def test_streamed_and_compiled_runs_and_other_devices_have_none():
+    model = nn.Sequential(conv())
+    for config in (MemoryConfig(stream="all"), MemoryConfig(compile="all")):
+        assert chosen(model, config) == [] and prepacked_bytes(model, config) == 0
+    prepack(model, MemoryConfig(), Saving(streamed=("0",)))
+    prepack(model.to("meta"), MemoryConfig(), PLAIN)
+    assert type(model[0]) is nn.Conv2d
+
+
+def test_the_memory_plan_counts_them():
+    layer, config = conv(512), TrainConfig()
+    parts = Components(denoiser=nn.Sequential(layer), text_encoders=())
+    here, on_gpu = (decide.room(parts, config, torch.device(name), 0, 16.0) for name in ("cpu", "cuda"))
+    own = sum(parameter.numel() * 4 for parameter in layer.parameters())
+    assert on_gpu.weights * 2**30 == pytest.approx(own)
+    assert here.weights * 2**30 == pytest.approx(own + extra(layer))
+
+
+class Components(NamedTuple):
+    """What the plan looks at."""
+
+    denoiser: nn.Module
+    text_encoders: tuple[nn.Module, ...]

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from trainers.config import MemoryConfig
+from trainers.memory.saving import Saving
 
 LEAST = 500_000  # weights of a layer for which it pays: on smaller ones nothing was gained
 PIXELS = 1024  # of a batch, at most: 320 channels at 32 x 32 gained a fifth, at 64 x 64 nothing
-SHARE = 0.25  # of the memory budget, else of the machine's memory: a rule that a resumed run finds again
 ONES = [1, 1]
 
 
@@ -75,20 +75,27 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: object, s
     return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, padding, stride, ONES, 1, "none", [], "")
 
 
-def prepack(denoiser: nn.Module, config: MemoryConfig) -> None:
+def prepack(denoiser: nn.Module, config: MemoryConfig, saving: Saving) -> None:
     """Let the chosen layers of a denoiser on a CPU keep their weights in order; nothing changes where none is."""
-    if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
-        for layer in chosen(denoiser, room(config)):
-            if layer.weight.device.type == "cpu":
-                layer.__class__ = PrepackedConv2d
+    if saving.streamed or next(denoiser.parameters()).device.type != "cpu":
+        return
+    for layer in chosen(denoiser, config):
+        layer.__class__ = PrepackedConv2d
 
 
-def chosen(denoiser: nn.Module, room: float) -> list[nn.Conv2d]:
-    """The layers that gain most, those of the most weights first, whose ordered weights fit into so many bytes."""
-    found = []
+def prepacked_bytes(denoiser: nn.Module, config: MemoryConfig) -> int:
+    """What `prepack` will take of a CPU's memory, at most: layers that only meet many pixels take nothing."""
+    return sum(map(extra, chosen(denoiser, config)))
+
+
+def chosen(denoiser: nn.Module, config: MemoryConfig) -> list[nn.Conv2d]:
+    """The layers that gain most, those of the most weights first, whose ordered weights fit into the room for them."""
+    if not torch.backends.mkldnn.is_available() or config.stream == "all" or config.compile == "all":
+        return []
+    left, found = room(denoiser, config), []
     for layer in sorted(filter(_suits, denoiser.modules()), key=lambda layer: -layer.weight.numel()):
-        room -= extra(layer)
-        if room < 0:
+        left -= extra(layer)
+        if left < 0:
             break
         found.append(layer)
     return found
@@ -99,10 +106,14 @@ def extra(layer: nn.Conv2d) -> int:
     return layer.weight.numel() * 4 * (2 if layer.stride == (1, 1) else 1)
 
 
-def room(config: MemoryConfig) -> float:
-    """Bytes that all of them may take."""
+def room(denoiser: nn.Module, config: MemoryConfig) -> float:
+    """Bytes that all of them may take: a quarter of all memory, and no more than leaves half of it beside the weights.
+
+    What is free at the moment does not count: a resumed run must sum in the same order.
+    """
     whole = config.budget * 2**30 if config.budget else psutil.virtual_memory().total
-    return SHARE * whole
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in denoiser.parameters())
+    return min(whole / 4, whole / 2 - 2 * weights)
 
 
 def _suits(layer: nn.Module) -> bool:

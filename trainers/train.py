@@ -39,6 +39,7 @@ from trainers.memory.decide import decide, draws
 from trainers.memory.saving import apply
 from trainers.memory.settle import settle
 from trainers.outputs import Folders, Outputs, overflow
+from trainers.prepacked import prepack
 from trainers.preservation import draw_class_pictures, preserved_captions
 from trainers.prompts import preview_prompts
 from trainers.schedules import total_steps
@@ -115,6 +116,7 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
         emit(adjusted)
     if packed := settle(components.denoiser, config.memory.quantize, saving, device):
         emit(packed.told)
+    prepack(components.denoiser, config.memory, saving)
     shapes = _attended(family, components, text, resolution, config.data.batch_size)
     kernels = (config.memory.attention, device, shapes, folders.cache, until_the_end)
     for remark in attention.set_attention(components.denoiser, *kernels):

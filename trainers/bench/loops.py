@@ -26,6 +26,7 @@ from trainers.memory.decide import decide, draws
 from trainers.memory.regions import Regions
 from trainers.memory.saving import apply
 from trainers.memory.settle import settle
+from trainers.prepacked import prepack
 from trainers.step import TrainingStep, build_step
 from trainers.stores import Feed, LatentStore, TextStore
 
@@ -60,6 +61,7 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
             release(encoder)
     saving, _ = decide(family, components, config, plan)
     settle(components.denoiser, config.memory.quantize, saving, device)
+    prepack(components.denoiser, config.memory, saving)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     adapter.train_tokens(tokens)
     crop = Crop(bucket, (bucket.width, bucket.height), 0, 0, 0.0)

@@ -18,6 +18,7 @@ from trainers.memory.fit import Fitted, fit, fit_streamed
 from trainers.memory.hollow import HollowStep, emptied
 from trainers.memory.saving import PLAIN, Saving
 from trainers.memory.units import blocks
+from trainers.prepacked import prepacked_bytes
 from trainers.waiting import waits
 
 GB = 2**30
@@ -58,8 +59,10 @@ def room(
         free: GB of the device that nobody else holds.
         held: bytes of encoded pictures and captions on the device.
     """
-    budget = config.memory.budget or free
-    return Room(budget, resident(components, config) / GB, kept(config, trained) / GB, beside(device), held / GB)
+    budget, weights = config.memory.budget or free, resident(components, config)
+    if device.type == "cpu":
+        weights += prepacked_bytes(components.denoiser, config.memory)
+    return Room(budget, weights / GB, kept(config, trained) / GB, beside(device), held / GB)
 
 
 def kept(config: TrainConfig, trained: int) -> float:
