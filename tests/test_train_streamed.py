@@ -35,6 +35,7 @@ def pictures(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_streamed_run_learns_draws_and_saves_what_any_run_does(tmp_path, base, pictures):
     saved = []
     for how in ("none", "all"):
