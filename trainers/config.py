@@ -447,7 +447,7 @@ class MemoryConfig(Section):
         "none",
         "Compiled blocks",
         "Compile the denoiser's blocks at the start, which takes minutes. auto: on a GPU, kept only where a few trial "
-        "steps are faster. all: wherever it works. Not with an adapter's dropout a quantised base or streamed weights.",
+        "steps are faster. all: wherever it works. Not with adapter dropout, a quantised base or streamed weights.",
     )
     cache_latents: bool = setting(True, "Cache latents", "Encode each picture once and keep the result on disk.")
 

@@ -78,7 +78,7 @@ def estimate(
         pace=pace(family, components, config, plan, fitted.count, clock) if fits and not card else None,
         saved=_saved(fitted, left, device),
         instead="" if fits else _instead(family, components, config, plan, device, free, encoded),
-        span=card.seconds(flops) if card else None,
+        span=card.seconds(flops, fitted.moved * flops / fitted.count.flops) if card else None,
     )
 
 

@@ -14,6 +14,8 @@ from trainers.errors import UserError
 HELD = 0.8  # GB that driver and desktop hold: assumed
 REACHED = (0.14, 0.33)  # share of the sheet's rate: SDXL on a 3090 Ti and on a 3060, as their owners report it
 
+BUS = (6e9, 25e9)  # bytes per second from host memory: what PCIe 3.0 x8 and 4.0 x16 leave of their rates; assumed
+
 
 @dataclass(frozen=True)
 class Card:
@@ -26,10 +28,14 @@ class Card:
     def free_gb(self) -> float:
         return self.memory_gb - HELD
 
-    def seconds(self, flops: float) -> tuple[float, float]:
-        """The least and the most that a step of so many operations is likely to take."""
+    def seconds(self, flops: float, moved: float = 0) -> tuple[float, float]:
+        """The least and the most that a step of so many operations is likely to take.
+
+        `moved`: bytes that come from host memory meanwhile: at best beside the computing, at worst one after the other.
+        """
         most, least = (flops / (share * self.tflops * 1e12) for share in REACHED)
-        return least, most
+        slow, fast = (moved / rate for rate in BUS)
+        return max(least, fast), most + slow
 
 
 CARDS = tuple(
