@@ -138,7 +138,7 @@ def test_a_card_that_is_not_here_gives_a_span_of_seconds():
 
 def test_weights_that_come_from_host_memory_take_time():
     card = find_card("RTX 3060 12GB")
-    (least, most), (plain_least, plain_most) = card.seconds(20e12, 60e9), card.seconds(20e12)
-    assert most == pytest.approx(plain_most + 10)  # one after the other, on a slow bus
+    (least, most), (plain_least, plain_most) = card.seconds(20e12, 48e9), card.seconds(20e12)
+    assert most == pytest.approx(plain_most + 8)  # one after the other, on a slow bus
     assert least == plain_least  # beside the computing, on a fast one
     assert card.seconds(20e12, 250e9)[0] == pytest.approx(10)
