@@ -8,7 +8,7 @@ from tests.tiny import tiny_pipeline_folder
 from trainers import config_io, memory
 from trainers.bench.loops import engine_step
 from trainers.choices import ADAPTERS
-from trainers.estimate import estimate, needed
+from trainers.estimate import _smaller, estimate, needed
 from trainers.families.registry import find_family
 from trainers.memory.decide import GB
 from trainers.memory.meter import Meter
@@ -85,8 +85,9 @@ def test_settings_that_would_fit_are_named_where_these_do_not(base):
     assert need.instead.startswith("It would fit with memory.checkpointing = auto")
 
 
-def test_a_quantised_base_takes_less_and_is_named_where_nothing_else_fits():
-    config = config_io.parse({"data": {"batch_size": 1}, "memory": {"device": "cpu", "budget": 0.001}})
+def test_a_quantised_base_takes_less_and_what_leaves_the_adapter_as_it_is_is_named_before_it():
+    wish = {"device": "cpu", "budget": 0.001, "stream": "none"}
+    config = config_io.parse({"data": {"batch_size": 1}, "memory": wish})
     plan, family = memory.plan(config.memory), find_family(config.model)
     components = family.load(config.model, plan.dtype)
     least = []
@@ -97,7 +98,10 @@ def test_a_quantised_base_takes_less_and_is_named_where_nothing_else_fits():
     assert least[0] > least[1] > least[2]
     tight = config_io.merge(config, {"memory": {"budget": (least[0] + least[1]) / 2}})
     need = estimate(family, components, tight, plan)
-    assert not need.fits and "memory.quantize = int8" in need.instead
+    assert not need.fits and "memory.stream = auto" in need.instead
+    named = [change.get("memory", {}) for change in _smaller(tight, components)]
+    forms = [memory["quantize"] for memory in named if "quantize" in memory]
+    assert forms[:2] == ["int8", "nf4"] and "quantize" not in named[0]
 
 
 def test_encoded_pictures_and_captions_take_of_the_room(base):
