@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
+from tests.nine_pictures import nine_pictures
 from tests.test_train import resumes_to_the_same_weights, run
 from tests.tiny_families import tiny_folder
 from trainers import events
@@ -29,11 +29,7 @@ def base(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    for i in range(9):
-        Image.new("RGB", (16, 16), (i * 25, 200 - i * 20, 90)).save(folder / f"{i}.png")
-        (folder / f"{i}.txt").write_text(f"zib, tag{i}", encoding="utf-8")
-    return folder
+    return nine_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 SLOW = [pytest.param("int8", marks=pytest.mark.slow), "nf4"]

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from tests.memory.tiny_step import folder_of, gradients, told
+from tests.memory.tiny_step import adapted, folder_of, gradients, told
 from trainers import config_io
 from trainers.adapters.registry import ADAPTERS
-from trainers.config import AdapterConfig, ModelConfig
+from trainers.config import ModelConfig
 from trainers.errors import UserError
 from trainers.families.registry import FAMILIES
 from trainers.memory.meter import Meter
@@ -31,17 +31,6 @@ def loaded(family: str, folder, form: str = "none"):
     components = FAMILIES[family].load(ModelConfig(base=str(folder), family=family), torch.float32)
     pack(components.denoiser, form)
     return FAMILIES[family], components
-
-
-def adapted(family, components, kind: str = "lora"):
-    """With an adapter whose second matrices are away from zero."""
-    adapter = ADAPTERS[kind](components, family.spec, AdapterConfig(rank=4, type=kind), 1)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for _, _, weight in adapter.trained():
-            weight.add_(torch.randn(weight.shape, generator=generator) * 0.02)
-    adapter.train()
-    return family, components, adapter
 
 
 def drawn(*shape: int) -> torch.Tensor:
@@ -125,7 +114,7 @@ def test_an_adapter_learns_what_it_would_learn_on_the_rounded_weights(form, kind
         for path, layer in packed[1].denoiser.named_modules():
             if isinstance(layer, PackedLinear):
                 plain[1].denoiser.get_submodule(path).weight.copy_(layer.weight)
-    for one, other in zip(gradients(*adapted(*packed, kind)), gradients(*adapted(*plain, kind)), strict=True):
+    for one, other in zip(gradients(*adapted(*packed, type=kind)), gradients(*adapted(*plain, type=kind)), strict=True):
         assert (one is None) == (other is None)
         if one is not None:
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)

@@ -5,10 +5,9 @@ import weakref
 import pytest
 import torch
 
-from tests.memory.tiny_step import folder_of, gradients, told
-from trainers.adapters.registry import ADAPTERS
+from tests.memory.tiny_step import adapted, folder_of, gradients, told
 from trainers.choices import ADAPTERS as KINDS
-from trainers.config import AdapterConfig, ModelConfig, TrainConfig
+from trainers.config import ModelConfig, TrainConfig
 from trainers.data.cache import identity
 from trainers.families.registry import FAMILIES
 from trainers.families.residence import is_original, lent
@@ -32,17 +31,6 @@ def folders(tmp_path_factory):
 def loaded(family: str, folder, deferred: bool = False, dtype: torch.dtype = torch.float32):
     kind = FAMILIES[family]
     return kind, kind.load(ModelConfig(base=str(folder), family=family), dtype, deferred)
-
-
-def adapted(family, components, **settings):
-    """With an adapter whose second matrices are away from zero, dropout on where it is set."""
-    adapter = ADAPTERS[settings.get("type", "lora")](components, family.spec, AdapterConfig(rank=4, **settings), 1)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for _, _, weight in adapter.trained():
-            weight.add_(torch.randn(weight.shape, generator=generator) * 0.02)
-    adapter.train()
-    return family, components, adapter
 
 
 def from_file(family: str, folder, dtype: torch.dtype = torch.float32):

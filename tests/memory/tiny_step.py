@@ -19,16 +19,21 @@ def folder_of(family: str, path: Path) -> Path:
 
 
 def loaded(family: str, folder: Path, **adapter: object) -> tuple[Family, Components, Adapter]:
-    """In fp32, the adapter's second matrices away from zero, dropout on where it is set."""
+    """In fp32, with an adapter as `adapted` puts it."""
     kind = FAMILIES[family]
     components = kind.load(ModelConfig(base=str(folder), family=family), torch.float32)
-    made = ADAPTERS[adapter.get("type", "lora")](components, kind.spec, AdapterConfig(rank=4, **adapter), 1)
+    return adapted(kind, components, **adapter)
+
+
+def adapted(family: Family, components: Components, **settings: object) -> tuple[Family, Components, Adapter]:
+    """With an adapter on them whose second matrices are away from zero, in training: dropout is on where it is set."""
+    made = ADAPTERS[settings.get("type", "lora")](components, family.spec, AdapterConfig(rank=4, **settings), 1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for _, _, weight in made.trained():
             weight.add_(torch.randn(weight.shape, generator=generator) * 0.02)
     made.train()
-    return kind, components, made
+    return family, components, made
 
 
 def told(family: Family, components: Components, batch: int = 2) -> Conditioning:
