@@ -128,10 +128,8 @@ def _take(project: Project, files: list[_Dropped], archive: zipfile.ZipFile | No
             what = "lies inside a zip file and is one itself" if ending == ".zip" else "is no picture that can be used"
             added.skipped.append(f"{file.name} {what}.")
             continue
-        try:
-            incoming = _copied(file, archive, folder)
-        except _Refused as error:
-            added.skipped.append(f"{file.name} cannot be unpacked: {error}.")
+        incoming = _incoming(file, archive, folder, added)
+        if incoming is None:
             continue
         same = _same(incoming, sizes.get(incoming.stat().st_size, ()))
         if same:
@@ -177,10 +175,8 @@ def _take_caption(
     if not rivals:
         added.skipped.append(f"{file.name}: there is no picture of that name for this caption.")
         return
-    try:
-        incoming = _copied(file, archive, folder)
-    except _Refused as error:
-        added.skipped.append(f"{file.name} cannot be unpacked: {error}.")
+    incoming = _incoming(file, archive, folder, added)
+    if incoming is None:
         return
     os.replace(incoming, min(rivals)[1].with_suffix(".txt"))
     added.captions += 1
@@ -188,6 +184,15 @@ def _take_caption(
 
 class _Refused(Exception):
     """Why a file of a zip file cannot be had."""
+
+
+def _incoming(file: _Dropped, archive: zipfile.ZipFile | None, folder: Path, added: Added) -> Path | None:
+    """The file's bytes under a temporary name; None, and a sentence among what was skipped, where it has none."""
+    try:
+        return _copied(file, archive, folder)
+    except _Refused as error:
+        added.skipped.append(f"{file.name} cannot be unpacked: {error}.")
+        return None
 
 
 def _copied(file: _Dropped, archive: zipfile.ZipFile | None, folder: Path) -> Path:
