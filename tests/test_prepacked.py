@@ -8,10 +8,22 @@ import torch
 from torch import nn
 
 from trainers import prepacked
+from trainers.bench.counter import DispatchCounter
 from trainers.config import MemoryConfig, TrainConfig
 from trainers.memory import decide
+from trainers.memory.meter import Meter
 from trainers.memory.saving import PLAIN, Saving
-from trainers.prepacked import LEAST, PIXELS, PrepackedConv2d, chosen, extra, prepack, prepacked_bytes, room
+from trainers.prepacked import (
+    LEAST,
+    PIXELS,
+    PrepackedConv2d,
+    chosen,
+    extra,
+    ordered_bytes,
+    prepack,
+    prepacked_bytes,
+    room,
+)
 
 
 def conv(channels: int = 256, stride: int = 1, size: int = 3, **options: object) -> nn.Conv2d:
@@ -63,6 +75,20 @@ def test_other_weights_are_put_in_order_anew():
         model[0].bias.zero_()
         expected = nn.functional.conv2d(x, model[0].weight, padding=1)
     assert (model(x) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_its_operations_are_those_of_a_plain_convolution_and_its_weights_are_counted():
+    found = []
+    for ours in (False, True):
+        model, x = nn.Sequential(conv(), conv(stride=2)), torch.randn(2, 256, 8, 8, requires_grad=True)
+        if ours:
+            prepack(model, MemoryConfig(), PLAIN)
+        model(x).sum().backward()
+        with DispatchCounter() as counter, Meter() as meter:
+            model(x).sum().backward()
+        found.append((sum(counter.flops.values()), meter.flops))
+        assert ordered_bytes(model) == (prepacked_bytes(model, MemoryConfig()) if ours else 0)
+    assert found[0] == found[1] and found[0][0] == 2 * 2 * 256 * 256 * 9 * 2 * (64 + 16)
 
 
 def test_names_and_numbers_of_the_model_stay_as_they_were():

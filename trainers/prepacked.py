@@ -34,9 +34,9 @@ class PrepackedConv2d(nn.Conv2d):
         """The weights in oneDNN's order for an input of that shape; made at first, and when the weights are others."""
         now = (self.weight.data_ptr(), self.weight._version)
         kept = self.__dict__.setdefault("_ordered", {})
-        if kept.get("of") != now:
+        if self.__dict__.get("_ordered_of") != now:
             kept.clear()
-            kept["of"] = now
+            self.__dict__["_ordered_of"] = now
         if backward not in kept:
             weight = self.weight.detach()
             if backward:  # the gradient of the input is a convolution with the kernel turned round
@@ -86,6 +86,12 @@ def prepack(denoiser: nn.Module, config: MemoryConfig, saving: Saving) -> None:
 def prepacked_bytes(denoiser: nn.Module, config: MemoryConfig) -> int:
     """What `prepack` will take of a CPU's memory, at most: layers that only meet many pixels take nothing."""
     return sum(map(extra, chosen(denoiser, config)))
+
+
+def ordered_bytes(model: nn.Module) -> int:
+    """What ordered weights take of a model that has run."""
+    layers = [layer for layer in model.modules() if isinstance(layer, PrepackedConv2d)]
+    return sum(weight.numel() * 4 for layer in layers for weight in layer.__dict__.get("_ordered", {}).values())
 
 
 def chosen(denoiser: nn.Module, config: MemoryConfig) -> list[nn.Conv2d]:

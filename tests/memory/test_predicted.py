@@ -7,7 +7,6 @@ kernels included; what libraries allocate past it (oneDNN's scratch memory), and
 
 import pytest
 import torch
-from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from tests.memory.tiny_step import folder_of
@@ -18,7 +17,7 @@ from trainers.estimate import needed
 from trainers.families.registry import find_family
 from trainers.memory.decide import GB, resident
 from trainers.memory.saving import PLAIN
-from trainers.prepacked import PrepackedConv2d
+from trainers.prepacked import ordered_bytes
 
 COMBINATIONS = [  # family, pixels, batch, rank, checkpointing, precision, adapter type, text encoder trained
     ("embedded", 64, 1, 16, "none", "fp32", "lora", False),
@@ -127,16 +126,10 @@ def assert_predicted(config: TrainConfig, table: list, settings: str) -> None:
     states = step.optimizer.optimizer.state.values()
     held = sum(t.numel() * t.element_size() for state in states for t in state.values() if isinstance(t, torch.Tensor))
     held += sum(p.numel() * p.element_size() for p in step.parameters)
-    held += resident(components, config) + ordered(components.denoiser)
+    held += resident(components, config) + ordered_bytes(components.denoiser)
     allocated = held + allocated_peak(profiler)
     table.append((predicted, allocated, settings))
     assert predicted == pytest.approx(allocated, rel=0.08)
-
-
-def ordered(denoiser: nn.Module) -> int:
-    """Bytes of the convolution weights that lie in oneDNN's order, which the first step has put there."""
-    layers = [layer for layer in denoiser.modules() if isinstance(layer, PrepackedConv2d)]
-    return sum(layer.weight.nbytes * (len(layer.__dict__.get("_ordered", {"of": None})) - 1) for layer in layers)
 
 
 def allocated_peak(profiler: profile) -> int:

@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from trainers.bench.counter import PHASES, DispatchCounter
 from trainers.memory.meter import Meter
+from trainers.prepacked import ordered_bytes
 
 GB = 2**30
 
@@ -86,7 +87,7 @@ def _memory(loop: Callable[[int], None], models: Iterable[nn.Module], live: Mete
     frozen = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in _tensors(models, masters)}
     averages = sum(size_of(value) for value in loop.ema.values) if getattr(loop, "ema", None) else 0  # a TrainingStep's
     return Memory(
-        weights=sum(frozen.values()) / GB,
+        weights=(sum(frozen.values()) + sum(map(ordered_bytes, models))) / GB,
         adapter=(sum(size_of(p) for p in masters.values()) + averages) / GB,
         optimizer=sum(size_of(leaf) for leaf in tree_leaves(dict(loop.optimizer.state)) if isinstance(leaf, Tensor))
         / GB,

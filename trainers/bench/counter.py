@@ -1,5 +1,6 @@
 """Counts what a training step asks of the machine: operator dispatches, host syncs and floating-point operations."""
 
+import math
 from collections import Counter, defaultdict
 
 import torch
@@ -25,12 +26,17 @@ def _attention_backward(grad, query, key, value, *_, out_val=None, **__):  # noq
     return sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
 
 
-FLOPS = {  # torch's table does not know the products in place, nor the CPU's attention
+def _prepacked(x, weight, *_, out_val=None, **__):  # noqa: ANN001, ANN202 - of trainers/prepacked.py
+    return 2 * out_val.numel() * math.prod(weight.shape[1:])
+
+
+FLOPS = {  # torch's table does not know the products in place, nor the CPU's attention and its prepacked convolutions
     **flop_registry,
     aten.addmm_: addmm_flop,
     aten.baddbmm_: baddbmm_flop,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    torch.ops.mkldnn._convolution_pointwise: _prepacked,
 }
 
 
@@ -59,7 +65,7 @@ class DispatchCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
         packet, kwargs = func.overloadpacket, kwargs or {}
-        if func.namespace != "aten":  # questions about a tensor
+        if func.namespace not in ("aten", "mkldnn"):  # questions about a tensor
             return func(*args, **kwargs)
         name = packet.__name__
         if name in SYNCS or (name in ("_to_copy", "copy_") and _leaves_the_device(name, args, kwargs)):

@@ -94,6 +94,7 @@ class Fused(torch.autograd.Function):
 def _tensors(values: tuple | list) -> Iterator[Tensor]:
     for value in values:
         if isinstance(value, Tensor):
-            yield value
+            if not value.is_mkldnn:  # prepacked weights have no storage
+                yield value
         elif isinstance(value, (tuple, list)):
             yield from _tensors(value)
