@@ -9,7 +9,10 @@
   window.fetch = (address, options) => {
     const name = turnOf(address, options);
     if (!name) return ask(address, options);
-    const next = () => ask(address, options);
+    const next = async () => {
+      const heard = await ask(address, options);
+      return new Response(await heard.blob(), heard);  // the whole answer has come when the next one is asked for
+    };
     const answer = (last[name] || Promise.resolve()).then(next, next);
     last[name] = answer;
     return answer;

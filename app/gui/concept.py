@@ -32,10 +32,13 @@ def build_concept_page(context: Context, here: Here) -> None:
 def wire_project(layout: Layout, project: ProjectHandlers, here: Here) -> None:
     """Choosing a project, and leaving for the Train page."""
     top, form, about, adding, pictures = layout.top, layout.form, layout.about, layout.adding, layout.pictures
-    fields = [top.choice, top.samples, about.kind, about.trigger, about.trigger_note, adding.box, about.link_note]
-    shown = [about.drop_note, pictures.show, pictures.search, pictures.resolution, pictures.framing, *layout.view]
-    asked = [top.choice, about.told, *layout.look]
-    here.on_show("concept", project.refresh, [*fields, *shown], asked, concurrency_id=CAPTIONS["concurrency_id"])
+    fields = [layout.project, top.choice, top.samples, about.kind, about.trigger, about.trigger_note]
+    notes = [adding.box, about.link_note, about.drop_note]
+    shown = [pictures.show, pictures.search, pictures.resolution, pictures.framing, *layout.view]
+    asked = [layout.project, about.told, *layout.look]
+    here.on_show(
+        "concept", project.refresh, [*fields, *notes, *shown], asked, concurrency_id=CAPTIONS["concurrency_id"]
+    )
     top.choice.input(lambda where, slug: going(where, project=slug), [here.where, top.choice], here.where, **QUIET)
     top.train.click(lambda where: going(where, page="train"), here.where, here.where, **QUIET)
     top.new.click(lambda: [gr.update(visible=True)] * 2, None, [form.box, top.samples], **QUIET)
@@ -62,7 +65,7 @@ def wire_adding(layout: Layout, project: ProjectHandlers, here: Here) -> None:
     adding = layout.adding
     for upload in (adding.drop, adding.folder):
         moved = upload.upload(None, upload, [adding.handed, upload], js=DROPPED, **SIDE_BY_SIDE)
-        added = moved.then(in_words(project.add), [here.where, adding.handed], layout.about.told, **SIDE_BY_SIDE)
+        added = moved.then(in_words(project.add), [layout.project, adding.handed], layout.about.told, **SIDE_BY_SIDE)
         wire_added(added, layout, project, here)
 
 
@@ -75,8 +78,8 @@ def wire_added(copied: Dependency, layout: Layout, project: ProjectHandlers, her
 def wire_about(layout: Layout, project: ProjectHandlers, here: Here) -> None:
     """The project's kind and trigger word."""
     about, look, view = layout.about, layout.look, layout.view
-    about.kind.input(in_words(project.save_kind), [here.where, about.kind, *look], view, **CAPTIONS)
-    typed = [here.where, about.trigger, *look]
+    about.kind.input(in_words(project.save_kind), [here.where, layout.project, about.kind, *look], view, **CAPTIONS)
+    typed = [here.where, layout.project, about.trigger, *look]
     about.trigger.input(in_words(project.save_trigger), typed, about.trigger_note, **NEWEST)
     for leaving in (about.trigger.blur, about.trigger.submit):
         leaving(in_words(project.leave_trigger), typed, [about.trigger_note, *view], **CAPTIONS)
@@ -86,7 +89,7 @@ def wire_about(layout: Layout, project: ProjectHandlers, here: Here) -> None:
 
 def wire_pictures(layout: Layout, pictures: PictureHandlers, here: Here) -> None:
     """The cards, and which of them are shown."""
-    shown, asked, view = layout.pictures, [here.where, *layout.look], layout.view
+    shown, asked, view = layout.pictures, [here.where, layout.project, *layout.look], layout.view
     for heard in (shown.grid, shown.pager):
         heard.act(in_words(pictures.act), asked, view, **CAPTIONS)
     shown.undo.act(in_words(pictures.undo), asked, view, **CAPTIONS)
@@ -99,7 +102,7 @@ def wire_pictures(layout: Layout, pictures: PictureHandlers, here: Here) -> None
 def wire_bulk(layout: Layout, pictures: PictureHandlers, here: Here) -> None:
     """The change to many captions, told before it is done."""
     bulk, shown = layout.bulk, layout.pictures
-    asked, told = [here.where, *bulk.wish, *layout.look], [bulk.instead, bulk.note]
+    asked, told = [here.where, layout.project, *bulk.wish, *layout.look], [bulk.instead, bulk.note]
     for leaving in (bulk.words.blur, bulk.instead.blur, bulk.words.submit):
         leaving(in_words(pictures.preview), asked, told, **CAPTIONS)
     for control in (*bulk.wish, shown.show, shown.search):

@@ -100,6 +100,7 @@ class Layout:
     adding: Adding
     bulk: Bulk
     pictures: Pictures
+    project: gr.HTML  # keeps the slug of the project in sight: another one may have been chosen already
 
     @property
     def look(self) -> list[Any]:
@@ -119,7 +120,7 @@ def build_layout() -> Layout:
     top, form, about = build_top(), build_form(), build_about()
     with gr.Row(equal_height=False):
         adding, bulk = build_adding(), build_bulk()
-    layout = Layout(top, form, about, adding, bulk, build_pictures())
+    layout = Layout(top, form, about, adding, bulk, build_pictures(), kept(""))
     gr.HTML("", js_on_load=SCRIPT, visible=True, apply_default_css=False)
     return layout
 

@@ -37,7 +37,9 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True)
 class PictureHandlers:
-    """Answer with the regions of `draw`, first of all what each says itself. `looked` are the values of a Look.
+    """Answer with the regions of `draw`, first of all what each says itself.
+
+    `slug` is that of the project in sight, `looked` are the values of a Look.
 
     `unsaved`: captions that were typed and could not be written, by picture. They are the window's, not a tab's: a
     reload and a second tab show them too.
@@ -47,48 +49,57 @@ class PictureHandlers:
     measured: Measured
     unsaved: dict[Path, Unsaved] = field(default_factory=dict)
 
-    def drawn(self, where: Where, *looked: Any) -> list[Any]:
-        project = projects.find(self.home, where.project)
+    def drawn(self, where: Where, slug: str, *looked: Any) -> list[Any]:
+        """The pictures; where another project has been chosen meanwhile, that one's are on their way."""
+        project = projects.find(self.home, slug) if slug == where.project else None
         return self.draw(project, Look(*looked)) if project else nothing_new()
 
     def draw(self, project: Project, look: Look) -> list[Any]:
         return draw(project, look, self.measured, self.unsaved)
 
-    def tick(self, where: Where, *looked: Any) -> list[Any]:
+    def tick(self, where: Where, slug: str, *looked: Any) -> list[Any]:
         """Shows what has been measured meanwhile. Off the page the clock stops, until the page is shown again."""
         if where.page == "concept":
-            return self.drawn(where, *looked)
+            return self.drawn(where, slug, *looked)
         return [*nothing_new()[:-1], gr.Timer(active=False)]
 
     def act(
-        self, where: Where, show: str, search: str, resolution: int, number: int, own: Framing, event: gr.EventData
+        self,
+        where: Where,
+        slug: str,
+        show: str,
+        search: str,
+        crops: int,
+        number: int,
+        own: Framing,
+        event: gr.EventData,
     ) -> list[Any]:
         """A page was turned, or something was done on a picture's card."""
-        done, project = acted(event), must_find(self.home, where)
+        done, project = acted(event), must_find(self.home, slug)
         if done["act"] == "turn":
             number = int(done["number"])
         else:
             self._change(project, done)
-        return self.drawn(where, show, search, resolution, number, own)
+        return self.drawn(where, slug, show, search, crops, number, own)
 
-    def undo(self, where: Where, *looked: Any) -> list[Any]:
+    def undo(self, where: Where, slug: str, *looked: Any) -> list[Any]:
         try:
-            said = views.undone(captions_edit.undo(must_find(self.home, where)))
+            said = views.undone(captions_edit.undo(must_find(self.home, slug)))
         except (UserError, OSError) as error:
             said = refusal(error)
-        first, undoing, *rest = self.drawn(where, *looked)
+        first, undoing, *rest = self.drawn(where, slug, *looked)
         return [first, undoing + said, *rest]
 
-    def preview(self, where: Where, way: str, words: str, instead: str, *looked: Any) -> list[Any]:
+    def preview(self, where: Where, slug: str, way: str, words: str, instead: str, *looked: Any) -> list[Any]:
         """Returns for: the field of the other words, what is said of the change to many captions."""
-        among = self._chosen(must_find(self.home, where), Look(*looked))
+        among = self._chosen(must_find(self.home, slug), Look(*looked))
         changed = captions_edit.changes(picture_list.captions_by_path(among), Edit(way, words, instead))
         said = views.bulk_count(len(changed), len(among)) if words.strip() else ""
         return [gr.update(visible=way == "replace"), said]
 
-    def bulk(self, where: Where, way: str, words: str, instead: str, *looked: Any) -> list[Any]:
+    def bulk(self, where: Where, slug: str, way: str, words: str, instead: str, *looked: Any) -> list[Any]:
         """Change the captions of all pictures that are shown, on this page and on others."""
-        project = must_find(self.home, where)
+        project = must_find(self.home, slug)
         if not words.strip():
             return [notice("Say which tag or text.", kind="error"), *nothing_new()]
         edit = Edit(way, words, instead)
@@ -98,7 +109,7 @@ class PictureHandlers:
             said = views.bulk_done(captions_edit.write(project, changed, views.bulk_words(edit)) if changed else 0)
         except (UserError, OSError) as error:
             said = refusal(error)
-        return [said, *self.drawn(where, *looked)]
+        return [said, *self.drawn(where, slug, *looked)]
 
     def _change(self, project: Project, done: dict[str, Any]) -> None:
         """Do what was asked for on a picture's card."""
@@ -170,9 +181,9 @@ def arrive(home: Home, where: Where) -> tuple[Project, list[Project]]:
     return next((one for one in known if one.slug == where.project), known[0]), known
 
 
-def must_find(home: Home, where: Where) -> Project:
-    """The project of a browser tab. UserError when it is gone."""
-    project = projects.find(home, where.project)
+def must_find(home: Home, slug: str) -> Project:
+    """A project. UserError when it is gone."""
+    project = projects.find(home, slug)
     if project is None:
         raise UserError("This project is not there any more.", "Choose another one.")
     return project

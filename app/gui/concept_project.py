@@ -19,7 +19,10 @@ from trainers.errors import UserError
 
 @dataclass(frozen=True)
 class ProjectHandlers:
-    """`looked` are the values of a Look; handlers that take them answer with the regions of `draw` at the end."""
+    """`slug` is that of the project in sight. `looked` are the values of a Look.
+
+    Handlers that take them answer with the regions of `draw` at the end.
+    """
 
     pictures: PictureHandlers
 
@@ -27,13 +30,14 @@ class ProjectHandlers:
     def home(self) -> Home:
         return self.pictures.home
 
-    def refresh(self, where: Where, before: str | None, told: Told, *looked: Any) -> list[Any]:
-        """The whole page for the project of the address, or for the newest one; `before`: the one that was shown."""
+    def refresh(self, where: Where, before: str, told: Told, *looked: Any) -> list[Any]:
+        """The whole page for the project of the address, or for the newest one; `before`: slug of the one in sight."""
         project, others = arrive(self.home, where)
         only_samples = all(one.name in views.SAMPLE_NAMES for one in others)
         own = framing_of(self.home, project)
         fresh = Look(*looked)._replace(own=own) if before == project.slug else Look(own=own)
         return [
+            project.slug,
             gr.update(choices=[(one.name, one.slug) for one in others], value=project.slug),
             gr.update(value=views.start_cards(project.name), visible=only_samples),
             project.kind,
@@ -75,9 +79,9 @@ class ProjectHandlers:
         project = projects.find(self.home, made)
         return Told(made, take(project, files)) if project and files else gr.skip()
 
-    def add(self, where: Where, files: list[str] | None) -> Told:
+    def add(self, slug: str, files: list[str] | None) -> Told:
         """Copy what was dropped. Returns what is told of it, for `show_added`."""
-        return Told(where.project, take(must_find(self.home, where), files))
+        return Told(slug, take(must_find(self.home, slug), files))
 
     def show_added(self, where: Where, told: Told, *looked: Any) -> list[Any]:
         """What was added, unless a person has gone on to another project while it was copied.
@@ -86,33 +90,33 @@ class ProjectHandlers:
         """
         if where.project != told.project:
             return [gr.skip(), *nothing_new()]
-        return [told.note, *self.pictures.drawn(where, *looked)]
+        return [told.note, *self.pictures.drawn(where, told.project, *looked)]
 
     def cancel(self, where: Where) -> list[Any]:
         """Returns for: the form's box and note, where."""
         return [gr.update(visible=False), "", going(where)]
 
-    def save_kind(self, where: Where, kind: str, *looked: Any) -> list[Any]:
-        projects.update(must_find(self.home, where), kind=kind)
-        return self.pictures.drawn(where, *looked)
+    def save_kind(self, where: Where, slug: str, kind: str, *looked: Any) -> list[Any]:
+        projects.update(must_find(self.home, slug), kind=kind)
+        return self.pictures.drawn(where, slug, *looked)
 
-    def save_trigger(self, where: Where, word: str, *looked: Any) -> str:
+    def save_trigger(self, where: Where, slug: str, word: str, *looked: Any) -> str:
         """Returns what is said of the word."""
-        project, word = must_find(self.home, where), " ".join(word.split())
+        project, word = must_find(self.home, slug), " ".join(word.split())
         if word != project.trigger:
             projects.update(project, trigger=word)
         return trigger_remark(word, Look(*looked).framing)
 
-    def leave_trigger(self, where: Where, word: str, *looked: Any) -> list[Any]:
-        told = self.save_trigger(where, word, *looked)
-        return [told, *self.pictures.drawn(where, *looked)]
+    def leave_trigger(self, where: Where, slug: str, word: str, *looked: Any) -> list[Any]:
+        told = self.save_trigger(where, slug, word, *looked)
+        return [told, *self.pictures.drawn(where, slug, *looked)]
 
-    def suggest_trigger(self, where: Where, word: str, *looked: Any) -> list[Any]:
-        project = must_find(self.home, where)
+    def suggest_trigger(self, where: Where, slug: str, word: str, *looked: Any) -> list[Any]:
+        project = must_find(self.home, slug)
         found = trigger_words.suggest(project.name, word)
         projects.update(project, trigger=found)
         told = trigger_remark(found, Look(*looked).framing)
-        return [found, told, *self.pictures.drawn(where, *looked)]
+        return [found, told, *self.pictures.drawn(where, slug, *looked)]
 
 
 def take(project: Project, files: list[str] | None) -> str:

@@ -42,7 +42,7 @@ class Where(NamedTuple):
     page: str = "concept"  # one of window.PAGES
     project: str = ""  # a project's slug
     run: str = ""  # "<slug>/<name of the run folder>"
-    asked: float = 0.0  # when; a new number brings the page up to date
+    asked: float = 0.0  # when, in seconds; a later time brings the page up to date, and an earlier one is not heeded
 
 
 class Show(NamedTuple):
@@ -83,4 +83,5 @@ class Here:
 
 def going(where: Where, **changes: str) -> Where:
     """Another place: going(where, page="monitor", run=...). Also the same one again, brought up to date."""
-    return where._replace(**changes, asked=time.time())
+    later = where.asked + 0.001  # where the clock was put back
+    return where._replace(**changes, asked=max(time.time(), later))

@@ -29,12 +29,13 @@ class Kept(gr.HTML, metaclass=Plain):
         return value
 
 
-def kept(first: Any) -> Kept:
+def kept(first: Any, script: str | None = None) -> Kept:
     """A value of JSON's kinds, tuples and NamedTuples among them, that handlers take and give like any other.
 
-    Its `change` is heard only while the browser has it: it must not be built inside what is not `visible`.
+    Its `change` is heard only while the browser has it: it must not be built inside what is not `visible`. There
+    `script` runs once, with the value as `props.value`.
     """
-    return Kept(None, html_template="", js_on_load=None, visible="hidden", apply_default_css=False, first=first)
+    return Kept(None, html_template="", js_on_load=script, visible="hidden", apply_default_css=False, first=first)
 
 
 def mark(value: object) -> str:

@@ -14,27 +14,27 @@ def build_train_page(context: Context, here: Here) -> None:
     layout = build_layout()
     drafting = Drafting(context, Estimates(context.worker), layout)
     choice, settings, keep, bases = layout.choice, layout.settings, layout.keep, layout.bases
-    shown = layout.shown
+    shown, sight = layout.shown, [here.where, layout.project]
     here.on_show("train", drafting.arrive, shown, concurrency_id=ORDERED["concurrency_id"])
     layout.nothing.act(in_words(drafting.begin), here.where, here.where, **QUIET)
     choice.project.input(
         lambda where, slug: going(where, project=slug), [here.where, choice.project], here.where, **QUIET
     )
     for part in (settings.form, settings.cards, layout.side.numbers):
-        part.act(in_words(drafting.edit), here.where, shown, **ORDERED)
-    choice.base.input(in_words(drafting.choose_base), [here.where, choice.base], shown, **ORDERED)
+        part.act(in_words(drafting.edit), sight, shown, **ORDERED)
+    choice.base.input(in_words(drafting.choose_base), [*sight, choice.base], shown, **ORDERED)
     keep.button.click(
         in_words(drafting.keep),
-        [here.where, keep.title, keep.sentence],
+        [*sight, keep.title, keep.sentence],
         [*shown, keep.note, keep.title, keep.sentence],
         **ORDERED,
     )
     files, report = layout.imports.files, layout.imports.report
-    files.upload(in_words(drafting.take_over), [here.where, files], [*shown, report], **ORDERED)
+    files.upload(in_words(drafting.take_over), [*sight, files], [*shown, report], **ORDERED)
     bases.add.click(
-        in_words(drafting.add_folder), [here.where, bases.folder], [*shown, bases.note, bases.folder], **ORDERED
+        in_words(drafting.add_folder), [*sight, bases.folder], [*shown, bases.note, bases.folder], **ORDERED
     )
     side, once = layout.side, {**ORDERED, "trigger_mode": "once"}
-    side.train.click(in_words(drafting.train), here.where, [here.where, side.note, side.train], **once)
+    side.train.click(in_words(drafting.train), sight, [here.where, side.note, side.train], **once)
     estimated = [side.estimate, layout.tick, layout.asked]
-    layout.tick.tick(in_words(drafting.tick), [here.where, layout.asked], estimated, **once)
+    layout.tick.tick(in_words(drafting.tick), [*sight, layout.asked], estimated, **once)

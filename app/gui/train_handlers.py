@@ -22,7 +22,7 @@ Answer = dict[Any, Any]  # component -> its new value
 
 @dataclass(frozen=True)
 class Drafting:
-    """Handlers that say nothing else answer with the page."""
+    """Handlers that say nothing else answer with the page. `slug` is that of the project in sight."""
 
     context: Context
     estimates: Estimates
@@ -30,11 +30,17 @@ class Drafting:
 
     def arrive(self, where: Where) -> Answer:
         self.estimates.forget_failures()
-        return self.show(where)
+        return self._page(where.project)
 
-    def show(self, where: Where, whole: bool = True, redraw: bool = True, plan: drafts.Plan | None = None) -> Answer:
+    def show(self, where: Where, slug: str, **parts: Any) -> Answer:
+        """The page; where another project has been chosen meanwhile, that one's is on its way."""
+        if slug and slug != where.project:
+            return {self.layout.side.note: gr.skip()}
+        return self._page(slug, **parts)
+
+    def _page(self, slug: str, whole: bool = True, redraw: bool = True, plan: drafts.Plan | None = None) -> Answer:
         """The page; or without the lists to choose from; or without the form, whose fields are told their states."""
-        chosen, layout = self._current(where), self.layout
+        chosen, layout = self._current(slug), self.layout
         if chosen is None:
             return {layout.nothing: gr.update(visible=True), layout.body: gr.update(visible=False)}
         plan = plan or drafts.plan(self.context.home, chosen)
@@ -47,9 +53,9 @@ class Drafting:
             return going(where, page="concept")
         return going(where, project=concepts.use_sample(self.context.home, "style").slug)
 
-    def edit(self, where: Where, event: gr.EventData) -> Answer:
+    def edit(self, where: Where, slug: str, event: gr.EventData) -> Answer:
         """Something was typed, ticked, chosen, reset or opened in one of the panels."""
-        home, chosen, done, plan = self.context.home, self._required(where), acted(event), None
+        home, chosen, done, plan = self.context.home, self._required(slug), acted(event), None
         match done["act"]:
             case "set":
                 value = done["value"]
@@ -63,15 +69,17 @@ class Drafting:
                 drafts.update(home, chosen, preset=done["preset"])
             case "remove":
                 presets.remove_own(home, done["preset"])
-        return self.show(where, whole=done.get("setting") == "model.base", redraw=done["act"] == "open", plan=plan)
+        return self.show(
+            where, slug, whole=done.get("setting") == "model.base", redraw=done["act"] == "open", plan=plan
+        )
 
-    def choose_base(self, where: Where, value: str | None) -> Answer:
-        drafts.update(self.context.home, self._required(where), base=value or "")
-        return self.show(where, whole=False)
+    def choose_base(self, where: Where, slug: str, value: str | None) -> Answer:
+        drafts.update(self.context.home, self._required(slug), base=value or "")
+        return self.show(where, slug, whole=False)
 
-    def keep(self, where: Where, name: str, about: str) -> Answer:
+    def keep(self, where: Where, slug: str, name: str, about: str) -> Answer:
         """Save the settings as a preset, which is the draft's from now on."""
-        home, chosen, parts = self.context.home, self._required(where), self.layout.keep
+        home, chosen, parts = self.context.home, self._required(slug), self.layout.keep
         plan = drafts.plan(home, chosen)
         try:
             if plan.config is None:
@@ -82,30 +90,32 @@ class Drafting:
         drafts.save(chosen, drafts.Draft(plan.draft.base, saved.name, {}, plan.draft.opened))
         drafts.carry_over(home, chosen, plan.config)
         told = notice(f"Saved as “{saved.title}”.", "It stands among the presets of every project.", "good")
-        page = self.show(where, whole=False, redraw=False)
+        page = self.show(where, slug, whole=False, redraw=False)
         return page | {parts.note: told, parts.title: "", parts.sentence: ""}
 
-    def take_over(self, where: Where, paths: list[str]) -> Answer:
+    def take_over(self, where: Where, slug: str, paths: list[str]) -> Answer:
         """Fill the draft with another trainer's settings."""
-        home, chosen, told = self.context.home, self._required(where), self.layout.imports.report
+        home, chosen, told = self.context.home, self._required(slug), self.layout.imports.report
         try:
             found = cli_import.read(home, paths, None, None)
             drafts.from_import(home, chosen, found)
         except UserError as error:
             return {told: notice(error.message, error.hint, "error")}
         taken = sum(line.status in report.TAKEN for line in found.lines)
-        return self.show(where) | {told: views.imported(found.sources, taken, len(found.lines), report.as_text(found))}
+        return self.show(where, slug) | {
+            told: views.imported(found.sources, taken, len(found.lines), report.as_text(found))
+        }
 
-    def add_folder(self, where: Where, path: str) -> Answer:
+    def add_folder(self, where: Where, slug: str, path: str) -> Answer:
         parts = self.layout.bases
         try:
             count = base_models.add_folder(self.context.home, path)
         except UserError as error:
             return {parts.note: notice(error.message, error.hint, "error")}
         told = notice(f"{count} base model{'s' if count > 1 else ''} found there.", "They are in the list now.", "good")
-        return self.show(where) | {parts.note: told, parts.folder: ""}
+        return self.show(where, slug) | {parts.note: told, parts.folder: ""}
 
-    def train(self, where: Where) -> list[Any]:
+    def train(self, where: Where, slug: str) -> list[Any]:
         """Make a run, put it into the queue, and go to it.
 
         The button can be pressed again when the page is shown again: a double click makes one run. Where the browser
@@ -114,15 +124,16 @@ class Drafting:
         Returns for: where, what is said beside the button, the button.
         """
         try:
-            run = drafts.make_run(self.context.home, self._required(where))
+            run = drafts.make_run(self.context.home, self._required(slug))
             self.context.queue.add(run)
         except (UserError, OSError) as error:
             return [gr.skip(), refusal(error), gr.skip()]
         return [going(where, page="monitor", run=run.key), "", gr.update(interactive=False)]
 
-    def tick(self, where: Where, key: str) -> Answer:
+    def tick(self, where: Where, slug: str, key: str) -> Answer:
         """Look whether the estimate has come. If none will, for another browser tab asked about other settings, ask."""
-        chosen = None if self.estimates.awaits(key) else self._current(where)
+        awaited = slug != where.project or self.estimates.awaits(key)
+        chosen = None if awaited else self._current(slug)
         if chosen is None:
             return {self.layout.side.estimate: gr.skip()}
         return self._estimated(chosen, drafts.plan(self.context.home, chosen))
@@ -151,6 +162,7 @@ class Drafting:
             layout.nothing: gr.update(visible=False),
             layout.body: gr.update(visible=True),
             layout.choice.project: gr.update(choices=names, value=chosen.slug),
+            layout.project: chosen.slug,
             layout.choice.base: gr.update(choices=[("Built-in small base", EMBEDDED), *bases], value=plan.draft.base),
         }
 
@@ -166,14 +178,14 @@ class Drafting:
             layout.asked: key,
         }
 
-    def _current(self, where: Where) -> Project | None:
-        """The project of the address, else the one that was worked on last; None where there is none."""
+    def _current(self, slug: str) -> Project | None:
+        """The project, else the one that was worked on last; None where there is none."""
         known = concepts.newest_first(projects.list_projects(self.context.home))
-        return next((project for project in known if project.slug == where.project), next(iter(known), None))
+        return next((project for project in known if project.slug == slug), next(iter(known), None))
 
-    def _required(self, where: Where) -> Project:
-        chosen = self._current(where)
-        if chosen is None or (where.project and chosen.slug != where.project):
+    def _required(self, slug: str) -> Project:
+        chosen = self._current(slug)
+        if chosen is None or (slug and chosen.slug != slug):
             raise UserError("The project is gone.", "Choose another on the Concept page.")
         return chosen
 

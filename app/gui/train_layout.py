@@ -80,6 +80,7 @@ class Layout:
     side: Side
     tick: gr.Timer  # while an estimate is awaited
     asked: gr.HTML  # keeps which settings the estimate is for
+    project: gr.HTML  # keeps the slug of the project in sight: another one may have been chosen already
 
     @property
     def shown(self) -> list[Any]:
@@ -90,7 +91,7 @@ class Layout:
             *(choice.project, choice.base, choice.base_note),
             *(settings.cards, settings.form, settings.states),
             *(side.numbers, side.train, side.note, side.estimate),
-            *(self.tick, self.asked),
+            *(self.tick, self.asked, self.project),
         ]
 
 
@@ -105,8 +106,8 @@ def build_layout() -> Layout:
                 keep, imports, bases = build_keep(), build_import(), build_bases()
             with gr.Column(scale=3, min_width=240, elem_classes=["dr-side"]):
                 side = build_side()
-    tick, asked = gr.Timer(1, active=False), kept("")
-    return Layout(nothing, body, problems, choice, settings, keep, imports, bases, side, tick, asked)
+    tick, asked, project = gr.Timer(1, active=False), kept(""), kept("")
+    return Layout(nothing, body, problems, choice, settings, keep, imports, bases, side, tick, asked, project)
 
 
 def build_choice() -> Choice:

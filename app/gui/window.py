@@ -8,7 +8,7 @@ import gradio as gr
 from app import projects
 from app.gui import concept, library, monitor, results, train
 from app.gui.concept_pictures import arrive
-from app.gui.context import QUIET, Context, Here, Where, going
+from app.gui.context import QUIET, Context, Here, Where, in_turn
 from app.gui.kept import kept
 from app.gui.markup import acted, text
 from trainers.errors import UserError
@@ -20,7 +20,16 @@ PAGES = {  # name in the address -> title, builder
     "results": ("Results", results.build_results_page),
     "library": ("Library", library.build_library_page),
 }
+OPENED = 1.0  # the time of a place that the address names: whatever was done on the page itself came later
 SHOW = {name: f"show_{name}" for name in PAGES}  # what the bar asks for when a page has come into sight
+FORWARD = f"""
+// An answer may come late: a place that was asked for earlier than the one that is known is not gone back to.
+let known = props.value;
+const askedAt = (place) => place ? place[{Where._fields.index("asked")}] : 0;
+watch('value', () => {{
+  if (askedAt(props.value) < askedAt(known)) props.value = known; else known = props.value;
+}});
+"""
 BAR = (
     f"const SHOW = {json.dumps(SHOW)};"
     + """
@@ -46,8 +55,9 @@ const arrive = () => {
     const wanted = new URL(window.location).searchParams.get('show');
     return go(wanted in SHOW ? wanted : Object.keys(SHOW)[0]);
   }
+  if (Number(here.asked) < asked) return;  // a late answer
   const moved = Number(here.asked) > asked;
-  asked = Math.max(asked, Number(here.asked));
+  asked = Number(here.asked);
   go(moved && arrived ? here.page : shown);
   arrived = true;
   const address = new URL(window.location);
@@ -55,7 +65,7 @@ const arrive = () => {
     if (value) address.searchParams.set(name, value); else address.searchParams.delete(name);
   }
   history.replaceState(null, '', address);
-  if (moved || here.page !== shown) ask();  // or it is the late answer to an earlier click
+  if (moved || here.page !== shown) ask();  // or it is the late answer to an earlier click on a tab
 };
 element.addEventListener('click', (event) => {
   const tab = event.target.closest('[role=tab]');
@@ -77,7 +87,7 @@ arrive();
 def build_window(context: Context) -> gr.Blocks:
     """All pages; nothing happens at import, and several windows can be built."""
     with gr.Blocks(title="LoRA Darkroom", analytics_enabled=False, delete_cache=(86400, 86400)) as window:
-        here = Here(kept(Where()))
+        here = Here(kept(Where(), FORWARD))
         bar = gr.HTML(_bar(Where()), js_on_load=BAR, apply_default_css=False)
         for name, (_, build) in PAGES.items():
             with gr.Column(elem_id=f"page-{name}", elem_classes=["dr-page"]):
@@ -92,11 +102,11 @@ def build_window(context: Context) -> gr.Blocks:
             where = _settled(context, where._replace(page=acted(event)["page"]))
             return [where, _bar(where), *(gr.Timer(active=where.page == page) for page, _ in here.timers)]
 
-        bar.turn(turned, here.where, [here.where, bar, *timers], trigger_mode="multiple", queue=False, **QUIET)
+        bar.turn(turned, here.where, [here.where, bar, *timers], **in_turn("turn"))
         for page, refresh, inputs, outputs, options in here.shows:
             getattr(bar, SHOW[page])(refresh, inputs, outputs, trigger_mode="multiple", **options)
         here.where.change(_bar, here.where, bar, **QUIET)
-        window.load(arrived, None, [here.where, bar], queue=False, **QUIET)
+        window.load(arrived, None, [here.where, bar], **QUIET)
     _answer_at_once(window)
     return window
 
@@ -124,10 +134,10 @@ def _bar(where: Where) -> str:
 
 
 def _asked(request: gr.Request) -> Where:
-    """Where the address says that this browser tab is."""
+    """The place that the address names."""
     asked = request.query_params
     page = asked.get("show", "")  # "page" is a word of Gradio's own
-    return going(Where(page if page in PAGES else "concept", asked.get("project", ""), asked.get("run", "")))
+    return Where(page if page in PAGES else "concept", asked.get("project", ""), asked.get("run", ""), OPENED)
 
 
 def _settled(context: Context, where: Where) -> Where:

@@ -38,35 +38,35 @@ def filled(project: projects.Project, folder: Path) -> projects.Project:
     return project
 
 
-def on_card(page, where, **values):
-    return page.pictures.act(where, *Look(), SimpleNamespace(_data=values))
+def on_card(page, slug, **values):
+    return page.pictures.act(Where(project=slug), slug, *Look(), SimpleNamespace(_data=values))
 
 
 @pytest.mark.parametrize("act", ["caption", "leave", "use", "trigger", "again", "give_up"])
 def test_a_click_on_a_card_of_another_project_changes_neither(place, page, cat, dog, act):
     with pytest.raises(UserError, match="Another project is shown by now"):
-        on_card(page, Where(project=dog.slug), act=act, project=cat.slug, picture="a.png", value="a cat")
+        on_card(page, dog.slug, act=act, project=cat.slug, picture="a.png", value="a cat")
     assert projects.list_projects(place) == [cat, dog]
     assert held(cat) == held(dog) == {"a.png": None}
 
 
 def test_cards_say_which_project_they_belong_to(page, cat, dog):
     for project in (cat, dog):
-        grid = page.pictures.drawn(Where(project=project.slug), *Look())[2]
+        grid = page.pictures.drawn(Where(project=project.slug), project.slug, *Look())[2]
         assert grid.count(f"&quot;project&quot;: &quot;{project.slug}&quot;") == grid.count("data-values") > 1
 
 
 @pytest.mark.parametrize("name", ["b.png", "../a.png", "", "a.png\0"])
 def test_only_a_picture_that_is_there_is_left_out(place, page, cat, name):
     with pytest.raises(UserError, match="There is no picture"):
-        on_card(page, Where(project=cat.slug), act="leave", project=cat.slug, picture=name)
-    on_card(page, Where(project=cat.slug), act="leave", project=cat.slug, picture="a.png")
+        on_card(page, cat.slug, act="leave", project=cat.slug, picture=name)
+    on_card(page, cat.slug, act="leave", project=cat.slug, picture="a.png")
     assert projects.find(place, cat.slug).left_out == ("a.png",)
 
 
 def test_what_was_copied_is_told_where_its_project_is_shown_and_nowhere_else(page, cat, dog, tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "b.png")
-    told = page.add(Where(project=cat.slug), [str(tmp_path / "b.png")])
+    told = page.add(cat.slug, [str(tmp_path / "b.png")])
     assert told.project == cat.slug and "1 picture added." in told.note
     note, _, _, grid, *_ = page.show_added(Where(project=cat.slug), told, *Look())
     assert note == told.note and "b.png" in grid
@@ -77,9 +77,18 @@ def test_what_was_copied_is_told_where_its_project_is_shown_and_nowhere_else(pag
 def test_what_was_told_of_a_project_is_told_again_when_a_person_comes_back_to_it(page, cat, dog):
     for told, shown in [(Told(cat.slug, "12 pictures added."), "12 pictures added."), (Told(dog.slug, "No."), "")]:
         answer = page.refresh(Where(project=cat.slug), cat.slug, told, *Look())
-        assert answer[7] == shown
+        assert answer[8] == shown
 
 
 def test_the_clock_of_the_measuring_stops_off_the_page(page, cat):
-    *rest, clock = page.pictures.tick(Where("train", cat.slug), *Look())
+    *rest, clock = page.pictures.tick(Where("train", cat.slug), cat.slug, *Look())
     assert isinstance(clock, gr.Timer) and not clock.active and rest == [gr.skip()] * 5
+
+
+def test_what_is_typed_when_another_project_is_chosen_already_is_of_the_one_in_sight(place, page, cat, dog):
+    chosen = Where(project=dog.slug)
+    assert page.save_kind(chosen, cat.slug, "person", *Look()) == [gr.skip()] * 6
+    page.save_trigger(chosen, cat.slug, "zib", *Look())
+    page.pictures.bulk(chosen, cat.slug, "front", "blue", "", *Look())
+    assert [(one.kind, one.trigger) for one in projects.list_projects(place)] == [("person", "zib"), ("object", "")]
+    assert held(projects.find(place, cat.slug)) == {"a.png": "blue"} and held(dog) == {"a.png": None}

@@ -39,7 +39,7 @@ def concept(place):
 def on_card(concept, project, act, **values):
     """The grid of cards after something was done on the first picture's."""
     event = SimpleNamespace(_data={"act": act, "project": project.slug, "picture": "0.png", **values})
-    return concept.act(Where(project=project.slug), *Look(), event)[GRID]
+    return concept.act(Where(project=project.slug), project.slug, *Look(), event)[GRID]
 
 
 def refuse(monkeypatch, error):
@@ -57,7 +57,7 @@ def test_a_caption_that_cannot_be_written_stays_in_its_field_until_it_is_saved(
         refuse(refusing, error)
         for grid in (
             on_card(concept, project, "caption", value=TYPED),
-            concept.drawn(Where(project=project.slug), *Look())[GRID],  # any later look
+            concept.drawn(Where(project=project.slug), project.slug, *Look())[GRID],  # any later look
             on_card(concept, project, "again"),
         ):
             assert grid.count(SHOWN) == 1 and grid.count('aria-invalid="true"') == 1
@@ -85,9 +85,9 @@ def test_a_change_to_many_captions_and_its_way_back_say_beside_them_why_not(conc
     on_card(concept, project, "caption", value=TYPED)
     refuse(monkeypatch, REFUSED[0][0])
     where = Where(project=project.slug)
-    told, *_ = concept.bulk(where, "front", "blue", "", *Look())
+    told, *_ = concept.bulk(where, project.slug, "front", "blue", "", *Look())
     assert 'role="alert"' in told and "The disk is full." in told
-    undoing = concept.undo(where, *Look())[1]
+    undoing = concept.undo(where, project.slug, *Look())[1]
     assert ">Undo<" in undoing and 'role="alert"' in undoing and "The disk is full." in undoing
 
 
@@ -102,10 +102,10 @@ def test_a_run_that_cannot_be_made_is_a_sentence_beside_the_button(place, projec
 
     with monkeypatch.context() as refusing:
         refusing.setattr(runs, "create", full)
-        went, note, _ = drafting.train(where)
+        went, note, _ = drafting.train(where, project.slug)
     assert "The disk is full." in note and "Make room, and do it again." in note and went == gr.skip()
     drafts.change(place, project, "adapter.rank", "0")
-    went, note, _ = drafting.train(where)
+    went, note, _ = drafting.train(where, project.slug)
     assert "Rank: This must be a whole number" in note and went == gr.skip()
     assert not runs.list_runs(place)
 

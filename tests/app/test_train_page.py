@@ -1,5 +1,7 @@
 """What the Train page's handlers do at the moments when browser tabs and the server disagree on where they are."""
 
+from types import SimpleNamespace
+
 import gradio as gr
 import pytest
 
@@ -32,7 +34,7 @@ def drafting(place, monkeypatch):
 
 def test_a_run_is_made_whatever_page_the_server_takes_the_tab_to_be_on(place, drafting, cat):
     for page in ("train", "monitor"):
-        went, note, button = drafting.train(Where(page, cat.slug))
+        went, note, button = drafting.train(Where(page, cat.slug), cat.slug)
         assert went.page == "monitor" and note == "" and button["interactive"] is False
     assert len(runs.list_runs(place)) == 2
     shown = drafting.arrive(Where("train", cat.slug))
@@ -41,10 +43,18 @@ def test_a_run_is_made_whatever_page_the_server_takes_the_tab_to_be_on(place, dr
 
 def test_an_estimate_that_another_tabs_question_pushed_out_is_asked_again(place, drafting, cat):
     where, asked, clock = Where("train", cat.slug), drafting.layout.asked, drafting.layout.tick
-    first = drafting.show(where)[asked]
-    assert drafting.tick(where, first) == {drafting.layout.side.estimate: gr.skip()}
+    first = drafting.show(where, cat.slug)[asked]
+    assert drafting.tick(where, cat.slug, first) == {drafting.layout.side.estimate: gr.skip()}
     drafts.change(place, cat, "adapter.rank", "3")
-    other = drafting.show(where)[asked]
+    other = drafting.show(where, cat.slug)[asked]
     assert not drafting.estimates.awaits(first) and drafting.estimates.awaits(other)
-    answer = drafting.tick(where, first)
+    answer = drafting.tick(where, cat.slug, first)
     assert answer[asked] == other and answer[clock].active
+
+
+def test_an_edit_when_another_project_is_chosen_already_is_of_the_one_in_sight(place, drafting, cat, pictures):
+    dog = projects.create(place, "Dog", pictures, "object", "zob")
+    event = SimpleNamespace(_data={"act": "set", "setting": "adapter.rank", "value": "3"})
+    answer = drafting.edit(Where("train", dog.slug), cat.slug, event)
+    assert answer == {drafting.layout.side.note: gr.skip()}
+    assert [drafts.load(place, one).texts for one in (cat, dog)] == [{"adapter.rank": "3"}, {}]

@@ -1,0 +1,82 @@
+"""Answers that come late change nothing of what has been asked for since."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Locator, Page, Route, expect
+
+from app import projects
+from app.gui.server import Served
+
+
+class Held:
+    """The answer to the first request that is wanted, kept back until `let` lets it go. Others pass."""
+
+    def __init__(self, page: Page, wanted: Callable[[dict], bool]):
+        self.page, self.wanted, self.route, self.answer = page, wanted, None, None
+        page.route("**/run/predict*", self._heard)
+
+    def _heard(self, route: Route) -> None:
+        if self.route is None and self.wanted(json.loads(route.request.post_data)):
+            self.route = route
+            self.answer = route.fetch()  # others come meanwhile
+        else:
+            route.continue_()
+
+    def let(self) -> None:
+        """Afterwards the answer has come."""
+        with self.page.expect_response(lambda answer: answer.request == self.route.request):
+            self.route.fulfill(response=self.answer)
+
+
+def make_cat(page: Page) -> None:
+    page.get_by_role("button", name="New project").first.click()
+    page.get_by_label("Name of the new project").fill("Cat")
+    page.get_by_role("button", name="Create project").click()
+    expect(field(page, "Project")).to_have_value("Cat")
+
+
+def field(page: Page, label: str) -> Locator:
+    return page.get_by_role("tabpanel", name="Concept").get_by_label(label, exact=True)
+
+
+def assert_cat_is_worked_on(page: Page, served: Served) -> None:
+    """By what is typed, and by the pages that are gone to."""
+    field(page, "Trigger word").fill("zib")
+    field(page, "Trigger word").press("Tab")
+    expect(page.get_by_text("Drop them above")).to_be_visible()
+    page.get_by_role("tab", name="Train", exact=True).click()
+    expect(page.get_by_role("tabpanel", name="Train").get_by_label("Project", exact=True)).to_have_value("Cat")
+    page.get_by_role("tab", name="Concept", exact=True).click()
+    expect(field(page, "Project")).to_have_value("Cat")
+    expect(field(page, "Trigger word")).to_have_value("zib")
+    found = {one.name: one.trigger for one in projects.list_projects(served.context.home)}
+    assert found.pop("Cat") == "zib" and "zib" not in found.values()
+
+
+@pytest.fixture
+def opened(open_page, served) -> tuple[Page, Held]:
+    """A page whose first question to the server, where its address leads, is not answered yet."""
+    page = open_page("about:blank")
+    held = Held(page, lambda asked: True)
+    page.goto(served.address)
+    return page, held
+
+
+def test_a_project_made_while_the_window_still_opens_is_the_one_that_is_worked_on(served, opened):
+    page, held = opened
+    make_cat(page)
+    held.let()
+    assert_cat_is_worked_on(page, served)
+
+
+def test_a_late_answer_to_a_click_on_a_tab_does_not_bring_another_project_back(served, open_page):
+    page = open_page(served.address)
+    expect(page.get_by_label("Caption of banana.png")).to_be_visible()
+    held = Held(page, lambda asked: (asked.get("event_data") or {}).get("page") == "train")
+    page.get_by_role("tab", name="Train", exact=True).click()
+    page.get_by_role("tab", name="Concept", exact=True).click()
+    make_cat(page)
+    held.let()
+    assert_cat_is_worked_on(page, served)
