@@ -37,8 +37,9 @@ def read_folder(folder: str) -> Files:
     pictures: dict[str, State] = {}
     captions: dict[str, State] = {}
     others: list[str] = []
+    stems, written = set(), []
     for entry in _walk(folder, set()):
-        ending = os.path.splitext(entry.name)[1]
+        stem, ending = os.path.splitext(entry.path)
         is_picture = ending.lower() in PICTURES
         if not is_picture and ending not in CAPTIONS:
             others.append(entry.path)
@@ -49,8 +50,11 @@ def read_folder(folder: str) -> Files:
             others.append(entry.path)
             continue
         (pictures if is_picture else captions)[entry.path] = (facts.st_mtime_ns, facts.st_size)
-    stems = {os.path.splitext(picture)[0] for picture in pictures}
-    lonely = [caption for caption in captions if os.path.splitext(caption)[0] not in stems]
+        if is_picture:
+            stems.add(stem)
+        else:
+            written.append((stem, entry.path))
+    lonely = [caption for stem, caption in written if stem not in stems]
     return Files(pictures, captions, tuple(sorted([*pictures, *others, *lonely])))
 
 

@@ -63,5 +63,7 @@ def shown(path: Path) -> str:
 
 def printable(text: str) -> str:
     """On Linux a file name may hold line breaks, or bytes that are not UTF-8: those become question marks."""
+    if text.isprintable():
+        return text
     text = text.encode("utf-8", "replace").decode("utf-8")
     return "".join(letter if letter.isprintable() else "?" for letter in text)
