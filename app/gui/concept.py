@@ -65,7 +65,7 @@ def wire_adding(layout: Layout, project: ProjectHandlers, here: Here) -> None:
     adding = layout.adding
     for upload in (adding.drop, adding.folder):
         moved = upload.upload(None, upload, [adding.handed, upload], js=DROPPED, **SIDE_BY_SIDE)
-        added = moved.then(in_words(project.add), [layout.project, adding.handed], layout.about.told, **SIDE_BY_SIDE)
+        added = moved.then(in_words(project.add), [here.where, adding.handed], layout.about.told, **SIDE_BY_SIDE)
         wire_added(added, layout, project, here)
 
 

@@ -39,7 +39,7 @@ class Look(NamedTuple):
 class PictureHandlers:
     """Answer with the regions of `draw`, first of all what each says itself.
 
-    `slug` is that of the project in sight, `looked` are the values of a Look.
+    `slug` is that of the project in sight, "" before the first; `looked` are the values of a Look.
 
     `unsaved`: captions that were typed and could not be written, by picture. They are the window's, not a tab's: a
     reload and a second tab show them too.
@@ -51,7 +51,7 @@ class PictureHandlers:
 
     def drawn(self, where: Where, slug: str, *looked: Any) -> list[Any]:
         """The pictures; where another project has been chosen meanwhile, that one's are on their way."""
-        project = projects.find(self.home, slug) if slug == where.project else None
+        project = projects.find(self.home, where.project) if slug in ("", where.project) else None
         return self.draw(project, Look(*looked)) if project else nothing_new()
 
     def draw(self, project: Project, look: Look) -> list[Any]:
@@ -75,7 +75,7 @@ class PictureHandlers:
         event: gr.EventData,
     ) -> list[Any]:
         """A page was turned, or something was done on a picture's card."""
-        done, project = acted(event), must_find(self.home, slug)
+        done, project = acted(event), must_find(self.home, where, slug)
         if done["act"] == "turn":
             number = int(done["number"])
         else:
@@ -84,7 +84,7 @@ class PictureHandlers:
 
     def undo(self, where: Where, slug: str, *looked: Any) -> list[Any]:
         try:
-            said = views.undone(captions_edit.undo(must_find(self.home, slug)))
+            said = views.undone(captions_edit.undo(must_find(self.home, where, slug)))
         except (UserError, OSError) as error:
             said = refusal(error)
         first, undoing, *rest = self.drawn(where, slug, *looked)
@@ -92,14 +92,14 @@ class PictureHandlers:
 
     def preview(self, where: Where, slug: str, way: str, words: str, instead: str, *looked: Any) -> list[Any]:
         """Returns for: the field of the other words, what is said of the change to many captions."""
-        among = self._chosen(must_find(self.home, slug), Look(*looked))
+        among = self._chosen(must_find(self.home, where, slug), Look(*looked))
         changed = captions_edit.changes(picture_list.captions_by_path(among), Edit(way, words, instead))
         said = views.bulk_count(len(changed), len(among)) if words.strip() else ""
         return [gr.update(visible=way == "replace"), said]
 
     def bulk(self, where: Where, slug: str, way: str, words: str, instead: str, *looked: Any) -> list[Any]:
         """Change the captions of all pictures that are shown, on this page and on others."""
-        project = must_find(self.home, slug)
+        project = must_find(self.home, where, slug)
         if not words.strip():
             return [notice("Say which tag or text.", kind="error"), *nothing_new()]
         edit = Edit(way, words, instead)
@@ -181,9 +181,9 @@ def arrive(home: Home, where: Where) -> tuple[Project, list[Project]]:
     return next((one for one in known if one.slug == where.project), known[0]), known
 
 
-def must_find(home: Home, slug: str) -> Project:
-    """A project. UserError when it is gone."""
-    project = projects.find(home, slug)
+def must_find(home: Home, where: Where, slug: str) -> Project:
+    """The project in sight, or the one on its way where none is yet. UserError when it is gone."""
+    project = projects.find(home, slug or where.project)
     if project is None:
         raise UserError("This project is not there any more.", "Choose another one.")
     return project

@@ -79,9 +79,9 @@ class ProjectHandlers:
         project = projects.find(self.home, made)
         return Told(made, take(project, files)) if project and files else gr.skip()
 
-    def add(self, slug: str, files: list[str] | None) -> Told:
+    def add(self, where: Where, files: list[str] | None) -> Told:
         """Copy what was dropped. Returns what is told of it, for `show_added`."""
-        return Told(slug, take(must_find(self.home, slug), files))
+        return Told(where.project, take(must_find(self.home, where, where.project), files))
 
     def show_added(self, where: Where, told: Told, *looked: Any) -> list[Any]:
         """What was added, unless a person has gone on to another project while it was copied.
@@ -97,12 +97,12 @@ class ProjectHandlers:
         return [gr.update(visible=False), "", going(where)]
 
     def save_kind(self, where: Where, slug: str, kind: str, *looked: Any) -> list[Any]:
-        projects.update(must_find(self.home, slug), kind=kind)
+        projects.update(must_find(self.home, where, slug), kind=kind)
         return self.pictures.drawn(where, slug, *looked)
 
     def save_trigger(self, where: Where, slug: str, word: str, *looked: Any) -> str:
         """Returns what is said of the word."""
-        project, word = must_find(self.home, slug), " ".join(word.split())
+        project, word = must_find(self.home, where, slug), " ".join(word.split())
         if word != project.trigger:
             projects.update(project, trigger=word)
         return trigger_remark(word, Look(*looked).framing)
@@ -112,7 +112,7 @@ class ProjectHandlers:
         return [told, *self.pictures.drawn(where, slug, *looked)]
 
     def suggest_trigger(self, where: Where, slug: str, word: str, *looked: Any) -> list[Any]:
-        project = must_find(self.home, slug)
+        project = must_find(self.home, where, slug)
         found = trigger_words.suggest(project.name, word)
         projects.update(project, trigger=found)
         told = trigger_remark(found, Look(*looked).framing)

@@ -22,7 +22,7 @@ Answer = dict[Any, Any]  # component -> its new value
 
 @dataclass(frozen=True)
 class Drafting:
-    """Handlers that say nothing else answer with the page. `slug` is that of the project in sight."""
+    """Handlers that say nothing else answer with the page. `slug` is that of the project in sight, "" before the first."""
 
     context: Context
     estimates: Estimates
@@ -36,7 +36,7 @@ class Drafting:
         """The page; where another project has been chosen meanwhile, that one's is on its way."""
         if slug and slug != where.project:
             return {self.layout.side.note: gr.skip()}
-        return self._page(slug, **parts)
+        return self._page(slug or where.project, **parts)
 
     def _page(self, slug: str, whole: bool = True, redraw: bool = True, plan: drafts.Plan | None = None) -> Answer:
         """The page; or without the lists to choose from; or without the form, whose fields are told their states."""
@@ -55,7 +55,7 @@ class Drafting:
 
     def edit(self, where: Where, slug: str, event: gr.EventData) -> Answer:
         """Something was typed, ticked, chosen, reset or opened in one of the panels."""
-        home, chosen, done, plan = self.context.home, self._required(slug), acted(event), None
+        home, chosen, done, plan = self.context.home, self._required(where, slug), acted(event), None
         match done["act"]:
             case "set":
                 value = done["value"]
@@ -74,12 +74,12 @@ class Drafting:
         )
 
     def choose_base(self, where: Where, slug: str, value: str | None) -> Answer:
-        drafts.update(self.context.home, self._required(slug), base=value or "")
+        drafts.update(self.context.home, self._required(where, slug), base=value or "")
         return self.show(where, slug, whole=False)
 
     def keep(self, where: Where, slug: str, name: str, about: str) -> Answer:
         """Save the settings as a preset, which is the draft's from now on."""
-        home, chosen, parts = self.context.home, self._required(slug), self.layout.keep
+        home, chosen, parts = self.context.home, self._required(where, slug), self.layout.keep
         plan = drafts.plan(home, chosen)
         try:
             if plan.config is None:
@@ -95,7 +95,7 @@ class Drafting:
 
     def take_over(self, where: Where, slug: str, paths: list[str]) -> Answer:
         """Fill the draft with another trainer's settings."""
-        home, chosen, told = self.context.home, self._required(slug), self.layout.imports.report
+        home, chosen, told = self.context.home, self._required(where, slug), self.layout.imports.report
         try:
             found = cli_import.read(home, paths, None, None)
             drafts.from_import(home, chosen, found)
@@ -124,7 +124,7 @@ class Drafting:
         Returns for: where, what is said beside the button, the button.
         """
         try:
-            run = drafts.make_run(self.context.home, self._required(slug))
+            run = drafts.make_run(self.context.home, self._required(where, slug))
             self.context.queue.add(run)
         except (UserError, OSError) as error:
             return [gr.skip(), refusal(error), gr.skip()]
@@ -183,9 +183,11 @@ class Drafting:
         known = concepts.newest_first(projects.list_projects(self.context.home))
         return next((project for project in known if project.slug == slug), next(iter(known), None))
 
-    def _required(self, slug: str) -> Project:
-        chosen = self._current(slug)
-        if chosen is None or (slug and chosen.slug != slug):
+    def _required(self, where: Where, slug: str) -> Project:
+        """The project in sight, or the one on its way where none is yet."""
+        wanted = slug or where.project
+        chosen = self._current(wanted)
+        if chosen is None or (wanted and chosen.slug != wanted):
             raise UserError("The project is gone.", "Choose another on the Concept page.")
         return chosen
 

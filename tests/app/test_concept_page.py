@@ -66,7 +66,7 @@ def test_only_a_picture_that_is_there_is_left_out(place, page, cat, name):
 
 def test_what_was_copied_is_told_where_its_project_is_shown_and_nowhere_else(page, cat, dog, tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "b.png")
-    told = page.add(cat.slug, [str(tmp_path / "b.png")])
+    told = page.add(Where(project=cat.slug), [str(tmp_path / "b.png")])
     assert told.project == cat.slug and "1 picture added." in told.note
     note, _, _, grid, *_ = page.show_added(Where(project=cat.slug), told, *Look())
     assert note == told.note and "b.png" in grid
