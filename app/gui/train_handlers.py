@@ -22,7 +22,7 @@ Answer = dict[Any, Any]  # component -> its new value
 
 @dataclass(frozen=True)
 class Drafting:
-    """Handlers that say nothing else answer with the page. `slug` is that of the project in sight, "" before the first."""
+    """Handlers that say nothing else answer with the page. `slug` is of the project in sight, "" before the first."""
 
     context: Context
     estimates: Estimates
