@@ -1,22 +1,107 @@
 """Checkpoints: whole or not there, and only a full disk is called one."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from trainers import checkpoint
-from trainers.checkpoint import Position, Saved
+from trainers import checkpoint, sums
+from trainers.checkpoint import Damaged, Position, Saved
 from trainers.checkpoint_writer import CheckpointWriter
 from trainers.errors import UserError
 
 
 def saved(step: int) -> Saved:
     return Saved(Position(step), {"a.down": torch.full((2, 2), float(step))}, None, {}, {}, None)
+
+
+def flip(file: Path, byte: int) -> None:
+    """One bit of a file, as a failing disk may."""
+    content = bytearray(file.read_bytes())
+    content[byte] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["adapter.safetensors", "optimizer.pt", "state.json", "SHA256SUMS"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_flipped_bit_anywhere_is_noticed_and_the_one_before_is_gone_on_from(tmp_path, name, share):
+    older, newer = (checkpoint.save(tmp_path, saved(step), keep=2) for step in (1, 2))
+    flip(newer / name, int(share * (newer / name).stat().st_size))
+    with pytest.raises(Damaged):
+        checkpoint.load(newer)
+    found, told = checkpoint.newest_whole(tmp_path)
+    assert found == older and checkpoint.load(found).position.step == 1
+    (one,) = told
+    assert one.message.startswith("The checkpoint step_000002 is damaged (")
+    assert one.hint == "It is put aside: the run goes on from step 1."
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged_step_000002", "step_000001"]
+
+
+def test_a_run_without_a_whole_checkpoint_says_so_and_does_not_begin_anew(tmp_path):
+    assert checkpoint.newest_whole(tmp_path) == (None, [])
+    only = checkpoint.save(tmp_path, saved(1), keep=1)
+    (only / "optimizer.pt").unlink()
+    with pytest.raises(Damaged, match=r"No checkpoint in .* is whole. The checkpoint step_000001 .*optimizer.pt"):
+        checkpoint.newest_whole(tmp_path)
+    assert only.exists()
+
+
+def test_a_checkpoint_of_an_earlier_version_without_checksums_is_read(tmp_path):
+    folder = checkpoint.save(tmp_path, saved(1), keep=1)
+    (folder / "SHA256SUMS").unlink()
+    assert checkpoint.newest_whole(tmp_path) == (folder, []) and checkpoint.load(folder).position.step == 1
+
+
+def test_the_checksums_are_what_sha256sum_reads(tmp_path):
+    folder = checkpoint.save(tmp_path, saved(1), keep=1)
+    told = dict(line.split("  ")[::-1] for line in (folder / "SHA256SUMS").read_text("utf-8").splitlines())
+    assert told == {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in folder.iterdir()
+        if file.name != "SHA256SUMS"
+    }
+
+
+def test_what_the_disk_gives_back_differently_never_replaces_a_checkpoint(tmp_path, monkeypatch):
+    older = checkpoint.save(tmp_path, saved(1), keep=1)
+    real = checkpoint.flush_folder
+
+    def lying(folder):
+        if folder.name.startswith(".partial"):
+            flip(folder / "adapter.safetensors", 20)
+        real(folder)
+
+    monkeypatch.setattr(checkpoint, "flush_folder", lying)
+    with pytest.raises(UserError, match="The checkpoint of step 2 could not be saved"):
+        checkpoint.save(tmp_path, saved(2), keep=1)
+    assert checkpoint.newest_whole(tmp_path) == (older, [])
+
+
+def test_of_rolling_checkpoints_one_is_kept_beside_the_lasting_ones(tmp_path):
+    for step, rolling in ((10, False), (13, True), (20, False), (24, True), (27, True)):
+        state = saved(step)
+        state.position.rolling = rolling
+        checkpoint.save(tmp_path, state, keep=2)
+    assert [folder.name for folder in checkpoint.list_checkpoints(tmp_path)] == [
+        f"step_0000{step}" for step in (10, 20, 27)
+    ]
+    checkpoint.save(tmp_path, saved(30), keep=1)
+    assert [folder.name for folder in checkpoint.list_checkpoints(tmp_path)] == ["step_000030"]
+
+
+def test_where_a_checkpoint_has_no_room_nothing_is_written(tmp_path, monkeypatch):
+    older = checkpoint.save(tmp_path, saved(1), keep=1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=8))
+    with pytest.raises(UserError, match="The checkpoint of step 2 could not be saved: 0 MB are free"):
+        checkpoint.save(tmp_path, saved(2), keep=1)
+    assert list(tmp_path.iterdir()) == [older]
 
 
 def test_the_newest_are_kept(tmp_path):
@@ -43,6 +128,7 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path):
     folder = checkpoint.save(tmp_path, saved(1), keep=1)
     state = json.loads((folder / "state.json").read_text("utf-8"))
     (folder / "state.json").write_text(json.dumps(state | {"format": 99}), encoding="utf-8")
+    sums.write(folder)
     with pytest.raises(UserError, match="is in format 99, and this version reads format 1"):
         checkpoint.load(folder)
 

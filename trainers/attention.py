@@ -88,7 +88,10 @@ def set_attention(
     `folder` remembers what was found on GPUs. What torch is told holds until `until_the_end` is left.
     """
     dtype, said, chosen = next(denoiser.parameters()).dtype, [], "SDPA as torch chooses"
-    if device.type in ("cpu", "cuda"):
+    if wish == "math":
+        until_the_end.enter_context(sdpa_kernel(SDPBackend.MATH))
+        chosen = "SDPA math"
+    elif device.type in ("cpu", "cuda"):
         found = _remembered(device, dtype, shapes, folder)
         allowed = [BACKENDS[name] for name in dict.fromkeys((*found.order, "math"))]  # mathematics takes every shape
         until_the_end.enter_context(sdpa_kernel(allowed, set_priority=True))

@@ -2,14 +2,17 @@
 
 Noise, order, dropout and timesteps follow from (seed, step), so the position is one number. A checkpoint is a folder
 `step_000500` with adapter.safetensors (fp32 masters), ema.safetensors, optimizer.pt and state.json; for the adapter
-file of that step it has facts.json and, where the run averages, exported.safetensors. It is written under another name
-and renamed, so that a half-written one is never taken for whole.
+file of that step it has facts.json and, where the run averages, exported.safetensors; SHA256SUMS tells what they held.
+It is written under another name, read back and renamed, so that a half-written one is never taken for whole, and the
+ones before it stay until then.
 """
 
+import errno
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainers import sums
 from trainers.errors import UserError, disk_error
+from trainers.files import flush_folder
 
 FORMAT = 1
 TORCH_WRITES = re.compile("inline_container|PytorchStreamWriter")  # torch.save on a full disk: a RuntimeError
@@ -32,6 +37,9 @@ class Position:
     started: float = 0.0  # unix seconds of the first start
     session: str = ""  # random number of the run, kept over resumes
     threads: int = 0  # of the CPU; another number gives other last bits
+    device: str = ""  # its kind: cpu, cuda ...; "" where an earlier version saved it
+    precision: str = ""  # of the computation
+    rolling: bool = False  # saved because of the time that had passed: the next one takes its place
 
 
 @dataclass
@@ -46,8 +54,17 @@ class Saved:
     facts: dict[str, Any] | None = None  # what such a file says of the run, as JSON values; see export/facts.py
 
 
+class Damaged(UserError):
+    """A checkpoint whose files are missing or no longer what was written."""
+
+
 def save(folder: Path, saved: Saved, keep: int) -> Path:
-    """Write a checkpoint under `folder`, then remove all but the newest `keep`. UserError on a full disk."""
+    """Write a checkpoint under `folder`, then remove all but the newest `keep` and of the rolling ones all but this.
+
+    Raises:
+        UserError: the disk is full, or has no room for it; then nothing is written.
+    """
+    _make_sure_of_room(folder, saved)
     target = folder / f"step_{saved.position.step:06d}"
     partial = folder / f".partial_{target.name}"
     try:
@@ -63,22 +80,51 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
         state = {"optimizer": saved.optimizer, "schedule": saved.schedule, "scaler": saved.scaler}
         torch.save(state, partial / "optimizer.pt")
         (partial / "state.json").write_text(json.dumps({"format": FORMAT, **asdict(saved.position)}), encoding="utf-8")
+        sums.write(partial)
         for file in partial.iterdir():
             _flush(file)
+        flush_folder(partial)
+        if broken := sums.wrong(partial):
+            raise OSError(errno.EIO, f"{broken} is not what was written")
         _remove(target)
         os.replace(partial, target)
+        flush_folder(folder)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
         shutil.rmtree(partial, ignore_errors=True)
         if TORCH_WRITES.search(str(error)) or disk_error(error):
-            free = shutil.disk_usage(folder if folder.exists() else folder.parent).free / 2**20
-            message = (
-                f"The checkpoint of step {saved.position.step} could not be saved: {free:.0f} MB are free in {folder}."
-            )
-            raise UserError(message, "Make room and resume: the run goes on from its last checkpoint.") from error
+            raise _no_room(folder, saved) from error
         raise
-    for old in list_checkpoints(folder)[:-keep]:
+    others = [one for one in list_checkpoints(folder) if one != target]
+    lasting = [one for one in others if not is_rolling(one)]
+    stay = lasting[-keep:] if saved.position.rolling else lasting[len(lasting) - keep + 1 :]
+    for old in set(others).difference(stay):
         _remove(old)
     return target
+
+
+def _make_sure_of_room(folder: Path, saved: Saved) -> None:
+    needed = sum(tensor.nbytes for tensor in _tensors([saved.adapter, saved.ema, saved.exported, saved.optimizer]))
+    if shutil.disk_usage(_there(folder)).free < needed:
+        raise _no_room(folder, saved)
+
+
+def _no_room(folder: Path, saved: Saved) -> UserError:
+    free = shutil.disk_usage(_there(folder)).free / 2**20
+    message = f"The checkpoint of step {saved.position.step} could not be saved: {free:.0f} MB are free in {folder}."
+    return UserError(message, "Make room and resume: the run goes on from its last checkpoint.")
+
+
+def _there(folder: Path) -> Path:
+    """The folder, or the one above that exists."""
+    return folder if folder.exists() else folder.parent
+
+
+def _tensors(content: Any) -> Iterator[Tensor]:
+    if isinstance(content, Tensor):
+        yield content
+    elif isinstance(content, dict | list | tuple):
+        for part in content.values() if isinstance(content, dict) else content:
+            yield from _tensors(part)
 
 
 def _remove(folder: Path) -> None:
@@ -116,17 +162,55 @@ def newest_step(folder: Path) -> int:
     return step_of(found[-1]) if found else 0
 
 
-def threads_of(folder: Path) -> int:
-    """With how many threads the run computes; 0 where no checkpoint tells."""
+def newest_whole(folder: Path) -> tuple[Path | None, list[Damaged]]:
+    """(the checkpoint from which a run goes on, what is to be said of newer ones that are damaged).
+
+    Those are put aside as `damaged_step_000500`, so that they are not taken for the newest again.
+
+    Raises:
+        Damaged: there are checkpoints, and none is whole.
+    """
+    told: list[str] = []
     found = list_checkpoints(folder)
+    for one in reversed(found):
+        if not (broken := sums.wrong(one)):
+            for damaged in found[found.index(one) + 1 :]:
+                aside = folder / f"damaged_{damaged.name}"
+                shutil.rmtree(aside, ignore_errors=True)
+                os.replace(damaged, aside)
+            return one, [
+                Damaged(words, f"It is put aside: the run goes on from step {step_of(one)}.") for words in told
+            ]
+        told.append(f"The checkpoint {one.name} is damaged ({broken}).")
+    if told:
+        raise Damaged(f"No checkpoint in {folder} is whole. {told[0]}", "Delete that folder, and the run begins anew.")
+    return None, []
+
+
+def is_rolling(checkpoint: Path) -> bool:
+    """Whether it was saved because of the time that had passed."""
+    return bool(_state(checkpoint).get("rolling"))
+
+
+def threads_of(checkpoint: Path | None) -> int:
+    """With how many threads the run computes; 0 where no checkpoint tells."""
+    threads = _state(checkpoint).get("threads") if checkpoint else 0
+    return threads if isinstance(threads, int) else 0
+
+
+def _state(checkpoint: Path) -> dict[str, Any]:
+    """Its state.json; nothing where that is damaged: `load` says so."""
     try:
-        return int(json.loads((found[-1] / "state.json").read_text("utf-8")).get("threads", 0)) if found else 0
-    except (OSError, ValueError, AttributeError, TypeError):
-        return 0  # damaged: `load` says so
+        state = json.loads((checkpoint / "state.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
 
 
 def load(folder: Path) -> Saved:
-    """Read a checkpoint back. UserError when a file of it is missing or damaged."""
+    """Read a checkpoint back. Damaged when a file of it is missing or is not what was written."""
+    if broken := sums.wrong(folder):
+        raise _damaged(folder, broken)
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         written = state.pop("format")
@@ -144,14 +228,16 @@ def load(folder: Path) -> Saved:
     except UserError:
         raise
     except Exception as error:  # any way a file can be damaged
-        raise _damaged(folder, error) from error
+        raise _damaged(folder, type(error).__name__) from error
 
 
 def load_exported(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(what `Adapter.state` returned, facts) for an adapter file of that step, without the optimizer's state.
 
-    UserError when a file of it is missing or damaged.
+    Damaged when a file of it is missing or damaged; UserError where it has none of this.
     """
+    if broken := sums.wrong(folder):
+        raise _damaged(folder, broken)
     facts = folder / "facts.json"
     if not facts.exists():
         message = f"The checkpoint {folder} was saved by an earlier version, without the facts that a file needs."
@@ -161,9 +247,9 @@ def load_exported(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = load_file(averaged if averaged.exists() else folder / "adapter.safetensors")
         return tensors, json.loads(facts.read_text(encoding="utf-8"))
     except Exception as error:  # any way a file can be damaged
-        raise _damaged(folder, error) from error
+        raise _damaged(folder, type(error).__name__) from error
 
 
-def _damaged(folder: Path, error: Exception) -> UserError:
+def _damaged(folder: Path, what: str) -> Damaged:
     hint = "Delete that folder: the run resumes from the checkpoint before it."
-    return UserError(f"The checkpoint {folder} is damaged ({type(error).__name__}).", hint)
+    return Damaged(f"The checkpoint {folder} is damaged ({what}).", hint)

@@ -374,6 +374,13 @@ class SavingConfig(Section):
     every: int = setting(
         500, "Checkpoint every", "Steps between checkpoints; 0 saves at the end and at a stop only.", unit="steps", ge=0
     )
+    minutes: float = setting(
+        10,
+        "Checkpoint every minutes",
+        "One more checkpoint when this time has passed since the last: the next one takes its place. 0: none.",
+        unit="minutes",
+        ge=0,
+    )
     keep: int = setting(3, "Checkpoints kept", "Older ones are removed from the run folder.", ge=1, le=1000)
     bundle: bool = setting(
         False,
@@ -408,7 +415,9 @@ class MemoryConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
         "auto", "Precision", "Number format of the computation; adapter weights stay fp32."
     )
-    attention: Literal["sdpa", "xformers"] = setting("sdpa", "Attention", "Memory-efficient attention kernel.")
+    attention: Literal["sdpa", "xformers", "math"] = setting(
+        "sdpa", "Attention", "Memory-efficient attention kernel; math: plain mathematics, slow and safe."
+    )
     checkpointing: Checkpointing = setting(
         "auto",
         "Gradient checkpointing",
@@ -448,6 +457,11 @@ class MemoryConfig(Section):
         "Compiled blocks",
         "Compile the denoiser's blocks at the start, which takes minutes. auto: on a GPU, kept only where a few trial "
         "steps are faster. all: wherever it works. Not with adapter dropout, a quantised base or streamed weights.",
+    )
+    retry: bool = setting(
+        True,
+        "Try again by itself",
+        "Where 16-bit numbers overflow: go on from the last good state in fp32 with plain attention, and say so.",
     )
     cache_latents: bool = setting(True, "Cache latents", "Encode each picture once and keep the result on disk.")
 

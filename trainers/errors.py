@@ -15,9 +15,19 @@ class UserError(Exception):
         return f"{self.message} {self.hint}".strip()
 
 
+class Overflowed(UserError):
+    """Numbers of a run that are no longer finite; its last checkpoint is good."""
+
+    def __init__(self, what: str, step: int):
+        """`what` was found near that step: "The loss became nan"."""
+        hint = "The last checkpoint is good. Resume with a lower optimizer.rate, or memory.precision = fp32."
+        super().__init__(f"{what} near step {step}: the adapter's numbers overflowed.", hint)
+
+
 DISK_ERRORS = {
     errno.ENOSPC: "The disk is full.",
     112: "The disk is full.",  # ERROR_DISK_FULL of Windows, as the safetensors library tells it
+    errno.EIO: "The disk reports an error of its own.",
     errno.EFBIG: "The disk does not take a file of this size.",
     getattr(errno, "EDQUOT", -1): "Your account's share of the disk is used up.",
 }

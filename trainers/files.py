@@ -27,10 +27,24 @@ def write_whole(path: Path, content: bytes, check: Callable[[Path], object] | No
         if check:
             check(partial)
         os.replace(partial, path)
+        flush_folder(path.parent)
     finally:
         with suppress(OSError):  # renamed by now, unless something failed
             partial.unlink()
     return path
+
+
+def flush_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk: a file that was renamed keeps its new name when the power fails.
+
+    Windows does that by itself, and opens no folders.
+    """
+    if os.name == "posix":
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def encoded(picture: Image.Image, form: str = "PNG") -> bytes:

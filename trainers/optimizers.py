@@ -131,12 +131,17 @@ def token_group(parameters: list[nn.Parameter], config: OptimizerConfig) -> dict
 
 
 @torch.no_grad()
-def clip(parameters: list[nn.Parameter], most: float) -> None:
-    """Scale all gradients by one factor so that their norm, taken together, is `most` at the most. No host sync."""
+def clip(parameters: list[nn.Parameter], most: float) -> Tensor | None:
+    """Scale all gradients by one factor so that their norm, taken together, is `most` at the most. No host sync.
+
+    Returns the norm before, as a scalar on the device; None without gradients.
+    """
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if grads:
-        norm = torch.stack(torch._foreach_norm(grads)).norm()
-        torch._foreach_mul_(grads, (most / (norm + 1e-6)).clamp(max=1.0))
+    if not grads:
+        return None
+    norm = torch.stack(torch._foreach_norm(grads)).norm()
+    torch._foreach_mul_(grads, (most / (norm + 1e-6)).clamp(max=1.0))
+    return norm
 
 
 @torch.no_grad()

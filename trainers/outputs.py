@@ -1,9 +1,10 @@
 """What a run leaves behind while it trains: checkpoints, previews, validation losses; at the end its adapter file."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,8 +17,8 @@ from trainers.checkpoint import Position, Saved
 from trainers.checkpoint_writer import CheckpointWriter
 from trainers.config import PreviewConfig, TrainConfig
 from trainers.control import Control, Wish
-from trainers.errors import UserError
-from trainers.events import Checkpoint, Event, Sample, Validation, Warned
+from trainers.errors import Overflowed, UserError
+from trainers.events import Adjusted, Checkpoint, Event, Sample, Validation, Warned
 from trainers.export.facts import pack
 from trainers.export.metadata import RunFacts
 from trainers.families.base import Components
@@ -66,17 +67,20 @@ class Outputs:
     resolution: int
     facts: Callable[[Position], RunFacts]
     writer: CheckpointWriter = field(init=False)
+    saved_at: float = field(init=False)  # on the monotonic clock: when the last checkpoint was begun
 
     def __post_init__(self) -> None:
         self.writer = CheckpointWriter(self.folders.checkpoints, self.config.saving.keep)
+        self.saved_at = time.monotonic()
 
-    def resume(self) -> bool:
-        """Put everything back as the newest checkpoint has it; False when there is none."""
-        earlier = checkpoint.list_checkpoints(self.folders.checkpoints)
-        if not earlier:
+    def resume(self, folder: Path | None) -> bool:
+        """Put everything back as a checkpoint has it; False when there is none."""
+        if folder is None:
             return False
-        saved, step = checkpoint.load(earlier[-1]), self.step
-        self.position = saved.position
+        saved, step, here = checkpoint.load(folder), self.step, self.position
+        if moved := _moved(saved.position, here):
+            self.emit(moved)
+        self.position = replace(saved.position, device=here.device, precision=here.precision)
         self.adapter.load_state(saved.adapter)
         step.optimizer.load_state_dict(saved.optimizer)
         step.schedule.load_state_dict(saved.schedule)
@@ -86,11 +90,17 @@ class Outputs:
             step.accelerator.scaler.load_state_dict(saved.scaler)
         return True
 
-    def save(self) -> None:
+    def overdue(self) -> bool:
+        """Whether it is long since the last checkpoint, so that a rolling one is wanted."""
+        minutes = self.config.saving.minutes
+        return minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
+
+    def save(self, rolling: bool = False) -> None:
         """Begin to write a checkpoint; `saving` or `finish_saving` ends it."""
+        self.saved_at, self.position.rolling = time.monotonic(), rolling
         step, masters = self.step, self.adapter.state()
         if not all(torch.isfinite(weight).all() for weight in masters.values()):
-            raise overflow("An adapter weight is no longer a finite number", self.position.step)
+            raise Overflowed("An adapter weight is no longer a finite number", self.position.step)
         with self._as_exported():
             exported = self.adapter.state()
         scaler = step.accelerator.scaler.state_dict() if step.accelerator.scaler else None
@@ -107,11 +117,28 @@ class Outputs:
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """Inside, a step computes while a checkpoint is written; afterwards that is whole, even if the step fails."""
+        """Inside, a step computes while a checkpoint is written; afterwards that is whole, even if the step fails.
+
+        A step that fails before it has changed anything leaves a checkpoint of the state that it began with.
+        """
         try:
             yield
+        except Exception:
+            if self.step.whole:
+                self._rescue()
+            raise
         finally:
             self.finish_saving()
+
+    def _rescue(self) -> None:
+        """Save the state between two steps, as far as that is still possible."""
+        self.step.optimizer.zero_grad()
+        try:
+            self.finish_saving()
+            if self.position.step > checkpoint.newest_step(self.folders.checkpoints):
+                self.save(rolling=True)
+        except Exception:  # a device may be gone, or the disk full: what is raised already says more
+            log.exception("the state before the failure could not be saved")
 
     def preview(self) -> None:
         """Sample every prompt; a failure is a warning, since the training is worth more."""
@@ -221,7 +248,12 @@ class Outputs:
             self.adapter.train()
 
 
-def overflow(what: str, step: int) -> UserError:
-    """The sentence for numbers that left the range; no checkpoint is written of them."""
-    hint = "The last checkpoint is good. Resume with a lower optimizer.rate, or memory.precision = fp32."
-    return UserError(f"{what} near step {step}: the adapter's numbers overflowed.", hint)
+def _moved(before: Position, now: Position) -> Adjusted | None:
+    """What is to be said when a run goes on on another kind of device, or computes in another precision."""
+    if not before.device or (before.device, before.precision) == (now.device, now.precision):
+        return None
+    what = (
+        f"The run goes on on {now.device} in {now.precision}; before, it was on {before.device} in {before.precision}."
+    )
+    why = "It goes on from the same state, to weights that are close to those of an uninterrupted run and not equal."
+    return Adjusted(what, why)

@@ -14,6 +14,7 @@ from trainers.adapters.targets import dotted
 from trainers.adapters.tokens import NewTokens
 from trainers.config import TrainConfig
 from trainers.ema import Ema
+from trainers.errors import Overflowed
 from trainers.events import Adjusted
 from trainers.families.base import Components, Conditioning, Family
 from trainers.families.frugal import frugal
@@ -50,6 +51,7 @@ class TrainingStep:
     preservation: Preservation | None
     mark: Callable[[str], None] = lambda phase: None  # told what begins: forward, backward, optimizer
     mend: Callable[[Exception], bool] | None = None  # asked when a pass fails: whether to do the step again
+    whole: bool = True  # not while the weights are changed: between two steps, and while gradients are computed
     total: Tensor = field(init=False)  # sum of micro-step losses since the last `mean_loss`, on the device
     _generator: torch.Generator = field(init=False)
     _counted: int = 0
@@ -59,7 +61,12 @@ class TrainingStep:
         self.total, self._generator = torch.zeros((), device=device), torch.Generator(device)
 
     def __call__(self, step: int) -> None:
-        """Do step number `step` (from 0); its data, noise and dropout follow from (seed, step) alone. No host sync."""
+        """Do step number `step` (from 0); its data, noise and dropout follow from (seed, step) alone. No host sync.
+
+        Raises:
+            Overflowed: a loss or gradient is not finite, before anything is changed. On a CPU only, where looking at a
+                number costs nothing; on other devices `mean_loss` shows it soon.
+        """
         total, failed = self.total, False
         try:
             self.gradients(step)
@@ -92,9 +99,13 @@ class TrainingStep:
     def update(self, step: int) -> None:
         """Let the optimizer take the gradients."""
         self.mark("optimizer")
+        norm = None
         if self.clip_norm:
             self.accelerator.unscale_gradients(self.optimizer)
-            optimizers.clip(self.parameters, self.clip_norm)
+            norm = optimizers.clip(self.parameters, self.clip_norm)
+        if self.total.device.type == "cpu":
+            self._refuse_overflow(step, norm)
+        self.whole = False
         self.optimizer.step()
         for rows, factors in self.tokens.stretches() if self.tokens else ():
             optimizers.multiply(self.optimizer, rows, factors)
@@ -102,7 +113,14 @@ class TrainingStep:
         self.optimizer.zero_grad()
         if self.ema:
             self.ema.update(step + 1)
+        self.whole = True
         self._counted += self.accumulation
+
+    def _refuse_overflow(self, step: int, norm: Tensor | None) -> None:
+        if not self.total.isfinite():
+            raise Overflowed(f"The loss became {self.total.item()}", step + 1)
+        if norm is not None and not norm.isfinite():
+            raise Overflowed(f"The gradient's norm became {norm.item()}", step + 1)
 
     def micro_step(self, number: int) -> tuple[Tensor, Seen]:
         """The loss of one micro-batch (timesteps, noise, target, prediction, weighted error), and what it looked at."""

@@ -1,5 +1,6 @@
 """The training recipe, top to bottom: read it like a story."""
 
+import gc
 import math
 import time
 import uuid
@@ -28,7 +29,7 @@ from trainers.data.cache import Cache
 from trainers.data.examples import scan
 from trainers.data.types import Problem
 from trainers.encoding import encode_pictures
-from trainers.errors import UserError
+from trainers.errors import Overflowed, UserError
 from trainers.events import Adjusted, Event, Finished, Phase, Started, Step, Stopped, Warned
 from trainers.export.metadata import RunFacts
 from trainers.families.base import Components, Family, plain_sizes
@@ -38,10 +39,11 @@ from trainers.finish import gather
 from trainers.memory.decide import decide, draws
 from trainers.memory.saving import apply
 from trainers.memory.settle import settle
-from trainers.outputs import Folders, Outputs, overflow
+from trainers.outputs import Folders, Outputs
 from trainers.prepacked import prepack
 from trainers.preservation import draw_class_pictures, preserved_captions
 from trainers.prompts import preview_prompts
+from trainers.recovery import in_safer_way, safer
 from trainers.schedules import total_steps
 from trainers.step import build_step
 from trainers.stores import Feed, TextStore, caption_variants, cut_captions
@@ -55,11 +57,22 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
 
     Writes events, samples, checkpoints and the adapter file. Raises UserError for what the user can mend.
     """
-    try:
-        with ExitStack() as until_the_end:
-            _train(config, folders, emit, until_the_end)
-    except EndedEarly:
-        emit(Stopped(checkpoint.newest_step(folders.checkpoints), paused=not folders.control.asked("stop")))
+    config, told = in_safer_way(config, folders.run), None
+    while True:
+        if told:
+            gc.collect()  # the models of the try before
+            emit(told)
+        try:
+            with ExitStack() as until_the_end:
+                _train(config, folders, emit, until_the_end)
+        except EndedEarly:
+            emit(Stopped(checkpoint.newest_step(folders.checkpoints), paused=not folders.control.asked("stop")))
+        except Overflowed as error:
+            if again := safer(config, error, memory.plan(config.memory).precision, folders.run):
+                config, told = again
+                continue
+            raise
+        return
 
 
 class EndedEarly(Exception):
@@ -70,11 +83,14 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
     # --- the machine, the base model, the pictures -------------------------------------------------------------------
     plan = memory.plan(config.memory)
     device = plan.device
+    earlier, damaged = checkpoint.newest_whole(folders.checkpoints)
+    for one in damaged:
+        emit(Warned(one.message, one.hint))
     if sentence := untried(devices.kind_of(device)):
         emit(Warned(sentence))
     if device.type == "cpu":
-        torch.set_num_threads(threads.choose(checkpoint.threads_of(folders.checkpoints)))
-    start = _start_file(config, folders)
+        torch.set_num_threads(threads.choose(checkpoint.threads_of(earlier)))
+    start = None if earlier else _start_file(config)
     emit(Phase("Reading the pictures"))
     found = scan(config.data)
     _warn(found.problems, emit)
@@ -140,10 +156,11 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
         where, how = (batches, position, steps), (resolution, step.noise.prediction, plan.precision, optimizer)
         return gather(config, components, trained, len(held_out), *where, *how, folders.cache)
 
-    position = Position(started=time.time(), session=str(uuid.uuid4().int >> 64))
+    where = {"device": device.type, "precision": str(plan.precision)}
+    position = Position(started=time.time(), session=str(uuid.uuid4().int >> 64), **where)
     others = threads.Others() if device.type == "cpu" else None
     outputs = Outputs(config, folders, emit, components, adapter, step, position, held_out, resolution, facts)
-    resumed = outputs.resume()  # where an earlier sitting stopped
+    resumed = outputs.resume(earlier)  # where an earlier sitting stopped
     position = outputs.position
     position.threads = torch.get_num_threads()
     if position.step > steps:
@@ -176,15 +193,16 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
         stopped = position.step < steps and (control.asked("stop") or control.asked("pause"))
         last = position.step == steps or stopped
         save_due = last or _due(position.step, config.saving.every)
+        rolling = not save_due and outputs.overdue()
         preview_due = _due(position.step, config.preview.every) or bool(config.preview.every and position.step == steps)
         wishes = outputs.wishes()
         preview_due = preview_due or wishes == []
-        if save_due or preview_due or wishes or _due(position.step, REPORT):
+        if save_due or rolling or preview_due or wishes or _due(position.step, REPORT):
             mean = step.mean_loss()  # the one host sync
             seconds = time.perf_counter() - clock
             position.seconds += seconds
             if not math.isfinite(mean):
-                raise overflow(f"The loss became {mean}", position.step)
+                raise Overflowed(f"The loss became {mean}", position.step)
             rate, peak = step.schedule.get_last_lr()[0], memory.peak_gb(device)
             pace, card = seconds / (position.step - since), memory.card_gb(device)
             emit(Step(position.step, steps, mean, rate, pace, peak, *card))
@@ -192,8 +210,8 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
                 if remark := threads.crowded(taken, position.threads, threads.usable()):
                     emit(remark)
                     others = None  # once is enough
-            if save_due:
-                outputs.save()
+            if save_due or rolling:
+                outputs.save(rolling)
             if preview_due or wishes or last:  # saved first: drawing is worth less
                 outputs.finish_saving()
             if preview_due:
@@ -225,9 +243,9 @@ def _warn(problems: list[Problem], emit: Callable[[Event], None]) -> None:
         emit(Warned(f"{problem.name}: {problem.message}", problem.hint))
 
 
-def _start_file(config: TrainConfig, folders: Folders) -> Path | None:
-    """The adapter file to begin with, which is looked at before anything slow; none where a run is resumed."""
-    if not config.adapter.init_from or checkpoint.list_checkpoints(folders.checkpoints):
+def _start_file(config: TrainConfig) -> Path | None:
+    """The adapter file to begin with, which is looked at before anything slow."""
+    if not config.adapter.init_from:
         return None
     path = Path(config.adapter.init_from).expanduser()
     read_adapter(path)

@@ -1,0 +1,203 @@
+"""How a run comes back to its last good state: from damaged checkpoints, overflowing numbers, failing steps."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.nine_pictures import nine_pictures
+from tests.test_train import run
+from tests.tiny import tiny_pipeline_folder
+from trainers import checkpoint, events
+from trainers.errors import Overflowed
+from trainers.step import TrainingStep
+
+BF16 = {"precision": "bf16"}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    tiny_pipeline_folder(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    return nine_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "output" / "tiny.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def begun_at(seen: list[events.Event]) -> list[int]:
+    return [event.step for event in seen if isinstance(event, events.Started)]
+
+
+def all_of(kind: type[events.Event], seen: list[events.Event]) -> list[events.Event]:
+    return [event for event in seen if isinstance(event, kind)]
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before_and_nothing_else(tmp_path, base, pictures):
+    straight, hurt = tmp_path / "straight", tmp_path / "hurt"
+    run(straight, base, pictures, 6, saving={"every": 2})
+    run(hurt, base, pictures, 6, stop_at=2)  # it stops after step 3
+    newest = hurt / "checkpoints" / "step_000003" / "optimizer.pt"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    (hurt / "control" / "stop").unlink()
+    seen = run(hurt, base, pictures, 6)
+    assert begun_at(seen) == [2]
+    (told,) = all_of(events.Warned, seen)
+    assert told.message == "The checkpoint step_000003 is damaged (optimizer.pt)."
+    assert told.hint == "It is put aside: the run goes on from step 2."
+    assert_same_weights(straight, hurt)
+
+
+def spoil(monkeypatch, what: str, at: int) -> None:
+    """One number of step `at` becomes NaN, where the step computes in 16 bits."""
+    real, update = TrainingStep.gradients, TrainingStep.update
+
+    def gradients(self, step):
+        spoiled = step == at and self.dtype == torch.bfloat16
+        if spoiled and what == "batch":
+            latents = self.feed.batch
+
+            def batch(number, generator):
+                found = latents(number, generator)
+                found.latents[0, 0, 0, 0] = float("nan")
+                return found
+
+            monkeypatch.setattr(self.feed, "batch", batch)
+        real(self, step)
+        if spoiled and what == "loss":
+            self.total = self.total * float("nan")
+        if spoiled and what == "gradient":
+            next(p for p in self.parameters if p.grad is not None).grad.view(-1)[0] = float("nan")
+
+    def updated(self, step):
+        update(self, step)
+        if step == at and self.dtype == torch.bfloat16 and what == "weight":
+            self.parameters[0].data.view(-1)[0] = float("nan")
+
+    monkeypatch.setattr(TrainingStep, "gradients", gradients)
+    monkeypatch.setattr(TrainingStep, "update", updated)
+
+
+@pytest.mark.parametrize(
+    ("what", "back_to", "told"),
+    [
+        ("batch", 4, "The loss became nan near step 5"),
+        ("loss", 4, "The loss became nan near step 5"),
+        ("gradient", 4, "The gradient's norm became nan near step 5"),
+        ("weight", 3, "The loss became nan near step 6"),  # the step itself was taken: the state after it is no good
+    ],
+)
+def test_the_first_number_that_is_none_leads_back_and_on_in_fp32(
+    tmp_path, base, pictures, monkeypatch, what, back_to, told
+):
+    spoil(monkeypatch, what, at=4)
+    seen = run(tmp_path, base, pictures, 7, memory=BF16, saving={"every": 3})
+    assert begun_at(seen) == [0, back_to]
+    went = next(one for one in all_of(events.Adjusted, seen) if "fp32 with plain attention" in one.what)
+    assert went.why.startswith(told) and "bf16 numbers are coarse" in went.why
+    assert isinstance(seen[-1], events.Finished) and seen[-1].step == 7
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path).values())
+    for folder in checkpoint.list_checkpoints(tmp_path / "checkpoints"):
+        assert all(tensor.isfinite().all() for tensor in checkpoint.load(folder).adapter.values())
+
+
+def test_a_run_that_went_on_in_fp32_resumes_in_fp32(tmp_path, base, pictures, monkeypatch):
+    with monkeypatch.context() as spoiling:
+        spoil(spoiling, "loss", at=1)
+        run(tmp_path, base, pictures, 6, stop_at=3, memory=BF16)
+    (tmp_path / "control" / "stop").unlink()
+    spoil(monkeypatch, "loss", at=5)  # of bf16 only
+    seen = run(tmp_path, base, pictures, 6, memory=BF16)
+    assert begun_at(seen) == [4] and isinstance(seen[-1], events.Finished)
+    assert json.loads((tmp_path / "safer.json").read_text("utf-8")) == {
+        "memory.precision": "fp32",
+        "memory.attention": "math",
+    }
+
+
+@pytest.mark.parametrize("memory", [{**BF16, "retry": False}, {"precision": "fp32"}], ids=["unwished", "fp32"])
+def test_where_there_is_no_safer_way_the_run_ends_in_a_sentence_with_its_state_saved(
+    tmp_path, base, pictures, monkeypatch, memory
+):
+    monkeypatch.setattr(
+        TrainingStep, "_refuse_overflow", lambda self, step, norm: overflow(step) if step == 2 else None
+    )
+    with pytest.raises(Overflowed, match="near step 3"):
+        run(tmp_path, base, pictures, 5, memory=memory)
+    assert checkpoint.newest_step(tmp_path / "checkpoints") == 2
+    assert not (tmp_path / "safer.json").exists()
+
+
+def overflow(step: int) -> None:
+    raise Overflowed("The loss became inf", step + 1)
+
+
+def test_a_step_that_fails_leaves_the_state_before_it_and_the_run_goes_on_to_the_same_weights(
+    tmp_path, base, pictures, monkeypatch
+):
+    run(tmp_path / "straight", base, pictures, 6)
+    real = TrainingStep.gradients
+
+    def failing(self, step):
+        real(self, step)
+        if step == 3:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(TrainingStep, "gradients", failing)
+        with pytest.raises(RuntimeError, match="launch failure"):
+            run(tmp_path / "failed", base, pictures, 6)
+    assert begun_at(run(tmp_path / "failed", base, pictures, 6)) == [3]
+    assert_same_weights(tmp_path / "straight", tmp_path / "failed")
+
+
+def test_a_step_that_fails_while_it_changes_the_weights_leaves_the_checkpoint_before(
+    tmp_path, base, pictures, monkeypatch
+):
+    run(tmp_path / "straight", base, pictures, 6)
+
+    def failing(self, step):
+        if step == 3:
+            self.whole = False
+            self.parameters[0].data.add_(1.0)
+            raise RuntimeError("half of it is done")
+        real(self, step)
+
+    real = TrainingStep.update
+    with monkeypatch.context() as broken:
+        broken.setattr(TrainingStep, "update", failing)
+        with pytest.raises(RuntimeError, match="half of it"):
+            run(tmp_path / "failed", base, pictures, 6, saving={"every": 2})
+    assert begun_at(run(tmp_path / "failed", base, pictures, 6)) == [2]
+    assert_same_weights(tmp_path / "straight", tmp_path / "failed")
+
+
+def test_checkpoints_by_the_clock_leave_the_training_alone_and_one_of_them_stays(tmp_path, base, pictures):
+    run(tmp_path / "straight", base, pictures, 5, saving={"minutes": 0})
+    seen = run(tmp_path / "often", base, pictures, 5, saving={"minutes": 1e-9, "every": 2, "keep": 3})
+    assert [event.step for event in all_of(events.Checkpoint, seen)] == [1, 2, 3, 4, 5]
+    kept = checkpoint.list_checkpoints(tmp_path / "often" / "checkpoints")
+    assert [checkpoint.step_of(folder) for folder in kept] == [2, 4, 5]
+    assert_same_weights(tmp_path / "straight", tmp_path / "often")
+
+
+def test_a_run_that_goes_on_in_another_precision_says_so(tmp_path, base, pictures):
+    run(tmp_path, base, pictures, 5, stop_at=2)
+    (tmp_path / "control" / "stop").unlink()
+    seen = run(tmp_path, base, pictures, 5, memory=BF16)
+    (told,) = all_of(events.Adjusted, seen)
+    assert told.what == "The run goes on on cpu in bf16; before, it was on cpu in fp32."
+    assert "close to those of an uninterrupted run and not equal" in told.why
