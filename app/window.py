@@ -9,6 +9,7 @@ import webbrowser
 from collections.abc import Callable, Iterator
 
 from app import native_window
+from app.gui.gate import entrance, key_of
 from app.paths import Home
 from trainers.errors import UserError
 
@@ -24,7 +25,7 @@ def open_window(home: Home, port: int | None, browser: bool, native: bool, say: 
     """
     webview = native_window.require_webview() if native else None
     with listen(port) as listening:
-        address = f"http://{HOST}:{listening.getsockname()[1]}/"
+        address = entrance(f"http://{HOST}:{listening.getsockname()[1]}/", key_of(home))
         if browser and not native:  # before Gradio is loaded, which takes as long as a browser does to start
             threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
         with _without_stubs():

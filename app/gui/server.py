@@ -1,4 +1,4 @@
-"""Serves the window on this machine alone: under no other host's name, with no request to anywhere."""
+"""Serves the window on this machine alone: to who has the key, under no other host's name, asking nothing anywhere."""
 
 import contextlib
 import json
@@ -15,6 +15,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app.gui.answers import ToldPlainly
 from app.gui.context import Context, turns
+from app.gui.gate import Gate, key_of
 from app.gui.markup import script
 from app.gui.pictures import routes
 from app.gui.theme import theme
@@ -56,6 +57,7 @@ def build_app(context: Context) -> fastapi.FastAPI:
     # Another site's page can make a browser ask 127.0.0.1, but only under that site's name [DNS rebinding].
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
     app.add_middleware(ToldPlainly)
+    app.add_middleware(Gate, key=key_of(context.home))
     app.include_router(routes(context.home))
     window = build_window(context)
     in_turn = f"const TURNS = {json.dumps(turns(window))};"

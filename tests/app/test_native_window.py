@@ -49,7 +49,8 @@ def test_closing_the_window_ends_the_server_and_no_run(darkroom, webview, run, p
     heard = []
 
     def while_open(address: str) -> None:
-        with urllib.request.urlopen(address, timeout=60) as answer:
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        with browser.open(address, timeout=60) as answer:
             heard.append(answer.read().decode())
         Queue(place).add(run)
 

@@ -4,13 +4,15 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
+from app.gui.gate import NAME, key_of
 from app.gui.server import Served, serving
 from app.paths import Home
-from app.window import listen
+from app.window import HOST, listen
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -41,13 +43,18 @@ def served(home: Path) -> Iterator[Served]:
 
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Call it with an address: a page there, as in a browser tab of its own. At the end none may have complained."""
+def open_page(browser: Browser, home: Path) -> Iterator[Callable[..., Page]]:
+    """Call it with an address: a page there, as in a browser tab of its own that the window knows.
+
+    At the end none may have complained.
+    """
     complaints: list[str] = []
     pages: list[Page] = []
 
     def call(address: str, theme: str = "light", **options: object) -> Page:
-        page = browser.new_context(viewport=SIZE, color_scheme=theme, **options).new_page()
+        context = browser.new_context(viewport=SIZE, color_scheme=theme, **options)
+        let_in(context, address, Home(home))
+        page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.on(
             "pageerror", lambda error: None if is_cut_off(str(error)) else complaints.append(f"{page.url}: {error}")
@@ -64,6 +71,12 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     for page in pages:
         page.context.close()
     assert not complaints
+
+
+def let_in(context: BrowserContext, address: str, home: Home) -> None:
+    """As if the app had opened the browser."""
+    if port := urlsplit(address).port:
+        context.add_cookies([{"name": f"{NAME}_{port}", "value": key_of(home), "url": f"http://{HOST}:{port}"}])
 
 
 def photograph(page: Page, name: str) -> None:

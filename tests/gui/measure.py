@@ -21,6 +21,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 from app import projects
+from app.gui.gate import entrance, key_of
 from app.paths import ROOT, Home
 from tests.gui.conftest import BROWSERS, QUIET, SIZE
 
@@ -143,7 +144,7 @@ def opened(home: Home, page: Page, title: str, more: str = "") -> tuple[subproce
             break
         except OSError:
             time.sleep(0.01)
-    page.goto(f"http://127.0.0.1:{port}/?show={title.lower()}{more}")
+    page.goto(f"{entrance(f'http://127.0.0.1:{port}/', key_of(home))}&show={title.lower()}{more}")
     expect(page.get_by_role("tabpanel", name=title)).to_be_visible()
     return window, time.monotonic() - began
 

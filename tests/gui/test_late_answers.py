@@ -8,6 +8,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 
 from app import projects
 from app.gui.server import Served
+from tests.gui.conftest import let_in
 
 
 class Held:
@@ -59,6 +60,7 @@ def assert_cat_is_worked_on(page: Page, served: Served) -> None:
 def opened(open_page, served) -> tuple[Page, Held]:
     """A page whose first question to the server, where its address leads, is not answered yet."""
     page = open_page("about:blank")
+    let_in(page.context, served.address, served.context.home)
     held = Held(page, lambda asked: True)
     page.goto(served.address)
     return page, held

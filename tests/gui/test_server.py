@@ -1,6 +1,8 @@
-"""What the window's server gives to whom: pictures of the project folders, and nothing to other hosts' pages."""
+"""What the window's server gives to whom: to its own browser pictures of the project folders; to others nothing."""
 
+import http.cookiejar
 import json
+import os
 import subprocess
 import sys
 import urllib.error
@@ -12,22 +14,34 @@ import pytest
 from PIL import Image
 
 from app import projects
+from app.gui.gate import NAME, entrance, key_of
+from app.gui.server import Served
 from app.paths import CONCEPTS, ROOT, Home
 from app.window import HOST, listen
 from trainers.errors import UserError
 
 
-def answer(address: str, **headers: str) -> tuple[int, str, bytes]:
-    """Status, type and body of a GET."""
+def answer(served: Served, path: str = "", data: bytes | None = None, **headers: str) -> tuple[int, str, bytes]:
+    """Status, type and body of a request with the cookie that the window's own browser has."""
+    return stranger(served, path, data, **{"Cookie": f"other=1; {cookie(served)}", **headers})
+
+
+def stranger(served: Served, path: str = "", data: bytes | None = None, **headers: str) -> tuple[int, str, bytes]:
+    """The same without it."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
-        with urllib.request.urlopen(urllib.request.Request(address, headers=headers)) as response:
+        with urllib.request.urlopen(urllib.request.Request(served.address + path, data, named)) as response:
             return response.status, response.headers["Content-Type"], response.read()
     except urllib.error.HTTPError as error:
-        return error.code, "", b""
+        return error.code, "", error.read()
 
 
-def picture(served, path: Path, side: int = 0) -> tuple[int, str, bytes]:
-    return answer(f"{served.address}darkroom/picture?{urllib.parse.urlencode({'path': path, 'side': side})}")
+def cookie(served: Served) -> str:
+    return f"{NAME}_{urllib.parse.urlsplit(served.address).port}={key_of(served.context.home)}"
+
+
+def picture(served: Served, path: Path, side: int = 0) -> tuple[int, str, bytes]:
+    return answer(served, f"darkroom/picture?{urllib.parse.urlencode({'path': path, 'side': side})}")
 
 
 def test_only_pictures_of_the_project_folders_are_served(served, home, tmp_path_factory):
@@ -47,15 +61,67 @@ def test_only_pictures_of_the_project_folders_are_served(served, home, tmp_path_
 
 
 def test_another_sites_name_is_refused(served):
-    assert answer(served.address)[0] == 200
-    assert answer(served.address, Host="evil.example")[0] == 400
+    assert answer(served)[0] == 200
+    assert answer(served, Host="evil.example")[0] == 400
+
+
+PATHS = ("", "config", "darkroom/picture?path=x", "gradio_api/run/predict", "gradio_api/upload", "gradio_api/info")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("data", [None, b"{}"], ids=["get", "post"])
+def test_nothing_is_told_or_done_without_the_key(served, path, data):
+    wrong = cookie(served)[:-1] + ("a" if cookie(served)[-1] != "a" else "b")
+    for headers in ({}, {"Cookie": wrong}, {"Cookie": "darkroom=; ;="}):
+        status, _, body = stranger(served, path, data, **headers)
+        assert status == 403 and b"This window opens with the address" in body
+    assert stranger(served, f"{path}{'&' if '?' in path else '?'}key=wrong", data)[0] == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},  # another port of this machine
+    ],
+    ids=lambda headers: " ".join(headers.values()),
+)
+def test_another_sites_page_is_refused_even_with_the_cookie(served, headers):
+    named = {name.replace("-", "_"): value for name, value in headers.items()}
+    assert answer(served, "gradio_api/run/predict", b"{}", **named)[0] == 403
+    own = served.address.removesuffix("/")
+    assert answer(served, "", Origin=own, Sec_Fetch_Site="same-origin")[0] == 200
+
+
+def test_the_address_that_the_app_opens_lets_in_and_leaves_the_key_out_of_sight(served):
+    jar = http.cookiejar.CookieJar()
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
+    with browser.open(entrance(served.address, key_of(served.context.home)) + "&show=train") as page:
+        assert page.status == 200 and page.url == f"{served.address}?show=train"
+    (left,) = jar
+    assert left.has_nonstandard_attr("HttpOnly") and left.get_nonstandard_attr("SameSite") == "Strict"
+    with browser.open(served.address) as page:
+        assert page.status == 200
+
+
+def test_the_key_is_the_owners_alone_and_stays_over_restarts(home):
+    key = key_of(Home(home))
+    assert key_of(Home(home)) == key and len(key) >= 32
+    if os.name == "posix":
+        assert (home / "window.key").stat().st_mode & 0o777 == 0o600
+    (home / "window.key").write_text("", "utf-8")
+    with pytest.raises(UserError, match="is damaged. Delete it"):
+        key_of(Home(home))
 
 
 def test_a_file_of_the_machine_cannot_be_fetched_through_gradio(served, tmp_path_factory):
     secret = tmp_path_factory.mktemp("private") / "secret.txt"
     secret.write_text("a secret", "utf-8")
     for path in (secret, ROOT / "pyproject.toml"):
-        assert answer(f"{served.address}gradio_api/file={urllib.parse.quote(str(path))}")[0] in (403, 404)
+        assert answer(served, f"gradio_api/file={urllib.parse.quote(str(path))}")[0] in (403, 404)
 
 
 def test_a_taken_port_is_a_sentence_and_else_the_next_one_is_used():
@@ -69,11 +135,13 @@ def test_a_taken_port_is_a_sentence_and_else_the_next_one_is_used():
 def test_the_windows_process_is_free_of_torch(home):
     program = """
 import json, sys, urllib.request
+from app.gui.gate import entrance, key_of
 from app.gui.server import serving
 from app.paths import find_home
 from app.window import listen
 with listen() as listening, serving(find_home(), listening) as served:
-    page = urllib.request.urlopen(served.address).read().decode()
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    page = browser.open(entrance(served.address, key_of(find_home()))).read().decode()
     heavy = [name for name in ("torch", "diffusers", "transformers", "peft") if name in sys.modules]
     print(json.dumps({"title": "LoRA Darkroom" in page, "heavy": heavy}))
 """
