@@ -10,7 +10,10 @@ from safetensors.torch import load_file
 from tests.nine_pictures import nine_pictures
 from tests.test_train import run
 from tests.tiny import tiny_pipeline_folder
-from trainers import checkpoint, events
+from trainers import checkpoint, config_io, events, outputs, recovery
+from trainers import train as recipe
+from trainers.checkpoint_writer import CheckpointWriter
+from trainers.config import TrainConfig
 from trainers.errors import Overflowed
 from trainers.step import TrainingStep
 
@@ -106,8 +109,10 @@ def test_the_first_number_that_is_none_leads_back_and_on_in_fp32(
     spoil(monkeypatch, what, at=4)
     seen = run(tmp_path, base, pictures, 7, memory=BF16, saving={"every": 3})
     assert begun_at(seen) == [0, back_to]
-    went = next(one for one in all_of(events.Adjusted, seen) if "fp32 with plain attention" in one.what)
-    assert went.why.startswith(told) and "bf16 numbers are coarse" in went.why
+    went = next(
+        one for one in all_of(events.Adjusted, seen) if "in fp32 with plain attention, instead of bf16" in one.what
+    )
+    assert went.why.startswith(told)
     assert isinstance(seen[-1], events.Finished) and seen[-1].step == 7
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path).values())
     for folder in checkpoint.list_checkpoints(tmp_path / "checkpoints"):
@@ -122,7 +127,7 @@ def test_a_run_that_went_on_in_fp32_resumes_in_fp32(tmp_path, base, pictures, mo
     spoil(monkeypatch, "loss", at=5)  # of bf16 only
     seen = run(tmp_path, base, pictures, 6, memory=BF16)
     assert begun_at(seen) == [4] and isinstance(seen[-1], events.Finished)
-    assert json.loads((tmp_path / "safer.json").read_text("utf-8")) == {
+    assert json.loads((tmp_path / recovery.FILE).read_text("utf-8")) == {
         "memory.precision": "fp32",
         "memory.attention": "math",
     }
@@ -138,7 +143,7 @@ def test_where_there_is_no_safer_way_the_run_ends_in_a_sentence_with_its_state_s
     with pytest.raises(Overflowed, match="near step 3"):
         run(tmp_path, base, pictures, 5, memory=memory)
     assert checkpoint.newest_step(tmp_path / "checkpoints") == 2
-    assert not (tmp_path / "safer.json").exists()
+    assert not (tmp_path / recovery.FILE).exists()
 
 
 def overflow(step: int) -> None:
@@ -201,3 +206,83 @@ def test_a_run_that_goes_on_in_another_precision_says_so(tmp_path, base, picture
     (told,) = all_of(events.Adjusted, seen)
     assert told.what == "The run goes on on cpu in bf16; before, it was on cpu in fp32."
     assert "close to those of an uninterrupted run and not equal" in told.why
+
+
+def once(monkeypatch, owner: object, name: str, error: Exception, calls: int = 1) -> None:
+    """The call number `calls` of a function fails; the others do what they did."""
+    real, count = getattr(owner, name), iter(range(1, 1000))
+
+    def failing(*given, **named):
+        if next(count) == calls:
+            raise error
+        return real(*given, **named)
+
+    monkeypatch.setattr(owner, name, failing)
+
+
+OUT = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", OUT, ids=["python", "device", "torch"])
+def test_where_the_memory_runs_out_fewer_pictures_are_computed_at_once(tmp_path, base, pictures, monkeypatch, error):
+    once(monkeypatch, TrainingStep, "gradients", error, calls=4)
+    seen = run(tmp_path, base, pictures, 6)
+    assert begun_at(seen) == [0, 3]
+    (told,) = all_of(events.Adjusted, seen)
+    assert told.why == "The memory ran out."
+    assert told.what.endswith("with 1 instead of 2 pictures at once, and as many as before in a step")
+    assert isinstance(seen[-1], events.Finished) and seen[-1].step == 6
+    went = recovery.settings_of(config_io.parse({"data": {"batch_size": 2}}), tmp_path)
+    assert (went.data.batch_size, went.optimizer.accumulation) == (1, 2)
+
+
+PHASES = {
+    "pictures": (recipe, "encode_pictures", 1),
+    "adapter": (recipe, "decide", 1),
+    "step": (recipe, "build_step", 1),
+    "checkpoint": (CheckpointWriter, "start", 2),
+    "file": (outputs, "write_adapter", 1),
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_memory_that_runs_out_in_any_phase_costs_no_finished_step(tmp_path, base, pictures, monkeypatch, phase):
+    owner, name, calls = PHASES[phase]
+    once(monkeypatch, owner, name, MemoryError(), calls)
+    seen = run(tmp_path, base, pictures, 5, saving={"every": 2})
+    saved = [event.step for event in all_of(events.Checkpoint, seen)]
+    assert isinstance(seen[-1], events.Finished) and len(all_of(events.Adjusted, seen)) == 1
+    assert begun_at(seen)[-1] == {"checkpoint": 2, "file": 5}.get(phase, 0) and saved == sorted(set(saved))
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path).values())
+
+
+def test_each_way_costs_more_time_than_the_one_before_and_the_last_failure_is_told(tmp_path):
+    config, told = config_io.parse({"data": {"batch_size": 6}}), []
+    while found := recovery.another_way(config, MemoryError(), tmp_path):
+        told.append(found.what.partition(", ")[2])
+        config = recovery.settings_of(config, tmp_path)
+    assert told == [
+        "with 3 instead of 6 pictures at once, and as many as before in a step",
+        "with 1 instead of 3 pictures at once, and as many as before in a step",
+        "with activations computed again in the backward pass (checkpointing)",
+        "with activations in the computer's memory",
+        "with the frozen weights streamed block by block",
+    ]
+    assert config.views_per_step == 6 and config.memory.offload and config.memory.stream == "all"
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[1]", "{", '{"memory.precision": "fp99"}', '{"model.base": "/etc/passwd"}', '{"data.batch_size": 0}'],
+)
+def test_a_damaged_note_of_another_way_is_not_heeded(tmp_path, content):
+    (tmp_path / recovery.FILE).write_text(content, "utf-8")
+    assert recovery.settings_of(TrainConfig(), tmp_path) == TrainConfig()
+
+
+def test_what_is_neither_memory_nor_numbers_is_not_tried_again(tmp_path):
+    assert recovery.another_way(TrainConfig(), RuntimeError("CUDA error"), tmp_path) is None

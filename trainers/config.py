@@ -461,7 +461,9 @@ class MemoryConfig(Section):
     retry: bool = setting(
         True,
         "Try again by itself",
-        "Where 16-bit numbers overflow: go on from the last good state in fp32 with plain attention, and say so.",
+        "Go on from the last good state by itself, and say so. Where 16-bit numbers overflow: in fp32 with plain "
+        "attention. Where the memory runs out: with fewer pictures at once and as many in a step, then with "
+        "checkpointing, offload and weight streaming.",
     )
     cache_latents: bool = setting(True, "Cache latents", "Encode each picture once and keep the result on disk.")
 

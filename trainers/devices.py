@@ -1,5 +1,7 @@
 """The devices that torch reaches, asked in the same words whoever made them."""
 
+import gc
+
 import torch
 
 from trainers.capabilities import precision_of
@@ -41,6 +43,13 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has done all that it was asked."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
+
+
+def give_back() -> None:
+    """Free what nothing refers to any more, and let a device's allocator hand it back."""
+    gc.collect()
+    if torch.accelerator.is_available():
+        torch.get_device_module(torch.accelerator.current_accelerator()).empty_cache()
 
 
 def forget_peak(device: torch.device) -> None:

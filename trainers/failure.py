@@ -3,13 +3,20 @@
 from trainers.errors import UserError, disk_error
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """On a device or in the computer: torch's own error, Python's, or what torch's CPU allocator says."""
+    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
+        return True
+    return type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
+
+
 def in_words(error: Exception, story: str) -> UserError:
     """Any error as one that a person can read; `story` names the file with the whole story of an unexpected one."""
     if isinstance(error, UserError):
         return error
     if disk := disk_error(error):
         return UserError(disk.message, "Make room and resume: the run goes on from its last checkpoint.")
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         hint = "Lower data.batch_size or data.resolution, or set memory.checkpointing to all."
         return UserError(f"The memory ran out ({(str(error).splitlines() or ['no number'])[0][:160]}).", hint)
     if isinstance(error, OSError) and error.filename:

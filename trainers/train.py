@@ -1,6 +1,6 @@
 """The training recipe, top to bottom: read it like a story."""
 
-import gc
+import logging
 import math
 import time
 import uuid
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainers import attention, checkpoint, devices, memory, optimizers, threads
+from trainers import attention, checkpoint, devices, memory, optimizers, recovery, threads
 from trainers.adapters.adapter import Adapter
 from trainers.adapters.adapter_file import read_adapter, warm_start
 from trainers.adapters.registry import ADAPTERS
@@ -43,11 +43,11 @@ from trainers.outputs import Folders, Outputs
 from trainers.prepacked import prepack
 from trainers.preservation import draw_class_pictures, preserved_captions
 from trainers.prompts import preview_prompts
-from trainers.recovery import in_safer_way, safer
 from trainers.schedules import total_steps
 from trainers.step import build_step
 from trainers.stores import Feed, TextStore, caption_variants, cut_captions
 
+log = logging.getLogger(__name__)
 FEW = 5  # names shown of many
 REPORT = 10  # steps between reads of the loss: reading waits for the device
 
@@ -57,22 +57,24 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
 
     Writes events, samples, checkpoints and the adapter file. Raises UserError for what the user can mend.
     """
-    config, told = in_safer_way(config, folders.run), None
-    while True:
-        if told:
-            gc.collect()  # the models of the try before
-            emit(told)
-        try:
-            with ExitStack() as until_the_end:
-                _train(config, folders, emit, until_the_end)
-        except EndedEarly:
-            emit(Stopped(checkpoint.newest_step(folders.checkpoints), paused=not folders.control.asked("stop")))
-        except Overflowed as error:
-            if again := safer(config, error, memory.plan(config.memory).precision, folders.run):
-                config, told = again
-                continue
-            raise
-        return
+    while told := _try(recovery.settings_of(config, folders.run), folders, emit):
+        emit(told)
+        devices.give_back()
+
+
+def _try(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) -> Adjusted | None:
+    """Train; what is told where it failed, and there is another way to go on."""
+    try:
+        with ExitStack() as until_the_end:
+            _train(config, folders, emit, until_the_end)
+    except EndedEarly:
+        emit(Stopped(checkpoint.newest_step(folders.checkpoints), paused=not folders.control.asked("stop")))
+    except Exception as error:
+        if told := recovery.another_way(config, error, folders.run):
+            log.exception("the run goes on otherwise")
+            return told
+        raise
+    return None
 
 
 class EndedEarly(Exception):
