@@ -6,7 +6,7 @@ from gradio.events import Dependency
 from app.gui.concept_layout import Layout, build_layout
 from app.gui.concept_pictures import PictureHandlers
 from app.gui.concept_project import ProjectHandlers
-from app.gui.context import QUIET, Context, Here, going, in_turn
+from app.gui.context import QUIET, Context, Here, clock, going, in_turn
 from app.gui.markup import in_words
 from app.picture_facts import Measured
 
@@ -36,9 +36,7 @@ def wire_project(layout: Layout, project: ProjectHandlers, here: Here) -> None:
     notes = [adding.box, about.link_note, about.drop_note]
     shown = [pictures.show, pictures.search, pictures.resolution, pictures.framing, *layout.view]
     asked = [layout.project, about.told, *layout.look]
-    here.on_show(
-        "concept", project.refresh, [*fields, *notes, *shown], asked, concurrency_id=CAPTIONS["concurrency_id"]
-    )
+    here.on_show("concept", project.refresh, [*fields, *notes, *shown], asked, **CAPTIONS)
     top.choice.input(lambda where, slug: going(where, project=slug), [here.where, top.choice], here.where, **QUIET)
     top.train.click(lambda where: going(where, page="train"), here.where, here.where, **QUIET)
     top.new.click(lambda: [gr.update(visible=True)] * 2, None, [form.box, top.samples], **QUIET)
@@ -95,8 +93,7 @@ def wire_pictures(layout: Layout, pictures: PictureHandlers, here: Here) -> None
     shown.undo.act(in_words(pictures.undo), asked, view, **CAPTIONS)
     for control in (shown.show, shown.search, shown.resolution):
         control.input(in_words(pictures.drawn), asked, view, **NEWEST)
-    once = {**CAPTIONS, "trigger_mode": "once"}  # a clock does not wait for itself
-    shown.timer.tick(in_words(pictures.tick), asked, view, **once)
+    shown.timer.tick(in_words(pictures.tick), asked, view, **clock("captions"))
 
 
 def wire_bulk(layout: Layout, pictures: PictureHandlers, here: Here) -> None:

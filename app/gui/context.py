@@ -21,10 +21,21 @@ def in_turn(name: str) -> dict[str, Any]:
     return {**QUIET, "trigger_mode": "multiple", "concurrency_id": TURN + name}
 
 
+def clock(name: str) -> dict[str, Any]:
+    """Options of a timer's tick: nothing is shown of an answer that an event of that name has overtaken."""
+    return {**in_turn(name), "trigger_mode": "once"}  # it does not wait for itself either
+
+
 def turns(window: gr.Blocks) -> dict[int, str]:
     """Number of each event that waits its turn -> the name of those it waits for."""
     named = {number: str(fn.concurrency_id) for number, fn in window.fns.items()}
     return {number: name.removeprefix(TURN) for number, name in named.items() if name.startswith(TURN)}
+
+
+def clocks(window: gr.Blocks) -> dict[int, int]:
+    """Number of each of them that is a timer's tick -> how many outputs it has."""
+    ticks = {number for number, fn in window.fns.items() if any(event == "tick" for _, event in fn.targets)}
+    return {number: len(window.fns[number].outputs) for number in turns(window) if number in ticks}
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,9 @@ class Here:
             )  # the browser turns pages; `where` may be told of it later
 
         shown = in_words(when_shown)
-        self.shows.append(Show(page, shown, [self.where, *inputs], outputs, {**QUIET, **options}))
+        self.shows.append(
+            Show(page, shown, [self.where, *inputs], outputs, {**QUIET, "trigger_mode": "multiple", **options})
+        )
 
     def while_shown(self, page: str, timer: gr.Timer) -> None:
         """Let a timer tick only while a page is in sight."""

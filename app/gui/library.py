@@ -8,7 +8,7 @@ from app.chores import Chores
 from app.gui import library_views as views
 from app.gui import queue_views, storage_views
 from app.gui.choices import ChoiceFromDisk
-from app.gui.context import QUIET, Context, Here, Where
+from app.gui.context import QUIET, Context, Here, Where, clock, in_turn
 from app.gui.kept import kept, mark
 from app.gui.library_inspect import build_inspector
 from app.gui.library_parts import MAYBE, Library, Shown, go_to, wish
@@ -81,12 +81,11 @@ def build_library_page(context: Context, here: Here) -> None:
         in_words(refresh),
         inputs,
         outputs,
-        trigger_mode="always_last",
-        **QUIET,
+        **{**in_turn("runs"), "trigger_mode": "always_last"},
     )
     timer = gr.Timer(EVERY_SECONDS, active=False)
     here.while_shown("library", timer)
-    timer.tick(in_words(refresh), inputs, outputs, **QUIET)
+    timer.tick(in_words(refresh), inputs, outputs, **clock("runs"))
     follow(page, live, timer)
     here.on_show("library", lambda where, shown: shown.again(), [page.shown], [page.shown])
 

@@ -10,7 +10,7 @@ from app import about, archive, drafts
 from app.about import read_about
 from app.compare import against_preset, changes, outcome
 from app.gui import run_views as views
-from app.gui.context import QUIET, Where, in_turn
+from app.gui.context import QUIET, Where, clock, in_turn
 from app.gui.kept import kept, mark
 from app.gui.library_inspect import Asked, build_run_inspector, file_of
 from app.gui.library_parts import PLACES, Library, Shown, go_to, refusals
@@ -108,7 +108,7 @@ def build_one_and_two(page: Library) -> tuple[gr.Column, gr.Column, Live]:
             return [gr.skip(), gr.skip(), refusal(error), gr.skip()]
 
     drawn = [title, named, details, advised, not_named, compared, asked, *form, sent]
-    page.shown.change(in_words(draw), [page.shown, sent], drawn, **QUIET)
+    page.shown.change(in_words(draw), [page.shown, sent], drawn, **in_turn("run"))
     for way in (back, back_too):
         way.act(lambda: [Shown().again(), ""], None, [page.shown, page.said], **QUIET)
     named.act(in_words(on_named), page.shown, [title, not_named], **in_turn("names"))
@@ -121,7 +121,8 @@ def follow(page: Library, live: Live, timer: gr.Timer) -> None:
     """Bring title and details of an open run up to date at each tick."""
 
     def refresh(where: Where, shown: Shown, sent: Sent) -> list[Any]:
-        run = by_key(page.context.home, shown.run) if where.page == "library" and shown.run else None
+        drawn = where.page == "library" and shown.run and shown.run == sent.run  # else it is on its way
+        run = by_key(page.context.home, shown.run) if drawn else None
         if run is None:
             return [gr.skip()] * 3
         entry = page.shelf.entry(run)
@@ -131,7 +132,7 @@ def follow(page: Library, live: Live, timer: gr.Timer) -> None:
         return [new_title, details if now.details != sent.details else gr.skip(), now if now != sent else gr.skip()]
 
     parts = [live.title, live.details, live.sent]
-    timer.tick(in_words(refresh), [page.here.where, page.shown, live.sent], parts, **QUIET)
+    timer.tick(in_words(refresh), [page.here.where, page.shown, live.sent], parts, **clock("run"))
 
 
 def _one(page: Library, key: str) -> list[str]:

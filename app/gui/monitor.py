@@ -9,7 +9,7 @@ import gradio as gr
 from app import drafts, jobs, watching
 from app.gui import monitor_views as views
 from app.gui.choices import ChoiceFromDisk
-from app.gui.context import QUIET, Context, Here, Where, going
+from app.gui.context import QUIET, Context, Here, Where, clock, going, in_turn
 from app.gui.kept import kept, mark
 from app.gui.markup import LISTEN, acted, in_words, notice, panel, refusal, script
 from app.gui.monitor_parts import look, update
@@ -74,15 +74,16 @@ def build_monitor_page(context: Context, here: Here) -> None:
 
     sampled, prompted = asking.sampled, asking.prompted
     refresh_now = in_words(refresh)
-    here.on_show("monitor", refresh, parts, place[1:], **QUIET)
+    ordered = in_turn("monitor")
+    here.on_show("monitor", refresh, parts, place[1:], **ordered)
     here.while_shown("monitor", timer)
     here.on_show("monitor", lambda where: ["", "", ""], [said, sampled, prompted])
-    timer.tick(refresh_now, place, parts, **QUIET)
-    details.expand(lambda: True, None, reading, **QUIET).then(refresh_now, place, parts, **QUIET)
+    timer.tick(refresh_now, place, parts, **clock("monitor"))
+    details.expand(lambda: True, None, reading, **QUIET).then(refresh_now, place, parts, **ordered)
     details.collapse(lambda: False, None, reading, **QUIET)
     shown["runs"].input(lambda where, key: going(where, run=key), [here.where, shown["runs"]], here.where, **QUIET)
     for name in ("actions", "ending"):
-        shown[name].act(do, place, [here.where, *parts], **QUIET)
+        shown[name].act(do, place, [here.where, *parts], **ordered)
     fields = [sent, asking.prompt, asking.seed, asking.strength]
     shown["sampling"].click(partial(_sample, context), fields, sampled, **QUIET)
     shown["saving"].click(partial(_save_prompts, context), [sent, shown["prompts"]], prompted, **QUIET)

@@ -8,7 +8,7 @@ import gradio as gr
 from app.gui import results_compare as comparing
 from app.gui import results_file as file
 from app.gui.choices import ChoiceFromDisk, ChoicesFromDisk
-from app.gui.context import QUIET, Context, Here, Where, going
+from app.gui.context import QUIET, Context, Here, Where, clock, going, in_turn
 from app.gui.kept import kept
 from app.gui.markup import LISTEN, in_words, notice, panel, script
 from app.gui.results_file_views import LAYOUTS
@@ -29,15 +29,16 @@ def build_results_page(context: Context, here: Here) -> None:
 
     seen = [parts[name] for name in ("at", "known", "shown", "number", "suggested")]
     filled = partial(filled_in, parts)
-    options = {"outputs": list(parts.values()), **QUIET}
-    here.on_show("results", filled(partial(comparing.show, home)), options["outputs"], seen)
+    everything = list(parts.values())
+    here.on_show("results", filled(partial(comparing.show, home)), everything, seen, **ORDERED)
     parts["run"].input(_go, [here.where, parts["run"]], here.where, **QUIET)
     looked = [here.where, *seen, parts["mark"], parts["told"]]
-    timer.tick(filled(partial(comparing.tick, context)), looked, **options)
+    timer.tick(filled(partial(comparing.tick, context)), looked, everything, **clock("results"))
     _wire_comparison(context, parts)
     _wire_file(context, parts)
 
 
+ORDERED = in_turn("results")
 REMEMBERED = {  # of this tab -> what it begins with
     "at": "",  # key of the run that is shown
     "known": (),  # its checkpoints
@@ -87,9 +88,9 @@ def _wire_comparison(context: Context, parts: dict[str, Any]) -> None:
     home, at = context.home, parts["at"]
     fields = [parts[name] for name in ("steps", "prompts", "strengths", "seeds")]
     looked_at = [at, parts["shown"], parts["number"]]
-    options = {"outputs": list(parts.values()), **QUIET}
+    options = {"outputs": list(parts.values()), **ORDERED}
     typed, handler = [field.change for field in fields], filled_in(parts, partial(comparing.count, home))
-    gr.on(typed, handler, [at, *fields], trigger_mode="always_last", **options)
+    gr.on(typed, handler, [at, *fields], **{**options, "trigger_mode": "always_last"})
     parts["compare"].click(filled_in(parts, partial(comparing.compare, home)), [at, *fields], **options)
     parts["stop"].click(filled_in(parts, partial(comparing.stop, home)), looked_at, **options)
     parts["shown"].input(filled_in(parts, partial(comparing.look, home)), [at, parts["shown"]], **options)
@@ -98,7 +99,7 @@ def _wire_comparison(context: Context, parts: dict[str, Any]) -> None:
 
 def _wire_file(context: Context, parts: dict[str, Any]) -> None:
     at, saved = parts["at"], parts["saved"]
-    options = {"outputs": list(parts.values()), **QUIET}
+    options = {"outputs": list(parts.values()), **ORDERED}
     busy = parts["export"].click(lambda: said(notice(WRITING)), None, saved, **QUIET)
     answered = kept(file.Exported())
     exported = busy.then(in_words(partial(file.export, context)), [at, parts["name"], parts["form"]], answered, **QUIET)

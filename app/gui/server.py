@@ -14,7 +14,7 @@ import uvicorn
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app.gui.answers import ToldPlainly
-from app.gui.context import Context, turns
+from app.gui.context import Context, clocks, turns
 from app.gui.gate import Gate, key_of
 from app.gui.markup import script
 from app.gui.pictures import routes
@@ -60,7 +60,7 @@ def build_app(context: Context) -> fastapi.FastAPI:
     app.add_middleware(Gate, key=key_of(context.home))
     app.include_router(routes(context.home))
     window = build_window(context)
-    in_turn = f"const TURNS = {json.dumps(turns(window))};"
+    in_turn = f"const TURNS = {json.dumps(turns(window))}, CLOCKS = {json.dumps(clocks(window))};"
     return gr.mount_gradio_app(
         app,
         window,

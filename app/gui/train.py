@@ -1,7 +1,7 @@
 """The Train page: project, base model, preset, settings, what it will take, and the one button."""
 
 from app.estimates import Estimates
-from app.gui.context import QUIET, Context, Here, going, in_turn
+from app.gui.context import QUIET, Context, Here, clock, going, in_turn
 from app.gui.markup import in_words
 from app.gui.train_handlers import Drafting
 from app.gui.train_layout import build_layout
@@ -15,7 +15,7 @@ def build_train_page(context: Context, here: Here) -> None:
     drafting = Drafting(context, Estimates(context.worker), layout)
     choice, settings, keep, bases = layout.choice, layout.settings, layout.keep, layout.bases
     shown, sight = layout.shown, [here.where, layout.project]
-    here.on_show("train", drafting.arrive, shown, concurrency_id=ORDERED["concurrency_id"])
+    here.on_show("train", drafting.arrive, shown, **ORDERED)
     layout.nothing.act(in_words(drafting.begin), here.where, here.where, **QUIET)
     choice.project.input(
         lambda where, slug: going(where, project=slug), [here.where, choice.project], here.where, **QUIET
@@ -37,4 +37,4 @@ def build_train_page(context: Context, here: Here) -> None:
     side, once = layout.side, {**ORDERED, "trigger_mode": "once"}
     side.train.click(in_words(drafting.train), sight, [here.where, side.note, side.train], **once)
     estimated = [side.estimate, layout.tick, layout.asked]
-    layout.tick.tick(in_words(drafting.tick), [*sight, layout.asked], estimated, **once)
+    layout.tick.tick(in_words(drafting.tick), [*sight, layout.asked], estimated, **clock("draft"))

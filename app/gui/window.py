@@ -104,7 +104,7 @@ def build_window(context: Context) -> gr.Blocks:
 
         bar.turn(turned, here.where, [here.where, bar, *timers], **in_turn("turn"))
         for page, refresh, inputs, outputs, options in here.shows:
-            getattr(bar, SHOW[page])(refresh, inputs, outputs, trigger_mode="multiple", **options)
+            getattr(bar, SHOW[page])(refresh, inputs, outputs, **options)
         here.where.change(_bar, here.where, bar, **QUIET)
         window.load(arrived, None, [here.where, bar], **QUIET)
     _answer_at_once(window)

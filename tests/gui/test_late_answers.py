@@ -1,34 +1,12 @@
 """Answers that come late change nothing of what has been asked for since."""
 
-import json
-from collections.abc import Callable
-
 import pytest
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Locator, Page, expect
 
 from app import projects
 from app.gui.server import Served
 from tests.gui.conftest import let_in
-
-
-class Held:
-    """The answer to the first request that is wanted, kept back until `let` lets it go. Others pass."""
-
-    def __init__(self, page: Page, wanted: Callable[[dict], bool]):
-        self.page, self.wanted, self.route, self.answer = page, wanted, None, None
-        page.route("**/run/predict*", self._heard)
-
-    def _heard(self, route: Route) -> None:
-        if self.route is None and self.wanted(json.loads(route.request.post_data)):
-            self.route = route
-            self.answer = route.fetch()  # others come meanwhile
-        else:
-            route.continue_()
-
-    def let(self) -> None:
-        """Afterwards the answer has come."""
-        with self.page.expect_response(lambda answer: answer.request == self.route.request):
-            self.route.fulfill(response=self.answer)
+from tests.gui.held import Held
 
 
 def make_cat(page: Page) -> None:
