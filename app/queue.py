@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from app import jobs
-from app.locks import locked
 from app.paths import Home
 from app.runs import Run, is_alive, status
 from trainers import config_io
 from trainers.errors import UserError, disk_error
 from trainers.families.locate import require_base
 from trainers.files import write_whole
+from trainers.locks import locked
 
 PAUSE = 1.0  # seconds between looks at what runs
 WINDING_DOWN = ("pausing", "stopping")

@@ -14,6 +14,10 @@ os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_HUB_DISABLE_T
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # silences its warning about forks
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rounds", type=int, default=10, help="How often the slow tests of tests/crash try it.")
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty Darkroom home, also for the processes that a test starts."""

@@ -6,9 +6,12 @@ import os
 import sys
 from pathlib import Path
 
-from trainers import threads
+from trainers import locks, threads
 from trainers.events import EventLog, Failed
 from trainers.failure import in_words
+from trainers.files import DAY, sweep
+
+OWN = {"checkpoints": 0, "samples": 0, "output": DAY, ".": DAY}  # in the last two others write at any time
 
 
 def main() -> int:
@@ -16,9 +19,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m trainers", description="Train the run in a folder.")
     parser.add_argument("run", type=Path, help="run folder holding config.toml")
     run = parser.parse_args().run.resolve()
+    try:
+        with locks.alone(run / "lock") as alone:
+            if alone:
+                return _main(run)
+        sys.stderr.write(f"{run.name} is being trained by another process already.\n")
+    except OSError as error:  # not even the events can be written
+        told = in_words(error, "log.txt of the run")
+        sys.stderr.write(f"{told.message} {told.hint}\n")
+    return 1
+
+
+def _main(run: Path) -> int:
     if "DARKROOM_SWEPT" not in os.environ:  # the app has done it, and what lies there now came after the start
         for word in ("stop", "pause"):  # left over from the sitting before
             (run / "control" / word).unlink(missing_ok=True)
+    for folder, hours in OWN.items():
+        sweep(run / folder, hours)
     emit = EventLog(run / "events.jsonl")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     threads.wait_passively()
@@ -40,6 +57,7 @@ def _train(run: Path, emit: EventLog) -> None:
     from trainers.train import Folders, train  # noqa: PLC0415 - imports torch, after the log is open
 
     cache = Path(os.environ.get("DARKROOM_CACHE") or run / "cache")
+    sweep(cache, DAY)
     train(config_io.load(run / "config.toml"), Folders(run, cache), emit)
 
 

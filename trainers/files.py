@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import shutil
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+DAY = 24  # hours; no file takes as long to write
 
 
 def write_whole(path: Path, content: bytes, check: Callable[[Path], object] | None = None) -> Path:
@@ -32,6 +36,21 @@ def write_whole(path: Path, content: bytes, check: Callable[[Path], object] | No
         with suppress(OSError):  # renamed by now, unless something failed
             partial.unlink()
     return path
+
+
+def sweep(folder: Path, hours: float = 0) -> None:
+    """Remove the temporary files and folders that a killed process left in a folder, where they are older than that.
+
+    With 0 hours nobody else may be writing there.
+    """
+    for left in folder.glob(".*partial*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime < 3600 * hours:
+                continue
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink()
 
 
 def flush_folder(folder: Path) -> None:

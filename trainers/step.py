@@ -51,6 +51,7 @@ class TrainingStep:
     preservation: Preservation | None
     mark: Callable[[str], None] = lambda phase: None  # told what begins: forward, backward, optimizer
     mend: Callable[[Exception], bool] | None = None  # asked when a pass fails: whether to do the step again
+    careful: bool = False  # look at every step's numbers before they are used: that waits for the device
     whole: bool = True  # not while the weights are changed: between two steps, and while gradients are computed
     total: Tensor = field(init=False)  # sum of micro-step losses since the last `mean_loss`, on the device
     _generator: torch.Generator = field(init=False)
@@ -64,8 +65,7 @@ class TrainingStep:
         """Do step number `step` (from 0); its data, noise and dropout follow from (seed, step) alone. No host sync.
 
         Raises:
-            Overflowed: a loss or gradient is not finite, before anything is changed. On a CPU only, where looking at a
-                number costs nothing; on other devices `mean_loss` shows it soon.
+            Overflowed: it is `careful`, and a loss or gradient is not finite; nothing is changed then.
         """
         total, failed = self.total, False
         try:
@@ -103,7 +103,7 @@ class TrainingStep:
         if self.clip_norm:
             self.accelerator.unscale_gradients(self.optimizer)
             norm = optimizers.clip(self.parameters, self.clip_norm)
-        if self.total.device.type == "cpu":
+        if self.careful:
             self._refuse_overflow(step, norm)
         self.whole = False
         self.optimizer.step()

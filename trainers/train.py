@@ -152,6 +152,7 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
     feed = Feed(batches, training, latents, text, variants, preserved, config)
     steps = total_steps(config)
     step = build_step(config, plan, family, components, adapter, feed, base_text, drawn, steps, emit)
+    step.careful = device.type == "cpu"  # where looking costs nothing; elsewhere the mean loss tells it soon
 
     def facts(position: Position) -> RunFacts:
         optimizer = optimizers.described(step.optimizer)

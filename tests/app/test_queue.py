@@ -8,13 +8,13 @@ import psutil
 import pytest
 
 from app import jobs, projects, runs
-from app.locks import locked
 from app.queue import Queue
 from app.runs import Run
 from trainers import config_io
 from trainers.config import ModelConfig
 from trainers.errors import UserError
 from trainers.events import EventLog, Finished
+from trainers.locks import locked
 
 
 @pytest.fixture

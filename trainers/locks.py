@@ -1,5 +1,6 @@
 """One process at a time: a lock on a file, which the system opens again when its holder ends in any way."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ if os.name == "nt":
     import msvcrt
 else:
     import fcntl
+
+TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # what systems say of a lock that another process has
 
 
 @contextmanager
@@ -24,6 +27,31 @@ def locked(path: Path) -> Iterator[None]:
             yield
         finally:
             _give(file)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[bool]:
+    """Inside, whether no other process is inside such a block with the same file; none is waited for.
+
+    A file system without locks lets everybody in. OSError where the file cannot be made.
+    """
+    with path.open("ab") as file:
+        try:
+            _try(file)
+        except OSError as error:
+            yield error.errno not in TAKEN
+            return
+        try:
+            yield True
+        finally:
+            _give(file)
+
+
+def _try(file: IO[bytes]) -> None:
+    if os.name != "nt":
+        return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    file.seek(0)
+    return msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 
 
 def _take(file: IO[bytes]) -> None:
