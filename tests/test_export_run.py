@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import CLIPTextModel
 
 from tests.tiny import tiny_pipeline_folder
-from trainers import checkpoint, config_io, events, finish
+from trainers import checkpoint, config_io, events, finish, sums
 from trainers.adapters.adapter import modules_of_state
 from trainers.adapters.adapter_file import read_adapter
 from trainers.adapters.lora import attach
@@ -258,6 +258,7 @@ def test_a_file_of_another_run_is_never_replaced(done, tmp_path, form):
     for folder in (done / "checkpoints").iterdir():
         facts = json.loads((folder / "facts.json").read_text("utf-8"))
         (folder / "facts.json").write_text(json.dumps(facts | {"session": "another"}), encoding="utf-8")
+        sums.write(folder)
     kept = {file: file.read_bytes() for file in there.rglob("*") if file.is_file()}
     second = Path(export_run(done, None, form, there)["adapter"])
     assert second != first and "zib.v1-step00000004" in second.name
@@ -265,6 +266,7 @@ def test_a_file_of_another_run_is_never_replaced(done, tmp_path, form):
     for folder in (done / "checkpoints").iterdir():
         facts = json.loads((folder / "facts.json").read_text("utf-8"))
         (folder / "facts.json").write_text(json.dumps(facts | {"session": "a third"}), encoding="utf-8")
+        sums.write(folder)
     with pytest.raises(UserError, match="not known as the adapter of this checkpoint"):
         export_run(done, None, form, there)
 
@@ -368,6 +370,7 @@ def test_a_base_in_one_file_is_hashed_once_for_all_exports(done, monkeypatch):
         assert facts["hash_cache"].endswith("hashes.json")
         known = {"base_path": str(base), "hash_cache": str(done / "cache" / "hashes.json")}
         file.write_text(json.dumps(facts | known), encoding="utf-8")
+        sums.write(file.parent)
     monkeypatch.setattr(hashes, "_hash", lambda path: asked.append(path) or ("12345678", "ab" * 32))
     for step in ("2", "4"):
         entries = read_adapter(Path(export_run(done, step, "kohya", None)["adapter"])).metadata

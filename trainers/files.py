@@ -56,14 +56,15 @@ def sweep(folder: Path, hours: float = 0) -> None:
 def flush_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk: a file that was renamed keeps its new name when the power fails.
 
-    Windows does that by itself, and opens no folders.
+    As far as the file system can. Windows does that by itself, and opens no folders.
     """
     if os.name == "posix":
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+        with suppress(OSError):  # what was renamed is there all the same
+            opened = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(opened)
+            finally:
+                os.close(opened)
 
 
 def encoded(picture: Image.Image, form: str = "PNG") -> bytes:
