@@ -104,6 +104,14 @@ def test_where_a_checkpoint_has_no_room_nothing_is_written(tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == [older]
 
 
+@pytest.mark.parametrize("keep", [1, 2, 5, 1000])
+def test_as_many_are_kept_as_wished(tmp_path, keep):
+    for step in range(1, 8):
+        checkpoint.save(tmp_path, saved(step), keep)
+    kept = [checkpoint.step_of(folder) for folder in checkpoint.list_checkpoints(tmp_path)]
+    assert kept == list(range(1, 8))[-keep:]
+
+
 def test_the_newest_are_kept(tmp_path):
     for step in (1, 2, 3, 3):
         checkpoint.save(tmp_path, saved(step), keep=2)

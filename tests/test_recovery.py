@@ -204,7 +204,7 @@ def test_a_run_that_goes_on_in_another_precision_says_so(tmp_path, base, picture
     (tmp_path / "control" / "stop").unlink()
     seen = run(tmp_path, base, pictures, 5, memory=BF16)
     (told,) = all_of(events.Adjusted, seen)
-    assert told.what == "The run goes on on cpu in bf16; before, it was on cpu in fp32."
+    assert told.what == "The run computes on cpu in bf16 from here; before, on cpu in fp32"
     assert "close to those of an uninterrupted run and not equal" in told.why
 
 

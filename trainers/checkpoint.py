@@ -96,8 +96,8 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
         raise
     others = [one for one in list_checkpoints(folder) if one != target]
     lasting = [one for one in others if not is_rolling(one)]
-    stay = lasting[-keep:] if saved.position.rolling else lasting[len(lasting) - keep + 1 :]
-    for old in set(others).difference(stay):
+    room = keep if saved.position.rolling else keep - 1
+    for old in set(others).difference(lasting[-room:] if room else []):
         _remove(old)
     return target
 

@@ -252,8 +252,6 @@ def _moved(before: Position, now: Position) -> Adjusted | None:
     """What is to be said when a run goes on on another kind of device, or computes in another precision."""
     if not before.device or (before.device, before.precision) == (now.device, now.precision):
         return None
-    what = (
-        f"The run goes on on {now.device} in {now.precision}; before, it was on {before.device} in {before.precision}."
-    )
+    what = f"The run computes on {now.device} in {now.precision} from here; before, on {before.device} in {before.precision}"
     why = "It goes on from the same state, to weights that are close to those of an uninterrupted run and not equal."
     return Adjusted(what, why)
