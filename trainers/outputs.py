@@ -252,6 +252,7 @@ def _moved(before: Position, now: Position) -> Adjusted | None:
     """What is to be said when a run goes on on another kind of device, or computes in another precision."""
     if not before.device or (before.device, before.precision) == (now.device, now.precision):
         return None
-    what = f"The run computes on {now.device} in {now.precision} from here; before, on {before.device} in {before.precision}"
+    earlier = f"on {before.device} in {before.precision}"
+    what = f"The run computes on {now.device} in {now.precision} from here; before, {earlier}"
     why = "It goes on from the same state, to weights that are close to those of an uninterrupted run and not equal."
     return Adjusted(what, why)
