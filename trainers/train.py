@@ -44,6 +44,7 @@ from trainers.prepacked import prepack
 from trainers.preservation import draw_class_pictures, preserved_captions
 from trainers.prompts import preview_prompts
 from trainers.schedules import total_steps
+from trainers.spill import Spill
 from trainers.step import build_step
 from trainers.stores import Feed, TextStore, caption_variants, cut_captions
 
@@ -161,7 +162,7 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
 
     where = {"device": device.type, "precision": str(plan.precision)}
     position = Position(started=time.time(), session=str(uuid.uuid4().int >> 64), **where)
-    others = threads.Others() if device.type == "cpu" else None
+    others, spill = threads.Others() if device.type == "cpu" else None, Spill()
     outputs = Outputs(config, folders, emit, components, adapter, step, position, held_out, resolution, facts)
     resumed = outputs.resume(earlier)  # where an earlier sitting stopped
     position = outputs.position
@@ -209,6 +210,8 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
             rate, peak = step.schedule.get_last_lr()[0], memory.peak_gb(device)
             pace, card = seconds / (position.step - since), memory.card_gb(device)
             emit(Step(position.step, steps, mean, rate, pace, peak, *card))
+            if remark := spill.look(pace, *card):
+                emit(remark)
             if others and (taken := others.cores()) is not None:
                 if remark := threads.crowded(taken, position.threads, threads.usable()):
                     emit(remark)

@@ -1,0 +1,21 @@
+"""Steps that become slow on a full card are told as what they are, once."""
+
+from trainers.spill import Spill
+
+
+def test_a_full_card_on_which_steps_become_slow_is_told_once():
+    spill = Spill()
+    assert spill.look(0.5, 11.9, 12.0) is None and spill.look(1.4, 11.9, 12.0) is None
+    told = spill.look(2.0, 11.9, 12.0)
+    assert told.message == (
+        "A step takes 2.0 s now, 4 times as long as before, and the card's memory is full (11.9 of 12.0 GB): it spills "
+        "into the computer's memory."
+    )
+    assert "memory.budget = 11" in told.hint
+    assert spill.look(9.0, 11.9, 12.0) is None
+
+
+def test_a_card_with_room_and_a_computer_without_a_card_are_not_warned_of():
+    for used, total in ((8.0, 12.0), (0.0, 0.0)):
+        spill = Spill()
+        assert spill.look(0.5, used, total) is None and spill.look(5.0, used, total) is None

@@ -1,0 +1,31 @@
+"""A card whose memory is full: drivers take the computer's then, without a word, and steps take many times longer."""
+
+import math
+
+from trainers.events import Warned
+
+FULL = 0.95  # of the card's memory
+SLOWER = 3.0  # times the fastest pace of this sitting
+
+
+class Spill:
+    """Watches the pace of a sitting; says it once."""
+
+    def __init__(self) -> None:
+        self.fastest, self.told = math.inf, False
+
+    def look(self, pace: float, used: float, total: float) -> Warned | None:
+        """`pace` in seconds per step, `used` and `total` in GB of the card; total is 0 where it trains on none."""
+        self.fastest = min(self.fastest, pace)
+        if self.told or used < FULL * total or not total or pace < SLOWER * self.fastest:
+            return None
+        self.told = True
+        message = (
+            f"A step takes {pace:.1f} s now, {pace / self.fastest:.0f} times as long as before, and the card's memory "
+            f"is full ({used:.1f} of {total:.1f} GB): it spills into the computer's memory."
+        )
+        hint = (
+            "Pause the run, close what else uses the card, and resume. If that does not help, train with "
+            f"memory.budget = {FULL * total:.0f}, or with a smaller data.batch_size and more optimizer.accumulation."
+        )
+        return Warned(message, hint)
