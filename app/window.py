@@ -9,7 +9,7 @@ import webbrowser
 from collections.abc import Callable, Iterator
 
 from app import native_window
-from app.gui.gate import entrance, key_of
+from app.gui.gate import entrance, new_keys
 from app.paths import Home
 from trainers.errors import UserError
 
@@ -25,13 +25,14 @@ def open_window(home: Home, port: int | None, browser: bool, native: bool, say: 
     """
     webview = native_window.require_webview() if native else None
     with listen(port) as listening:
-        address = entrance(f"http://{HOST}:{listening.getsockname()[1]}/", key_of(home))
+        place, keys = f"http://{HOST}:{listening.getsockname()[1]}/", new_keys(home)
+        address = entrance(place, keys.key)
         if browser and not native:  # before Gradio is loaded, which takes as long as a browser does to start
-            threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
+            threading.Thread(target=webbrowser.open, args=[entrance(place, keys.another())], daemon=True).start()
         with _without_stubs():
             from app.gui.server import serving  # noqa: PLC0415 - loads Gradio
 
-        with serving(home, listening):
+        with serving(home, listening, keys):
             say(f"Darkroom is open at {address}")
             if webview:
                 native_window.show(webview, address)

@@ -128,9 +128,11 @@ def test_a_run_that_went_on_in_fp32_resumes_in_fp32(tmp_path, base, pictures, mo
     seen = run(tmp_path, base, pictures, 6, memory=BF16)
     assert begun_at(seen) == [4] and isinstance(seen[-1], events.Finished)
     assert json.loads((tmp_path / recovery.FILE).read_text("utf-8")) == {
-        "memory.precision": "fp32",
-        "memory.attention": "math",
+        "memory.precision": ["bf16", "fp32"],
+        "memory.attention": ["sdpa", "math"],
     }
+    (told,) = [one for one in all_of(events.Adjusted, seen) if "memory.precision=fp32" in one.what]
+    assert told.why == "It could not with its own settings before."
 
 
 @pytest.mark.parametrize("memory", [{**BF16, "retry": False}, {"precision": "fp32"}], ids=["unwished", "fp32"])
@@ -236,8 +238,12 @@ def test_where_the_memory_runs_out_fewer_pictures_are_computed_at_once(tmp_path,
     assert told.why == "The memory ran out."
     assert told.what.endswith("with 1 instead of 2 pictures at once, and as many as before in a step")
     assert isinstance(seen[-1], events.Finished) and seen[-1].step == 6
-    went = recovery.settings_of(config_io.parse({"data": {"batch_size": 2}}), tmp_path)
+    went, _ = recovery.settings_of(config_io.parse({"data": {"batch_size": 2}}), tmp_path)
     assert (went.data.batch_size, went.optimizer.accumulation) == (1, 2)
+    own = config_io.parse(
+        {"data": {"batch_size": 3}, "optimizer": {"accumulation": 5}}
+    )  # as a person changed them since
+    assert recovery.settings_of(own, tmp_path) == (own, None)
 
 
 PHASES = {
@@ -262,17 +268,18 @@ def test_memory_that_runs_out_in_any_phase_costs_no_finished_step(tmp_path, base
 
 def test_each_way_costs_more_time_than_the_one_before_and_the_last_failure_is_told(tmp_path):
     config, told = config_io.parse({"data": {"batch_size": 6}}), []
+    own = config
     while found := recovery.another_way(config, MemoryError(), tmp_path):
         told.append(found.what.partition(", ")[2])
-        config = recovery.settings_of(config, tmp_path)
+        config, _ = recovery.settings_of(own, tmp_path)
     assert told == [
         "with 3 instead of 6 pictures at once, and as many as before in a step",
         "with 1 instead of 3 pictures at once, and as many as before in a step",
         "with activations computed again in the backward pass (checkpointing)",
-        "with activations in the computer's memory",
         "with the frozen weights streamed block by block",
     ]
-    assert config.views_per_step == 6 and config.memory.offload and config.memory.stream == "all"
+    assert config.views_per_step == 6 and config.memory.stream == "all"
+    assert recovery.settings_of(own, tmp_path) == (own, None)  # next time there may be more memory
 
 
 @pytest.mark.parametrize(
@@ -281,7 +288,7 @@ def test_each_way_costs_more_time_than_the_one_before_and_the_last_failure_is_to
 )
 def test_a_damaged_note_of_another_way_is_not_heeded(tmp_path, content):
     (tmp_path / recovery.FILE).write_text(content, "utf-8")
-    assert recovery.settings_of(TrainConfig(), tmp_path) == TrainConfig()
+    assert recovery.settings_of(TrainConfig(), tmp_path) == (TrainConfig(), None)
 
 
 def test_what_is_neither_memory_nor_numbers_is_not_tried_again(tmp_path):

@@ -11,7 +11,7 @@ def test_a_full_card_on_which_steps_become_slow_is_told_once():
         "A step takes 2.0 s now, 4 times as long as before, and the card's memory is full (11.9 of 12.0 GB): it spills "
         "into the computer's memory."
     )
-    assert "memory.budget = 11" in told.hint
+    assert "memory.budget = 10.9" in told.hint
     assert spill.look(9.0, 11.9, 12.0) is None
 
 

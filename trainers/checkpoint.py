@@ -84,6 +84,8 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
         for file in partial.iterdir():
             _flush(file)
         flush_folder(partial)
+        for file in partial.iterdir():
+            _forget(file)
         if broken := sums.wrong(partial):
             raise OSError(errno.EIO, f"{broken} is not what was written")
         _remove(target)
@@ -92,7 +94,7 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
     except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
         shutil.rmtree(partial, ignore_errors=True)
         if TORCH_WRITES.search(str(error)) or disk_error(error):
-            raise _no_room(folder, saved) from error
+            raise _refused(folder, saved, isinstance(error, OSError) and error.errno == errno.EIO) from error
         raise
     others = [one for one in list_checkpoints(folder) if one != target]
     lasting = [one for one in others if not is_rolling(one)]
@@ -105,13 +107,20 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
 def _make_sure_of_room(folder: Path, saved: Saved) -> None:
     needed = sum(tensor.nbytes for tensor in _tensors([saved.adapter, saved.ema, saved.exported, saved.optimizer]))
     if shutil.disk_usage(_there(folder)).free < needed:
-        raise _no_room(folder, saved)
+        raise _refused(folder, saved)
 
 
-def _no_room(folder: Path, saved: Saved) -> UserError:
+def _refused(folder: Path, saved: Saved, broken: bool = False) -> UserError:
+    """`broken`: the disk has an error of its own; else it is full."""
+    message, on = (
+        f"The checkpoint of step {saved.position.step} could not be saved",
+        "the run goes on from its last one",
+    )
+    if broken:
+        return UserError(f"{message}: the disk of {folder} reports an error.", f"Check it, then resume: {on}.")
     free = shutil.disk_usage(_there(folder)).free / 2**20
-    message = f"The checkpoint of step {saved.position.step} could not be saved: {free:.0f} MB are free in {folder}."
-    return UserError(message, "Make room and resume: the run goes on from its last checkpoint.")
+    hint = "Make room and resume: the run goes on from its last checkpoint."
+    return UserError(f"{message}: {free:.0f} MB are free in {folder}.", hint)
 
 
 def _there(folder: Path) -> Path:
@@ -143,6 +152,13 @@ def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def _flush(file: Path) -> None:
     with file.open("rb+") as handle:
         os.fsync(handle.fileno())
+
+
+def _forget(file: Path) -> None:
+    """Let the system read a file from the disk and not from its memory, where it can be told to."""
+    if hasattr(os, "posix_fadvise"):
+        with file.open("rb") as handle:
+            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -236,6 +252,8 @@ def load_exported(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Damaged when a file of it is missing or damaged; UserError where it has none of this.
     """
+    if not folder.is_dir():
+        raise UserError(f"The checkpoint {folder} is not there any more.", "Choose another one.")
     if broken := sums.wrong(folder):
         raise _damaged(folder, broken)
     facts = folder / "facts.json"

@@ -20,7 +20,7 @@ class Overflowed(UserError):
 
     def __init__(self, what: str, step: int):
         """`what` was found near that step: "The loss became nan"."""
-        hint = "The last checkpoint is good. Go on with a lower optimizer.rate, or in fp32 where it was 16-bit numbers."
+        hint = "The last checkpoint is good. Train again with a lower optimizer.rate, or in fp32 if it was in 16 bits."
         super().__init__(f"{what} near step {step}: the adapter's numbers overflowed.", hint)
 
 

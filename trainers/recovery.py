@@ -15,7 +15,7 @@ from trainers.events import Adjusted
 from trainers.failure import is_out_of_memory
 from trainers.files import write_whole
 
-FILE = "instead.json"  # in the run folder: setting -> value
+FILE = "instead.json"  # in the run folder: setting -> [value that it takes the place of, value]
 REPLACED = {
     "memory.precision",
     "memory.attention",
@@ -28,10 +28,17 @@ REPLACED = {
 Way = tuple[dict[str, str | int], str]  # settings, and what that means
 
 
-def settings_of(config: TrainConfig, run: Path) -> TrainConfig:
-    """What a run goes on with: its own settings, and those that have taken their place before."""
-    changes = _kept(run)
-    return config_io.override(config, [f"{name}={value}" for name, value in changes.items()]) if changes else config
+def settings_of(config: TrainConfig, run: Path) -> tuple[TrainConfig, Adjusted | None]:
+    """What a run goes on with, and what is told where that is not all its own.
+
+    A setting that a person has changed since is the person's again.
+    """
+    changes = {name: value for name, (was, value) in _kept(run).items() if _text(config, name) == was}
+    if not changes:
+        return config, None
+    lines = [f"{name}={value}" for name, value in changes.items()]
+    told = Adjusted(f"The run goes on with {', '.join(lines)}", "It could not with its own settings before.")
+    return config_io.override(config, lines), told
 
 
 def another_way(config: TrainConfig, error: Exception, run: Path) -> Adjusted | None:
@@ -41,16 +48,22 @@ def another_way(config: TrainConfig, error: Exception, run: Path) -> Adjusted | 
     """
     if not config.memory.retry:
         return None
+    plan, kept = memory.plan(config.memory), _kept(run)
     if isinstance(error, Overflowed):
-        found, reason = _safer(memory.plan(config.memory).precision), error.message
+        found, reason = _safer(plan.precision), error.message
     elif is_out_of_memory(error):
-        found, reason = _smaller(config), "The memory ran out."
+        found, reason = _smaller(config, plan.device.type), "The memory ran out."
+        if found is None:
+            (run / FILE).unlink(
+                missing_ok=True
+            )  # the next resume may find more memory, and begins with its own settings
     else:
         return None
     if found is None:
         return None
     changes, what = found
-    write_whole(run / FILE, json.dumps(_kept(run) | changes).encode())
+    taken = {name: [kept[name][0] if name in kept else _text(config, name), value] for name, value in changes.items()}
+    write_whole(run / FILE, json.dumps(kept | taken).encode())
     return Adjusted(f"The run goes on from its last good state, {what}", reason)
 
 
@@ -63,7 +76,7 @@ def _safer(precision: str) -> Way | None:
     )
 
 
-def _smaller(config: TrainConfig) -> Way | None:
+def _smaller(config: TrainConfig, device: str) -> Way | None:
     """The next of: fewer pictures at once, as many per step; activations computed again; moved; weights streamed."""
     at_once, times = config.data.batch_size, config.optimizer.accumulation
     if at_once > 1:
@@ -75,17 +88,22 @@ def _smaller(config: TrainConfig) -> Way | None:
         )
     if config.memory.checkpointing != "all":
         return {"memory.checkpointing": "all"}, "with activations computed again in the backward pass (checkpointing)"
-    if not config.memory.offload:
+    if not config.memory.offload and device != "cpu":
         return {"memory.offload": "true"}, "with activations in the computer's memory"
     if config.memory.stream != "all":
         return {"memory.stream": "all"}, "with the frozen weights streamed block by block"
     return None
 
 
-def _kept(run: Path) -> dict[str, str | int]:
+def _kept(run: Path) -> dict[str, list[str]]:
     """The settings that have taken others' place; none where the run went its own way."""
-    with suppress(OSError, ValueError, AttributeError, UserError):
-        known = {name: value for name, value in json.loads((run / FILE).read_text("utf-8")).items() if name in REPLACED}
-        config_io.override(TrainConfig(), [f"{name}={value}" for name, value in known.items()])  # or it is damaged
+    with suppress(OSError, ValueError, AttributeError, TypeError, UserError):
+        found = json.loads((run / FILE).read_text("utf-8"))
+        known = {name: [str(was), str(value)] for name, (was, value) in found.items() if name in REPLACED}
+        config_io.override(TrainConfig(), [f"{name}={value}" for name, (_, value) in known.items()])  # or it is damaged
         return known
     return {}
+
+
+def _text(config: TrainConfig, name: str) -> str:
+    return str(config_io.get(config, name))

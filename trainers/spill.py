@@ -26,6 +26,6 @@ class Spill:
         )
         hint = (
             "Pause the run, close what else uses the card, and resume. If that does not help, train with "
-            f"memory.budget = {FULL * total:.0f}, or with a smaller data.batch_size and more optimizer.accumulation."
+            f"memory.budget = {FULL * total - 0.5:.1f}, or a smaller data.batch_size and more optimizer.accumulation."
         )
         return Warned(message, hint)

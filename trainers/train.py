@@ -58,8 +58,14 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) 
 
     Writes events, samples, checkpoints and the adapter file. Raises UserError for what the user can mend.
     """
-    while told := _try(recovery.settings_of(config, folders.run), folders, emit):
-        emit(told)
+    settings, told = recovery.settings_of(config, folders.run)
+    while True:
+        if told:
+            emit(told)
+        told = _try(settings, folders, emit)
+        if told is None:
+            return
+        settings, _ = recovery.settings_of(config, folders.run)
         devices.give_back()
 
 

@@ -1,14 +1,17 @@
 """Who may use the window: the browser that this app opened, from the window's own pages.
 
-Other programs and accounts of this machine reach 127.0.0.1 too, and any site's page can make a browser ask it. So every
-request must bring the key: the address that the app opens has it, and leaves it in the browser as a cookie. A browser
-says from which page a request comes [Origin, Fetch Metadata]; other sites' pages are refused even with it.
+Other accounts of this machine reach 127.0.0.1 too, and any site's page can make a browser ask it. So every request must
+bring the key, another one at each start: the address that the app opens leaves it in the browser as a cookie. A browser
+says from which page a request comes [Origin, Fetch Metadata]; other sites' pages are refused even with it. Cookies know
+no ports: a page of another port of this machine that a person opens is sent it too.
 """
 
 import hmac
+import json
 import os
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -17,8 +20,10 @@ from trainers.errors import UserError
 
 NAME = "darkroom"  # of the cookie, before the port: browsers send cookies to all ports of a host
 WORD = "key"  # in the address
-YEAR = 365 * 24 * 3600
+FILE = "window.key"  # in the home folder
 OWN = ("same-origin", "none")  # Sec-Fetch-Site of the window's own requests, and of an address that a person typed
+# A page of our own that goes on by itself: a redirect would count as the site's that led here, and bring no cookie.
+ENTRY = "<!doctype html><title>LoRA Darkroom</title><script>location.replace({})</script>"
 NO_ENTRY = (
     "<!doctype html><title>LoRA Darkroom</title><p>This window opens with the address that the app printed when it "
     "started, or opens by itself. Start it again, or copy the whole address.</p>"
@@ -27,36 +32,56 @@ Scope, Message = dict[str, Any], dict[str, Any]
 Receive, Send = Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]
 
 
-def key_of(home: Home) -> str:
-    """The home folder's own key, made at the first call; only its owner can read the file.
+@dataclass(frozen=True)
+class Keys:
+    """`key` lets in as often as it is brought, while the app runs; each of `once` a single time."""
 
-    It is the same at every start, so that a page that is open goes on after a restart of the app.
-    """
-    file = home.root / "window.key"
+    key: str
+    once: set[str] = field(default_factory=set)
+
+    def another(self) -> str:
+        """A word for a command line, where other accounts can read it: it is worth nothing when it has been used."""
+        word = secrets.token_urlsafe(32)
+        self.once.add(word)
+        return word
+
+    def let_in(self, word: str) -> bool:
+        if word in self.once:
+            self.once.remove(word)
+            return True
+        return self.is_key(word)
+
+    def is_key(self, word: str) -> bool:
+        return hmac.compare_digest(word.encode("utf-8", "replace"), self.key.encode())
+
+
+def new_keys(home: Home) -> Keys:
+    """Those of this start; the key is also written to a file that only its owner can read. UserError where not."""
+    key, file = secrets.token_urlsafe(32), home.root / FILE
     try:
-        try:
-            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-                opened.write(secrets.token_urlsafe(32))
-        except FileExistsError:
-            pass
-        key = file.read_text("utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read or written: {error}.", "Delete it, and start again.") from error
-    if len(key) < 32:
-        raise UserError(f"{file} is damaged.", "Delete it, and start again.")
-    return key
+        file.unlink(missing_ok=True)
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+            opened.write(key)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror or error}.") from error
+    return Keys(key)
 
 
-def entrance(address: str, key: str) -> str:
+def key_of(home: Home) -> str:
+    """The key of the app that was started last."""
+    return (home.root / FILE).read_text("utf-8")
+
+
+def entrance(address: str, word: str) -> str:
     """The address that lets a browser in."""
-    return f"{address}?{WORD}={key}"
+    return f"{address}?{WORD}={word}"
 
 
 class Gate:
     """Between browser and window: lets in who brings the key, and no other site's page."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], key: str):
-        self.app, self.key = app, key
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], keys: Keys):
+        self.app, self.keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,17 +90,15 @@ class Gate:
         asked = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         name = f"{NAME}_{scope['server'][1]}"
         brought = [value for word, value in asked if word == WORD]
-        if brought and scope["method"] == "GET" and self._is_key(brought[0]):
+        if brought and scope["method"] == "GET" and self.keys.let_in(brought[0]):
             rest = urlencode([pair for pair in asked if pair[0] != WORD])
-            cookie = f"{name}={self.key}; Path=/; Max-Age={YEAR}; HttpOnly; SameSite=Strict"
             place = "/" + quote(scope["path"].lstrip("/")) + f"?{rest}" * bool(rest)
-            return await _answer(send, 303, b"", (b"location", place.encode()), (b"set-cookie", cookie.encode()))
-        if not _from_own_page(headers) or not self._is_key(_cookie(headers.get("cookie", ""), name)):
-            return await _answer(send, 403, NO_ENTRY.encode(), (b"content-type", b"text/html; charset=utf-8"))
+            cookie = f"{name}={self.keys.key}; Path=/; HttpOnly; SameSite=Strict"
+            return await _answer(send, 200, ENTRY.format(json.dumps(place)), (b"set-cookie", cookie.encode()))
+        if not _from_own_page(headers) or not self.keys.is_key(_cookie(headers.get("cookie", ""), name)):
+            await receive()  # else a client that is still sending hears of a broken connection
+            return await _answer(send, 403, NO_ENTRY)
         return await self.app(scope, receive, send)
-
-    def _is_key(self, brought: str) -> bool:
-        return hmac.compare_digest(brought.encode("utf-8", "replace"), self.key.encode())
 
 
 def _from_own_page(headers: dict[str, str]) -> bool:
@@ -90,8 +113,7 @@ def _cookie(line: str, name: str) -> str:
     return found.get(name, "")
 
 
-async def _answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-    await send(
-        {"type": "http.response.start", "status": status, "headers": [*headers, (b"cache-control", b"no-store")]}
-    )
-    await send({"type": "http.response.body", "body": body})
+async def _answer(send: Send, status: int, page: str, *headers: tuple[bytes, bytes]) -> None:
+    told = [*headers, (b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": status, "headers": told})
+    await send({"type": "http.response.body", "body": page.encode()})

@@ -15,7 +15,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app.gui.answers import ToldPlainly
 from app.gui.context import Context, clocks, turns
-from app.gui.gate import Gate, key_of
+from app.gui.gate import Gate, Keys, new_keys
 from app.gui.markup import script
 from app.gui.pictures import routes
 from app.gui.theme import theme
@@ -33,11 +33,16 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(home: Home, listening: socket.socket) -> Iterator[Served]:
-    """The window on a socket of this machine, until the block ends. Runs go on after it."""
+def serving(home: Home, listening: socket.socket, keys: Keys | None = None) -> Iterator[Served]:
+    """The window on a socket of this machine, until the block ends. Runs go on after it.
+
+    `keys` let in; without, those of the home folder are made anew.
+    """
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
     context = Context(home, Queue(home), Worker(home))
-    config = uvicorn.Config(build_app(context), log_level="error", ws="none", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        build_app(context, keys or new_keys(home)), log_level="error", ws="none", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
@@ -51,13 +56,13 @@ def serving(home: Home, listening: socket.socket) -> Iterator[Served]:
         thread.join(5)
 
 
-def build_app(context: Context) -> fastapi.FastAPI:
+def build_app(context: Context, keys: Keys) -> fastapi.FastAPI:
     """The window and its pictures as one web application."""
     app = fastapi.FastAPI(openapi_url=None)
     # Another site's page can make a browser ask 127.0.0.1, but only under that site's name [DNS rebinding].
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
     app.add_middleware(ToldPlainly)
-    app.add_middleware(Gate, key=key_of(context.home))
+    app.add_middleware(Gate, keys=keys)
     app.include_router(routes(context.home))
     window = build_window(context)
     in_turn = f"const TURNS = {json.dumps(turns(window))}, CLOCKS = {json.dumps(clocks(window))};"

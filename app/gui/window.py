@@ -55,7 +55,7 @@ const arrive = () => {
     const wanted = new URL(window.location).searchParams.get('show');
     return go(wanted in SHOW ? wanted : Object.keys(SHOW)[0]);
   }
-  if (Number(here.asked) < asked) return;  // a late answer
+  if (Number(here.asked) < asked) return go(shown);  // a late answer
   const moved = Number(here.asked) > asked;
   asked = Number(here.asked);
   go(moved && arrived ? here.page : shown);

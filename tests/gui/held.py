@@ -1,6 +1,7 @@
 """A browser page whose answers come late."""
 
 import json
+import time
 from collections.abc import Callable
 
 from playwright.sync_api import Page, Route
@@ -27,5 +28,7 @@ class Held:
 
     def wait(self) -> None:
         """Until there is one."""
+        until = time.monotonic() + 60
         while self.answer is None:
+            assert time.monotonic() < until, "nothing of the kind was asked for"
             self.page.evaluate("0")  # requests are heard meanwhile

@@ -1,7 +1,7 @@
 """Answers that come late change nothing of what has been asked for since."""
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from app import projects
 from app.gui.server import Served
@@ -60,3 +60,33 @@ def test_a_late_answer_to_a_click_on_a_tab_does_not_bring_another_project_back(s
     make_cat(page)
     held.let()
     assert_cat_is_worked_on(page, served)
+
+
+def test_nothing_is_shown_of_a_clocks_answer_that_an_event_has_overtaken(served, open_page):
+    page, late = open_page(f"{served.address}?show=library"), []
+    expect(page.get_by_role("tab", name="Library", exact=True)).to_have_attribute("aria-selected", "true")
+    numbers = page.evaluate("Object.keys(TURNS).filter((number) => TURNS[number] === 'runs').map(Number)")
+    outputs = page.evaluate("CLOCKS")
+    clock = next(one for one in numbers if str(one) in outputs)
+    event = next(one for one in numbers if str(one) not in outputs)
+
+    def heard(route: Route) -> None:
+        """The clock's first answer comes after the event's."""
+        if not late:
+            late.append(route)
+            return
+        route.fulfill(json={"data": ["in time"]})
+        if len(late) == 1:
+            late.append(late[0].fulfill(json={"data": ["late"]}))
+
+    page.route("**/run/predict?probe", heard)
+    answers = page.evaluate(
+        """async ([clock, event]) => {
+            const asked = (number) => ({method: 'POST', body: JSON.stringify({fn_index: number})});
+            const ask = async (number) => (await (await fetch('run/predict?probe', asked(number))).json()).data;
+            const late = ask(clock), own = await ask(event);
+            return [await late, own, await ask(clock)];
+        }""",
+        [clock, event],
+    )
+    assert answers == [[{"__type__": "update"}] * outputs[str(clock)], ["in time"], ["in time"]]

@@ -13,7 +13,6 @@ from app.paths import Home
 from app.trash import list_trash
 from tests.app.library_runs import make_run
 from tests.gui.conftest import photograph
-from tests.gui.held import Held
 from trainers.errors import UserError
 from trainers.events import EventLog, Finished, Started, Step
 
@@ -101,27 +100,6 @@ def library(made, monkeypatch, request):
     page.served = served
     expect(page.get_by_role("article")).to_have_count(3)
     return page
-
-
-def test_a_late_look_at_the_runs_leaves_what_was_typed_since(library, made):
-    clocks = library.evaluate("Object.keys(CLOCKS).map(Number).filter((number) => CLOCKS[number] === 3)")
-    held = Held(library, lambda asked: asked["fn_index"] in clocks)
-    held.wait()
-    library.get_by_role("article", name="grey").get_by_role("button", name="Details", exact=True).click()
-    library.get_by_label("Setting to change").click()
-    library.get_by_label("Setting to change").fill("adapter.rank")
-    library.get_by_role("option", name="Rank (adapter.rank)").click()
-    value = library.get_by_label("Its new value")
-    expect(value).to_have_value("16")
-    value.fill("8")
-    expect(library.get_by_text("Rank: 8 instead of 16")).to_be_visible()
-    held.let()
-    library.get_by_role("tab", name="Monitor").click()
-    expect(library.get_by_role("tabpanel", name="Monitor")).to_be_visible()
-    annotate(made["grey"], "ink on paper")
-    library.get_by_role("tab", name="Library").click()
-    expect(library.get_by_label("Note")).to_have_value("ink on paper")  # the page is up to date
-    expect(value).to_have_value("8")
 
 
 def test_the_queue_is_put_in_order(library, made):

@@ -1,6 +1,5 @@
 """What the window's server gives to whom: to its own browser pictures of the project folders; to others nothing."""
 
-import http.cookiejar
 import json
 import os
 import subprocess
@@ -12,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from app import projects
-from app.gui.gate import NAME, entrance, key_of
+from app.gui.gate import NAME, entrance, key_of, new_keys
 from app.gui.server import Served
 from app.paths import CONCEPTS, ROOT, Home
 from app.window import HOST, listen
@@ -96,25 +96,40 @@ def test_another_sites_page_is_refused_even_with_the_cookie(served, headers):
     assert answer(served, "", Origin=own, Sec_Fetch_Site="same-origin")[0] == 200
 
 
-def test_the_address_that_the_app_opens_lets_in_and_leaves_the_key_out_of_sight(served):
-    jar = http.cookiejar.CookieJar()
-    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
-    with browser.open(entrance(served.address, key_of(served.context.home)) + "&show=train") as page:
-        assert page.status == 200 and page.url == f"{served.address}?show=train"
-    (left,) = jar
-    assert left.has_nonstandard_attr("HttpOnly") and left.get_nonstandard_attr("SameSite") == "Strict"
-    with browser.open(served.address) as page:
-        assert page.status == 200
+def test_the_address_that_the_app_opens_lets_in_and_leaves_the_key_out_of_sight(served, browser):
+    page = browser.new_context().new_page()
+    page.goto(served.address)
+    expect(page.get_by_text("This window opens with the address")).to_be_visible()
+    page.goto(entrance(served.address, key_of(served.context.home)) + "&show=train")
+    expect(page).to_have_url(f"{served.address}?show=train")
+    expect(page.get_by_role("tab", name="Train", exact=True)).to_have_attribute("aria-selected", "true")
+    (left,) = page.context.cookies()
+    assert left["httpOnly"] and left["sameSite"] == "Strict"
+    page.context.close()
 
 
-def test_the_key_is_the_owners_alone_and_stays_over_restarts(home):
-    key = key_of(Home(home))
-    assert key_of(Home(home)) == key and len(key) >= 32
+def test_the_address_lets_in_from_another_sites_page_too(served, browser):
+    """As from a terminal in a browser, or a mail: the request is that site's, and its redirects would be too."""
+    page = browser.new_context().new_page()
+    address = entrance(served.address, key_of(served.context.home))
+    page.goto(f"data:text/html,<a href='{address}'>open</a>")
+    page.get_by_text("open").click()
+    expect(page.get_by_role("tab", name="Train", exact=True)).to_be_visible()
+    page.context.close()
+
+
+def test_a_word_for_a_command_line_lets_in_once(home):
+    keys = new_keys(Home(home))
+    word = keys.another()
+    assert not keys.let_in(word[:-1]) and not keys.let_in("") and keys.let_in(word) and not keys.let_in(word)
+    assert keys.let_in(keys.key) and keys.let_in(keys.key)
+
+
+def test_the_key_is_another_one_at_each_start_and_its_owners_alone(home):
+    first, second = new_keys(Home(home)).key, new_keys(Home(home)).key
+    assert first != second == key_of(Home(home)) and len(first) >= 32
     if os.name == "posix":
         assert (home / "window.key").stat().st_mode & 0o777 == 0o600
-    (home / "window.key").write_text("", "utf-8")
-    with pytest.raises(UserError, match="is damaged. Delete it"):
-        key_of(Home(home))
 
 
 def test_a_file_of_the_machine_cannot_be_fetched_through_gradio(served, tmp_path_factory):
@@ -141,7 +156,8 @@ from app.paths import find_home
 from app.window import listen
 with listen() as listening, serving(find_home(), listening) as served:
     browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-    page = browser.open(entrance(served.address, key_of(find_home()))).read().decode()
+    browser.open(entrance(served.address, key_of(find_home())))
+    page = browser.open(served.address).read().decode()
     heavy = [name for name in ("torch", "diffusers", "transformers", "peft") if name in sys.modules]
     print(json.dumps({"title": "LoRA Darkroom" in page, "heavy": heavy}))
 """
