@@ -23,6 +23,9 @@
   };
   window.fetch = async (...asked) => {
     const answer = await ask(...asked);
+    if (answer.status === 403) {  // the app has been started anew, with another key
+      tell('The app was started anew. Go on in the window that it has opened: then this one can be used again, too.');
+    }
     if (answer.status === 203) {
       answer.clone().json().then(({error}) => {
         if (error) tell(new DOMParser().parseFromString(error, 'text/html').body.textContent);

@@ -1,11 +1,9 @@
 """Answers to the browser that tell a person something are no failures of the server."""
 
 import json
-from collections.abc import Awaitable, Callable
-from typing import Any
 
-Scope, Message = dict[str, Any], dict[str, Any]
-Receive, Send = Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 TOLD = 203  # any success but 200, which Gradio's page takes for an answer with data
 
 
@@ -16,7 +14,7 @@ class ToldPlainly:
     event outside its queue: assets/told.js does. Whatever nobody foresaw stays a 500.
     """
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]):
+    def __init__(self, app: ASGIApp):
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

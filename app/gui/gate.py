@@ -10,10 +10,10 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
+
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.paths import Home
 from trainers.errors import UserError
@@ -28,8 +28,6 @@ NO_ENTRY = (
     "<!doctype html><title>LoRA Darkroom</title><p>This window opens with the address that the app printed when it "
     "started, or opens by itself. Start it again, or copy the whole address.</p>"
 )
-Scope, Message = dict[str, Any], dict[str, Any]
-Receive, Send = Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def entrance(address: str, word: str) -> str:
 class Gate:
     """Between browser and window: lets in who brings the key, and no other site's page."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], keys: Keys):
+    def __init__(self, app: ASGIApp, keys: Keys):
         self.app, self.keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""A tiny base and nine pictures for runs that die."""
+"""A tiny base and nine pictures for runs that fail or die."""
 
 from pathlib import Path
 

@@ -7,9 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.nine_pictures import nine_pictures
 from tests.test_train import run
-from tests.tiny import tiny_pipeline_folder
 from trainers import checkpoint, config_io, events, outputs, recovery
 from trainers import train as recipe
 from trainers.checkpoint_writer import CheckpointWriter
@@ -18,18 +16,6 @@ from trainers.errors import Overflowed
 from trainers.step import TrainingStep
 
 BF16 = {"precision": "bf16"}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    tiny_pipeline_folder(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
-    return nine_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
