@@ -6,14 +6,12 @@ and eager sums differ in their last bits, and every sitting of a run must take t
 """
 
 import logging
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from trainers import devices
 from trainers.config import TrainConfig
 from trainers.data.cache import content_key
 from trainers.events import Adjusted, Event, Phase, Warned
@@ -22,11 +20,10 @@ from trainers.memory.decide import draws
 from trainers.memory.regions import Regions, Shape
 from trainers.memory.units import streamed
 from trainers.step import TrainingStep
-from trainers.trial import EAGER, MODES, Trial, Verdict, first_line
+from trainers.trial import EAGER, MODES, Trial, Verdict, common_shapes, first_line, number_of, situation
 
 log = logging.getLogger(__name__)
 TRIED = ("cuda", "xpu")  # where auto tries: a step on a CPU spends its time in products that stay as they are
-SHAPES = 8  # batches of so many different shapes run compiled, the commonest ones; each takes graphs of its own
 FILE = "compiling.json"  # in the cache
 
 
@@ -46,7 +43,7 @@ def compile_blocks(
     emit(Phase("Compiling the denoiser"))
     shapes = common_shapes(step)
     ways = {name: Regions(step.denoiser, shapes, mode) for name, mode in MODES.items() if _possible(mode, device)}
-    trial = Trial(step, ways, _number_of(step, shapes[0]))
+    trial = Trial(step, ways, number_of(step, shapes[0]))
     verdict = trial.forced() if wish == "all" else _remembered(trial, config, shapes, folder)
     for name, reason in verdict.broken.items():
         emit(Warned(f"The denoiser does not run {name} here, and is run without.", reason))
@@ -73,21 +70,6 @@ def unfit(step: TrainingStep, config: TrainConfig) -> str:
     return ""
 
 
-def common_shapes(step: TrainingStep) -> list[Shape]:
-    """The commonest shapes of latents in an epoch, at most SHAPES: the same ones wherever a run is resumed."""
-    seen = Counter(_shape(step, batch) for batch in step.feed.batches.epoch(0))
-    return [shape for shape, _ in sorted(seen.items(), key=lambda item: (-item[1], item[0]))[:SHAPES]]
-
-
-def _shape(step: TrainingStep, batch: tuple[int, ...]) -> Shape:
-    return len(batch), *step.feed.latents.shape(step.feed.training[batch[0]])
-
-
-def _number_of(step: TrainingStep, shape: Shape) -> int:
-    """The first micro-step of that shape."""
-    return next(i for i, batch in enumerate(step.feed.batches.epoch(0)) if _shape(step, batch) == shape)
-
-
 def _possible(mode: str, device: torch.device) -> bool:
     return mode != "reduce-overhead" or device.type == "cuda"
 
@@ -95,17 +77,7 @@ def _possible(mode: str, device: torch.device) -> bool:
 def _remembered(trial: Trial, config: TrainConfig, shapes: list[Shape], folder: Path | None) -> Verdict:
     if folder is None:
         return trial.timed()
-    step = trial.step
-    key = content_key(
-        kind="compiling",
-        device=devices.name_of(step.feed.text.device),
-        torch=torch.__version__,
-        dtype=str(step.dtype),
-        denoiser=sorted(f"{name} {value}" for name, value in step.denoiser.config.items()),
-        shapes=shapes,
-        adapter=config.adapter.model_dump(mode="json"),
-        memory=config.memory.model_dump(mode="json"),
-    )
+    key = content_key(kind="compiling", shapes=shapes, **situation(trial.step, config))
     known = remembered(folder / FILE)
     if key not in known:
         found = trial.timed()

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from trainers import preview
+from trainers import preview, thread_count
 from trainers.bench.loops import engine_step
 from trainers.config import TrainConfig
 from trainers.encoding import together
@@ -69,6 +69,7 @@ def pace(
         return _from_operations(family, components, config, plan, count)
     began = clock()
     step = engine_step(family, components, config, plan, steps=LEAST)
+    thread_count.settle(step, config)
     ready = clock() - began
     whole = alone = _step(step, clock)
     if config.data.batch_size > 1:

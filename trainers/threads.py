@@ -1,10 +1,10 @@
-"""How many threads a CPU computes with, and how they get on with other programs.
+"""How many threads a CPU may compute with, and how they get on with other programs.
 
-The number is settled once for a run and kept when it is resumed: sums that are split among another number of threads
-differ in their last bits (after 25 steps on the embedded base, the weights of 1 and of 2 threads differ in the seventh
-digit). What adapts is the waiting: threads that wait for each other sleep. By default they spin, and where another
-program holds a core they spin through its turns, thousands of times in a step. Imports no torch, which reads the policy
-when it is loaded.
+The number is settled once for a run (thread_count.py) and kept when it is resumed: sums that are split among another
+number of threads differ in their last bits (after 25 steps on the embedded base, the weights of 1 and of 2 threads
+differ in the seventh digit). What adapts is the waiting: threads that wait for each other sleep. By default they spin,
+and where another program holds a core they spin through its turns, thousands of times in a step. Imports no torch,
+which reads the policy when it is loaded.
 """
 
 import os
@@ -23,11 +23,16 @@ def wait_passively() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def wished() -> int:
+    """The user's OMP_NUM_THREADS; 0 where he leaves it to us."""
+    count = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(count) if count.isdigit() else 0
+
+
 def choose(earlier: int = 0) -> int:
-    """Threads for this process: the user's OMP_NUM_THREADS, else `earlier`'s of a resumed run, else a core each."""
-    wished = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    if wished.isdigit() and int(wished):
-        return int(wished)
+    """Threads for this process: the user's wish, else `earlier`'s of a resumed run, else a core each."""
+    if wish := wished():
+        return wish
     allowed = usable()
     if 0 < earlier <= allowed:
         return earlier

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainers import attention, checkpoint, devices, memory, optimizers, recovery, threads
+from trainers import attention, checkpoint, devices, memory, optimizers, recovery, thread_count, threads
 from trainers.adapters.adapter import Adapter
 from trainers.adapters.adapter_file import read_adapter, warm_start
 from trainers.adapters.registry import ADAPTERS
@@ -172,6 +172,8 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
     outputs = Outputs(config, folders, emit, components, adapter, step, position, held_out, resolution, facts)
     resumed = outputs.resume(earlier)  # where an earlier sitting stopped
     position = outputs.position
+    if not resumed:
+        thread_count.settle(step, config, folders.cache)
     position.threads = torch.get_num_threads()
     if position.step > steps:
         raise UserError(f"This run has already done {position.step} steps, more than its {steps}.", "Start a new run.")

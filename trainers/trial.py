@@ -1,21 +1,25 @@
-"""Compiled passes against the eager one, on a real micro-step that is then forgotten: are they right, and faster?"""
+"""What a run could do otherwise, tried on a real micro-step that is then forgotten: is it right, and faster?"""
 
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainers import devices
-from trainers.memory.regions import Regions
+from trainers.config import TrainConfig
+from trainers.memory.regions import Regions, Shape
 from trainers.step import TrainingStep
 
 EAGER = "eager"
 MODES = {"compiled": "default", "compiled with CUDA graphs": "reduce-overhead"}  # torch.compile's names
 CLEARLY = 0.95  # of the eager time: by less, noise would decide
+SHAPES = 8  # batches of so many different shapes run compiled, the commonest ones; each takes graphs of its own
 REPEATS = 5  # timed passes of each
 # Of the norm: fp32 may be TF32. Random tiny models differed by 6e-6 in fp32 and 5e-3 in bf16.
 TOLERANCE = {torch.float32: 1e-2, torch.float16: 3e-2, torch.bfloat16: 5e-2}
@@ -89,19 +93,51 @@ class Trial:
         return {name: statistics.median(some) for name, some in spent.items()}
 
     def _pass(self, regions: Regions | None = None) -> Pass:
-        """Loss and gradients of the micro-step, which stay nowhere else. Not scaled, in fp16 either."""
-        parameters = self.step.parameters
+        if regions is None:
+            return once(self.step, self.number)
         try:
-            if regions:
-                regions.put()
-            error, _ = self.step.micro_step(self.number)
-            error.backward()
-            return error.detach(), [None if p.grad is None else p.grad.clone() for p in parameters]
+            regions.put()
+            return once(self.step, self.number)
         finally:
-            if regions:
-                regions.remove()
-            for parameter in parameters:
-                parameter.grad = None
+            regions.remove()
+
+
+def once(step: TrainingStep, number: int) -> Pass:
+    """Loss and gradients of micro-step `number`, which stay nowhere else. Not scaled, in fp16 either."""
+    try:
+        error, _ = step.micro_step(number)
+        error.backward()
+        return error.detach(), [None if p.grad is None else p.grad.clone() for p in step.parameters]
+    finally:
+        for parameter in step.parameters:
+            parameter.grad = None
+
+
+def common_shapes(step: TrainingStep) -> list[Shape]:
+    """The commonest shapes of latents in an epoch, at most SHAPES: the same ones wherever a run is resumed."""
+    seen = Counter(_shape(step, batch) for batch in step.feed.batches.epoch(0))
+    return [shape for shape, _ in sorted(seen.items(), key=lambda item: (-item[1], item[0]))[:SHAPES]]
+
+
+def number_of(step: TrainingStep, shape: Shape) -> int:
+    """The first micro-step of that shape."""
+    return next(i for i, batch in enumerate(step.feed.batches.epoch(0)) if _shape(step, batch) == shape)
+
+
+def _shape(step: TrainingStep, batch: tuple[int, ...]) -> Shape:
+    return len(batch), *step.feed.latents.shape(step.feed.training[batch[0]])
+
+
+def situation(step: TrainingStep, config: TrainConfig) -> dict[str, Any]:
+    """All that the speed of a step depends on, but the shapes of its batches: JSON values."""
+    return {
+        "device": devices.name_of(step.feed.text.device),
+        "torch": torch.__version__,
+        "dtype": str(step.dtype),
+        "denoiser": sorted(f"{name} {value}" for name, value in step.denoiser.config.items()),
+        "adapter": config.adapter.model_dump(mode="json"),
+        "memory": config.memory.model_dump(mode="json"),
+    }
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
-from trainers import memory
+from trainers import memory, thread_count
 from trainers.adapters.adapter import DENOISER, Place
 from trainers.adapters.targets import shapes
 from trainers.bench import models
@@ -58,6 +58,8 @@ def bench(base: str, config: TrainConfig, meta: bool, steps: int, alone: bool, p
             loops["bare"] = BareLoop(family, components, config, plan, told, places)
         least = _least(family, components, config, plan, told, places)
         ours = engine_step(family, components, config, plan, steps)
+        if not meta:
+            thread_count.settle(ours, config)
         compiled = None if meta else compiled_loop(ours, config)
         loops = {"darkroom": ours} | ({"compiled": compiled} if compiled else {}) | loops
         built = time.perf_counter() - began

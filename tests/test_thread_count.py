@@ -1,0 +1,110 @@
+"""The number of threads is the one whose passes are soonest over, found without a trace, the same for every run."""
+
+import itertools
+
+import pytest
+import torch
+
+from tests.tiny import tiny_pipeline_folder
+from trainers import config_io, memory, thread_count
+from trainers.bench.loops import engine_step
+from trainers.families.registry import find_family
+from trainers.step import TrainingStep
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny_pipeline_folder(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(autouse=True)
+def four_threads(monkeypatch):
+    """Torch has four at the start, and no one has asked for another number."""
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def made(base, **changes) -> tuple[TrainingStep, object]:
+    settings = {"model": {"base": str(base)}, "adapter": {"rank": 4}, "memory": {"device": "cpu", "precision": "fp32"}}
+    config = config_io.parse(settings | changes)
+    family, plan = find_family(config.model), memory.plan(config.memory)
+    return engine_step(family, family.load(config.model, plan.dtype), config, plan, 3), config
+
+
+def clocked(monkeypatch, seconds: dict[int, float]) -> list[int]:
+    """A pass with so many threads takes so many seconds on this clock; the threads of every timed pass so far."""
+    now, passes, ends = [0.0], [], itertools.cycle((False, True))
+
+    def clock() -> float:
+        if next(ends):
+            passes.append(torch.get_num_threads())
+            now[0] += seconds[passes[-1]]
+        return now[0]
+
+    monkeypatch.setattr(thread_count, "perf_counter", clock)
+    return passes
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen", "tried"),
+    [
+        ({4: 0.4, 2: 0.2, 1: 0.1}, 1, [4, 2, 1]),
+        ({4: 0.4, 2: 0.2, 1: 0.3}, 2, [4, 2, 1]),
+        ({4: 0.4, 2: 0.5}, 4, [4, 2]),
+        ({4: 0.4, 2: 0.39}, 4, [4, 2]),  # noise
+        ({4: 2.0}, 4, [4]),  # a pass this long is not held up by waking threads
+    ],
+)
+def test_threads_are_halved_as_long_as_that_is_clearly_faster(base, monkeypatch, seconds, chosen, tried):
+    step, config = made(base)
+    passes = clocked(monkeypatch, seconds)
+    thread_count.settle(step, config)
+    assert torch.get_num_threads() == chosen
+    assert list(dict.fromkeys(passes)) == tried
+
+
+def test_a_long_pass_is_tried_once(base, monkeypatch):
+    step, config = made(base)
+    passes = clocked(monkeypatch, {4: 60.0})
+    thread_count.settle(step, config)
+    assert passes == [4]
+
+
+def test_the_users_wish_stays(base, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    step, config = made(base)
+    passes = clocked(monkeypatch, {})
+    thread_count.settle(step, config)
+    assert torch.get_num_threads() == 4 and not passes
+
+
+def test_what_was_found_holds_for_the_same_settings(base, monkeypatch, tmp_path):
+    step, config = made(base)
+    clocked(monkeypatch, {4: 0.4, 2: 0.2, 1: 0.3})
+    thread_count.settle(step, config, tmp_path)
+    torch.set_num_threads(4)
+    passes = clocked(monkeypatch, {4: 0.1, 2: 0.2})
+    thread_count.settle(step, config, tmp_path)
+    assert torch.get_num_threads() == 2 and not passes
+    torch.set_num_threads(4)
+    thread_count.settle(*made(base, data={"batch_size": 2}), tmp_path)
+    assert torch.get_num_threads() == 4 and passes  # other batches are another matter
+
+
+def test_trying_leaves_no_trace(base, monkeypatch):
+    def weights(tried: bool) -> list[torch.Tensor]:
+        step, config = made(base, adapter={"rank": 4, "dropout": 0.3})
+        torch.manual_seed(5)
+        if tried:
+            clocked(monkeypatch, {4: 0.4, 2: 0.2, 1: 0.1})
+            thread_count.settle(step, config)
+        drawn = torch.rand(3)
+        torch.set_num_threads(1)
+        for number in range(3):
+            step(number)
+        return [drawn, *(parameter.detach().clone() for parameter in step.parameters)]
+
+    assert all(map(torch.equal, weights(True), weights(False)))
