@@ -9,12 +9,14 @@ from PIL import Image
 from app import engine, grid, presets, projects, runs
 from app.about import record_preset
 from app.paths import CONCEPTS, Home
+from app.projects import Project
 from app.runs import Run
 from trainers import config_io
 from trainers.errors import UserError
 from trainers.files import encoded, write_whole
 
 GRID = "before_after.png"
+BUNDLED = 3  # a bundled folder is known by the end of its path, assets/concepts/...
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def make_run(home: Home, name: str, steps: int | None) -> Run:
     concept = CONCEPTS_BY_NAME[name]
     preset = presets.find_preset(concept.preset)
     pictures = projects.require_pictures(concept.folder)
-    project = projects.create(home, concept.project, concept.folder, preset.name, concept.trigger)
+    project = _project(home, concept, preset.name)
     config = presets.apply(preset, pictures, presets.EMBEDDED)
     changes = {
         "data": {"folders": [str(concept.folder)], "trigger": concept.trigger},
@@ -66,6 +68,14 @@ def make_run(home: Home, name: str, steps: int | None) -> Run:
     run = runs.create(project, config_io.merge(config, changes))
     record_preset(run, preset.name, preset.title)
     return run
+
+
+def _project(home: Home, concept: Concept, kind: str) -> Project:
+    """The demo's project. Where another copy of Darkroom made it, it links to this one's pictures from now on."""
+    known = projects.named(home, concept.project)
+    if known and Path(known.pictures).parts[-BUNDLED:] == concept.folder.parts[-BUNDLED:]:
+        return projects.update(known, pictures=str(concept.folder))
+    return projects.create(home, concept.project, concept.folder, kind, concept.trigger)
 
 
 def show(run: Run, name: str, out: Path | None, say: Callable[[str], None]) -> tuple[Path, Path]:

@@ -57,7 +57,7 @@ def create(home: Home, name: str, pictures: Path, kind: str, trigger: str = "") 
     name = _name(name)
     pictures = absolute(pictures)
     require_pictures(pictures)
-    known = _named(home, name)
+    known = named(home, name)
     if known and known.pictures == str(pictures):
         return known
     if known:
@@ -73,7 +73,7 @@ def create(home: Home, name: str, pictures: Path, kind: str, trigger: str = "") 
 def create_own(home: Home, name: str, kind: str, trigger: str = "") -> Project:
     """Make a project with an empty folder of its own for pictures. UserError where the name is empty or taken."""
     name = _name(name)
-    if _named(home, name):
+    if named(home, name):
         raise UserError(f'There is already a project "{name}".', "Choose another name.")
     with new_folder(home.projects, slug(name)) as folder:
         (folder / OWN_PICTURES).mkdir()
@@ -107,6 +107,11 @@ def data_settings(project: Project) -> dict[str, Any]:
 def find(home: Home, name: str) -> Project | None:
     """The project with that slug."""
     return next((project for project in list_projects(home) if project.slug == name), None)
+
+
+def named(home: Home, name: str) -> Project | None:
+    """The project that a person gave that name."""
+    return next((project for project in list_projects(home) if project.name == name), None)
 
 
 def list_projects(home: Home) -> list[Project]:
@@ -181,10 +186,6 @@ def _name(name: str) -> str:
     if not name:
         raise UserError("A project needs a name.")
     return name
-
-
-def _named(home: Home, name: str) -> Project | None:
-    return next((project for project in list_projects(home) if project.name == name), None)
 
 
 def _write(project: Project, values: dict[str, str]) -> None:
