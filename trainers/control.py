@@ -35,6 +35,11 @@ class Control:
         """Whether the app put a file of that name there."""
         return (self.folder / word).exists()
 
+    @property
+    def ends(self) -> bool:
+        """Whether the run is to save and end, for good or for a while."""
+        return self.asked("stop") or self.asked("pause")
+
     def take(self) -> list[Wish] | None:
         """The pictures that sample_now asks for, which is gone afterwards; [] for the previews, None for nothing.
 

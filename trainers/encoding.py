@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from trainers.data.types import Crop, Example
 from trainers.families.base import Components, Family
 from trainers.families.residence import bring, release
 from trainers.identities import identify
+from trainers.ranks import Ranks
 from trainers.stores import LatentStore, Progress
 
 # Pixels encoded in one call. A VAE in fp32 holds about 2.6 KB for each (128 channels, five tensors at once): 170 MB on
@@ -76,6 +78,16 @@ def encode_pictures(
     release(components.vae)
     store.seal()
     return store
+
+
+def encode_together(ranks: Ranks, examples: list[Example], crops: list[Crop], *how: Any) -> LatentStore:
+    """`encode_pictures`; of several processes each encodes its part, and finds the others' in the cache."""
+    cache = how[3]
+    if ranks.count > 1 and cache:
+        some = slice(ranks.number, None, ranks.count)
+        encode_pictures(examples[some], crops[some], *how)
+        ranks.exchange()
+    return encode_pictures(examples, crops, *how)
 
 
 def _read(wanted: Wanted, cache: Cache | None) -> Ready:

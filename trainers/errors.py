@@ -1,4 +1,4 @@
-"""The one error a user is meant to read, and what a disk refuses as such an error."""
+"""The one error a user is meant to read, what a disk refuses as such an error, and an early end that is no error."""
 
 import errno
 import re
@@ -18,10 +18,15 @@ class UserError(Exception):
 class Overflowed(UserError):
     """Numbers of a run that are no longer finite; its last checkpoint is good."""
 
-    def __init__(self, what: str, step: int):
-        """`what` was found near that step: "The loss became nan"."""
+    def __init__(self, what: str, step: int | None = None):
+        """`what` was found near that step, where it is known: "The loss became nan"."""
         hint = "The last checkpoint is good. Train again with a lower optimizer.rate, or in fp32 if it was in 16 bits."
-        super().__init__(f"{what} near step {step}: the adapter's numbers overflowed.", hint)
+        near = "" if step is None else f" near step {step}"
+        super().__init__(f"{what}{near}: the adapter's numbers overflowed.", hint)
+
+
+class EndedEarly(Exception):
+    """A person asked for the end before the first step: there is nothing to save."""
 
 
 DISK_ERRORS = {

@@ -125,12 +125,12 @@ class Outputs:
             yield
         except Exception:
             if self.step.whole:
-                self._rescue()
+                self.rescue()
             raise
         finally:
             self.finish_saving()
 
-    def _rescue(self) -> None:
+    def rescue(self) -> None:
         """Save the state between two steps, as far as that is still possible."""
         self.step.optimizer.zero_grad()
         try:

@@ -20,6 +20,7 @@ from trainers.families.base import Components, Conditioning, Family, plain_sizes
 from trainers.identities import identify
 from trainers.loss import Loss
 from trainers.noise import Noise
+from trainers.ranks import ALL, cut
 from trainers.stores import Batch, Feed, Progress, TextStore
 
 EMPTY_SHARE = 0.25  # of the class pictures are looked at under the empty caption
@@ -125,11 +126,18 @@ class Preservation:
         return (number + 1) % self.every == 0
 
     def __call__(
-        self, number: int, batch: Batch, noisy: Tensor, timesteps: Tensor, generator: torch.Generator
+        self,
+        number: int,
+        batch: Batch,
+        noisy: Tensor,
+        timesteps: Tensor,
+        generator: torch.Generator,
+        pictures: slice = ALL,
     ) -> Tensor:
         """The micro-step's noisy latents [B, C, h, w] and timesteps [B] -> the weighted loss, a scalar on the device.
 
-        `generator` draws which class pictures are looked at, where there are any.
+        `generator` draws which class pictures are looked at, where there are any; of a batch, this process looks at
+        those `pictures`.
         """
         if self.drawn:
             latents, rows = self.drawn.batch(self.noise, timesteps, generator)
@@ -137,9 +145,12 @@ class Preservation:
             sizes = None if sizes is None else sizes.expand(len(noisy), -1)
         else:
             rows, sizes = self.feed.preserved(number, batch.pictures), batch.sizes
+        share, noisy, timesteps, rows, sizes = cut(pictures, noisy, timesteps, rows, sizes)
+        if not share:
+            return torch.zeros((), device=noisy.device)
         with torch.no_grad(), self.adapter.disabled():
             base = self.base_text.rows(rows).to(noisy.dtype).sized(sizes)
             target = self.family.denoise(self.denoiser, noisy, timesteps, base)
         conditioning = self.feed.text.conditioning(rows).to(noisy.dtype).sized(sizes)
         prediction = self.family.denoise(self.denoiser, noisy, timesteps, conditioning)
-        return self.weight * self.loss(prediction, target, timesteps)
+        return share * self.weight * self.loss(prediction, target, timesteps)

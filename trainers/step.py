@@ -22,6 +22,7 @@ from trainers.loss import Loss
 from trainers.memory import Plan
 from trainers.noise import Noise, build_noise
 from trainers.preservation import ClassPictures, Preservation
+from trainers.ranks import Ranks, cut
 from trainers.schedules import build_schedule
 from trainers.stores import Batch, Feed
 
@@ -52,6 +53,7 @@ class TrainingStep:
     mark: Callable[[str], None] = lambda phase: None  # told what begins: forward, backward, optimizer
     mend: Callable[[Exception], bool] | None = None  # asked when a pass fails: whether to do the step again
     careful: bool = False  # look at every step's numbers before they are used: that waits for the device
+    ranks: Ranks = field(default_factory=Ranks)  # who else does a part of each step
     whole: bool = True  # not while the weights are changed: between two steps, and while gradients are computed
     total: Tensor = field(init=False)  # sum of micro-step losses since the last `mean_loss`, on the device
     _generator: torch.Generator = field(init=False)
@@ -78,11 +80,13 @@ class TrainingStep:
             self.total = total
             self.optimizer.zero_grad()
             self.gradients(step)
+        if self.ranks.count > 1:
+            self.total = total + self.ranks.add_up(self.parameters, self.total - total)
         self.update(step)
 
     def gradients(self, step: int) -> None:
-        """Forward and backward passes of the step's micro-batches."""
-        for micro_step in range(step * self.accumulation, (step + 1) * self.accumulation):
+        """Forward and backward passes of the step's micro-batches, as far as they are this process's."""
+        for micro_step in self.ranks.micro_steps(step, self.accumulation):
             self.mark("forward")
             error, seen = self.micro_step(micro_step)
             self.mark("backward")
@@ -91,7 +95,7 @@ class TrainingStep:
             self.total = self.total + error.detach()  # a new tensor: a step that fails is done again from the old one
             if self.preservation and self.preservation.due(micro_step):
                 self.mark("forward")
-                kept = self.preservation(micro_step, *seen, self._generator)
+                kept = self.preservation(micro_step, *seen, self._generator, self.ranks.pictures(self.accumulation))
                 self.mark("backward")
                 if kept.requires_grad:
                     self.accelerator.backward(kept)
@@ -131,10 +135,19 @@ class TrainingStep:
         timesteps = self.noise.timesteps(len(batch.latents), self._generator)
         noise = self.noise.noise_like(batch.latents, self._generator)
         noisy, target = self.noise.corrupt(batch.latents, noise, timesteps)
-        conditioning = self.feed.text.conditioning(batch.captions).to(self.dtype).sized(batch.sizes)
         noisy = noisy.to(self.dtype)
+        return self._error(batch, noisy, target, timesteps), (batch, noisy, timesteps)
+
+    def _error(self, batch: Batch, noisy: Tensor, target: Tensor, timesteps: Tensor) -> Tensor:
+        """The share in the batch's mean loss of the pictures that are this process's."""
+        whole = (noisy, target, timesteps, batch.captions, batch.sizes)
+        share, noisy, target, timesteps, captions, sizes = cut(self.ranks.pictures(self.accumulation), *whole)
+        if not share:
+            return torch.zeros_like(self.total)
+        conditioning = self.feed.text.conditioning(captions).to(self.dtype).sized(sizes)
         prediction = self.family.denoise(self.denoiser, noisy, timesteps, conditioning)
-        return self.loss(prediction, target, timesteps), (batch, noisy, timesteps)
+        error = self.loss(prediction, target, timesteps)
+        return error if share == 1 else share * error
 
     def mean_loss(self) -> float:
         """Mean loss since the last call. Waits for the device: call it every few steps only."""

@@ -28,14 +28,15 @@ from trainers.data.buckets import plan as plan_crops
 from trainers.data.cache import Cache
 from trainers.data.examples import scan
 from trainers.data.types import Problem
-from trainers.encoding import encode_pictures
-from trainers.errors import Overflowed, UserError
+from trainers.encoding import encode_together
+from trainers.errors import EndedEarly, Overflowed, UserError
 from trainers.events import Adjusted, Event, Finished, Phase, Started, Step, Stopped, Warned
 from trainers.export.metadata import RunFacts
 from trainers.families.base import Components, Family, plain_sizes
 from trainers.families.registry import find_family
 from trainers.families.residence import bring, release
 from trainers.finish import gather
+from trainers.follower import Follower
 from trainers.memory.decide import decide, draws
 from trainers.memory.saving import apply
 from trainers.memory.settle import settle
@@ -43,6 +44,7 @@ from trainers.outputs import Folders, Outputs
 from trainers.prepacked import prepack
 from trainers.preservation import draw_class_pictures, preserved_captions
 from trainers.prompts import preview_prompts
+from trainers.ranks import Lost, Ranks
 from trainers.schedules import total_steps
 from trainers.spill import Spill
 from trainers.step import build_step
@@ -53,46 +55,57 @@ FEW = 5  # names shown of many
 REPORT = 10  # steps between reads of the loss: reading waits for the device
 
 
-def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) -> None:
+def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None], ranks: Ranks | None = None) -> None:
     """Run `config` to its end, or to a stop, resuming from the newest checkpoint of the run folder.
 
-    Writes events, samples, checkpoints and the adapter file. Raises UserError for what the user can mend.
+    Writes events, samples, checkpoints and the adapter file. With several `ranks`, each process calls it, and only the
+    first one writes. Raises UserError for what the user can mend.
     """
+    ranks = ranks or Ranks()
+    ranks.join(memory.plan(config.memory).device.type)
+    if not ranks.main:
+        emit = _unheard
     settings, told = recovery.settings_of(config, folders.run)
-    while True:
-        if told:
-            emit(told)
-        told = _try(settings, folders, emit)
-        if told is None:
-            return
+    if told:
+        emit(told)
+    while _failed_and_goes_on(settings, folders, emit, ranks):
         settings, _ = recovery.settings_of(config, folders.run)
         devices.give_back()
+    ranks.leave()
 
 
-def _try(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) -> Adjusted | None:
-    """Train; what is told where it failed, and there is another way to go on."""
+def _failed_and_goes_on(config: TrainConfig, folders: Folders, emit: Callable[[Event], None], ranks: Ranks) -> bool:
+    """Train; whether that failed and there is another way, which is told."""
     try:
-        with ExitStack() as until_the_end:
-            _train(config, folders, emit, until_the_end)
+        with ranks.together(), ExitStack() as until_the_end:
+            _train(config, folders, emit, ranks, until_the_end)
     except EndedEarly:
         emit(Stopped(checkpoint.newest_step(folders.checkpoints), paused=not folders.control.asked("stop")))
-    except Exception as error:
-        if told := recovery.another_way(config, error, folders.run):
-            log.exception("the run goes on otherwise")
-            return told
+    except Lost:
         raise
-    return None
+    except Exception as error:
+        told = recovery.another_way(config, error, folders.run) if ranks.main else None
+        if ranks.exchange(value=told is not None):
+            log.exception("the run goes on otherwise")
+            emit(told)
+            return True
+        raise
+    return False
 
 
-class EndedEarly(Exception):
-    """A person asked for the end before the first step: there is nothing to save."""
+def _unheard(event: Event) -> None:
+    """What a process that is not the first one has to tell."""
 
 
-def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None], until_the_end: ExitStack) -> None:
+def _train(
+    config: TrainConfig, folders: Folders, emit: Callable[[Event], None], ranks: Ranks, until_the_end: ExitStack
+) -> None:
     # --- the machine, the base model, the pictures -------------------------------------------------------------------
     plan = memory.plan(config.memory)
     device = plan.device
-    earlier, damaged = checkpoint.newest_whole(folders.checkpoints)
+    ranks.require_work(config)
+    with ranks.one_by_one():
+        earlier, damaged = checkpoint.newest_whole(folders.checkpoints)
     for one in damaged:
         emit(Warned(one.message, one.hint))
     if sentence := untried(devices.kind_of(device)):
@@ -121,7 +134,8 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
     cache = Cache(folders.cache) if config.memory.cache_latents else None
     progress = _throttled(emit)
     preparing = _ended_by(folders.control, progress)
-    latents = encode_pictures(found.examples, crops, family, components, config.data.flip, cache, device, preparing)
+    how = (family, components, config.data.flip, cache, device, preparing)
+    latents = encode_together(ranks, found.examples, crops, *how)
     training, held_out = split_validation(found.examples, config.data.validation_share, config.seed)
     variants = [caption_variants(example, config.data, config.seed) for example in found.examples]
     preserved = [preserved_captions(example, config) for example in found.examples]
@@ -129,7 +143,8 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
     text = TextStore(captions, family, components, config.model.clip_skip, device)
     base_text = None
     if config.loss.preservation or not config.adapter.trains_text:
-        base_text = text.encode_all(cache, preparing)
+        with ranks.one_by_one():
+            base_text = text.encode_all(cache, preparing)
     if not config.adapter.trains_text:
         text.cached, text.still = base_text, True
         for encoder in components.text_encoders:
@@ -146,7 +161,8 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
     kernels = (config.memory.attention, device, shapes, folders.cache, until_the_end)
     for remark in attention.set_attention(components.denoiser, *kernels):
         emit(remark)
-    drawn = draw_class_pictures(config, family, components, text, base_text, resolution, cache, preparing)
+    with ranks.one_by_one():
+        drawn = draw_class_pictures(config, family, components, text, base_text, resolution, cache, preparing)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     adapter.train_tokens(tokens)
     if start:
@@ -159,6 +175,7 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
     feed = Feed(batches, training, latents, text, variants, preserved, config)
     steps = total_steps(config)
     step = build_step(config, plan, family, components, adapter, feed, base_text, drawn, steps, emit)
+    step.ranks = ranks
     step.careful = device.type == "cpu"  # where looking costs nothing; elsewhere the mean loss tells it soon
 
     def facts(position: Position) -> RunFacts:
@@ -169,17 +186,19 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
     where = {"device": device.type, "precision": str(plan.precision)}
     position = Position(started=time.time(), session=str(uuid.uuid4().int >> 64), **where)
     others, spill = threads.Others() if device.type == "cpu" else None, Spill()
-    outputs = Outputs(config, folders, emit, components, adapter, step, position, held_out, resolution, facts)
+    leaving = (emit, components, adapter, step, position, held_out, resolution, facts)
+    outputs = (Outputs if ranks.main else Follower)(config, folders, *leaving)
     resumed = outputs.resume(earlier)  # where an earlier sitting stopped
     position = outputs.position
-    if not resumed:
+    ranks.begin_alike(step.parameters)
+    if not resumed and ranks.count == 1:
         thread_count.settle(step, config, folders.cache)
     position.threads = torch.get_num_threads()
     if position.step > steps:
         raise UserError(f"This run has already done {position.step} steps, more than its {steps}.", "Start a new run.")
 
     # --- the loop ----------------------------------------------------------------------------------------------------
-    emit(Started(steps, position.step, str(device), len(training), config.saving.name))
+    emit(Started(steps, position.step, ranks.named(device), len(training), config.saving.name))
     if config.preview.every and not resumed:
         emit(Phase("Making preview pictures"))
         outputs.preview()  # the base column
@@ -202,7 +221,7 @@ def _train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None],
             step(position.step)
         position.step += 1
 
-        stopped = position.step < steps and (control.asked("stop") or control.asked("pause"))
+        stopped = position.step < steps and bool(ranks.exchange(value=ranks.main and control.ends))
         last = position.step == steps or stopped
         save_due = last or _due(position.step, config.saving.every)
         rolling = not save_due and outputs.overdue()
@@ -301,7 +320,7 @@ def _ended_by(control: Control, progress: Callable[[str, int, int], None]) -> Ca
     """Progress of preparations, which can take minutes: EndedEarly as soon as a person asks for the end."""
 
     def preparing(name: str, done: int, total: int) -> None:
-        if control.asked("stop") or control.asked("pause"):
+        if control.ends:
             raise EndedEarly
         progress(name, done, total)
 

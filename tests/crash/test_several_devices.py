@@ -1,0 +1,130 @@
+"""Two processes train one run: the weights of one process alone, one that writes, one end for both."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.crash import small_runs
+from trainers import checkpoint, config_io
+
+TOGETHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+ACCELERATE = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
+BEFALLS = str(Path(__file__).parent / "befalls.py")
+LIMIT = 300  # seconds; processes that wait for each other for ever fail their test
+SHARED = ("optimizer.accumulation=1", "data.batch_size=3", "adapter.dropout=0", "data.validation_share=0")
+FEW = ("schedule.steps=6", "preview.every=0")
+
+
+def made(folder: Path, base: Path, pictures: Path, *changes: str) -> Path:
+    """A run folder with the small runs' settings, but for these."""
+    run = small_runs.make_run(folder, base, pictures)
+    config_io.save(config_io.override(config_io.load(run / "config.toml"), list(changes)), run / "config.toml")
+    return run
+
+
+def train(run: Path, *how: str, what: tuple[str, ...] = ("-m", "trainers")) -> subprocess.CompletedProcess[str]:
+    """Train it, with `how` for the launcher and `what` for what it launches."""
+    arguments = [sys.executable, *how, *what, str(run)]
+    environment = {**os.environ, "PYTHONPATH": str(small_runs.ROOT), "DARKROOM_CACHE": str(run / "cache")}
+    return subprocess.run(
+        arguments, cwd=small_runs.ROOT, env=environment, capture_output=True, encoding="utf-8", timeout=LIMIT
+    )
+
+
+def befallen(run: Path, what: str, rank: int, step: int) -> subprocess.CompletedProcess[str]:
+    return train(run, *TOGETHER, what=(BEFALLS, what, str(rank), str(step)))
+
+
+def told(run: Path) -> list[dict]:
+    """The events of a run; every line is whole, and they are numbered in one row: one process has written them."""
+    found = [json.loads(line) for line in (run / "events.jsonl").read_text("utf-8").splitlines()]
+    assert [event["seq"] for event in found] == list(range(len(found)))
+    return found
+
+
+def apart(one: Path, other: Path) -> float:
+    """The difference of all that is trained, in the last checkpoints, to its size.
+
+    Of all: AdamW divides by a gradient's own size, so that single weights whose gradients are nothing but rounding
+    differ by more.
+    """
+    first, second = (checkpoint.load(checkpoint.list_checkpoints(run / "checkpoints")[-1]) for run in (one, other))
+    assert first.position.step == second.position.step
+    names = sorted(first.adapter)
+    before, after = (torch.cat([saved.adapter[name].double().flatten() for name in names]) for saved in (first, second))
+    return ((before - after).norm() / before.norm()).item()
+
+
+@pytest.mark.parametrize(
+    ("launcher", "changes"),
+    [
+        pytest.param(ACCELERATE, (), id="micro-steps are dealt out"),
+        pytest.param(TOGETHER, SHARED, id="each looks at some pictures of a batch"),
+    ],
+)
+def test_two_processes_end_in_the_weights_of_one(tmp_path, base, pictures, launcher, changes):
+    alone, together = (made(tmp_path / name, base, pictures, *FEW, *changes) for name in ("alone", "together"))
+    assert train(alone).returncode == 0
+    done = train(together, *launcher)
+    assert done.returncode == 0, done.stderr
+    assert apart(alone, together) < 1e-5
+    files = {path.relative_to(alone) for folder in ("checkpoints", "output") for path in (alone / folder).rglob("*")}
+    assert {path.relative_to(together) for path in together.rglob("*")} >= files
+    begun = next(event for event in told(together) if event["type"] == "started")
+    assert begun["device"] == "cpu x 2"
+    assert [e["loss"] for e in told(together) if e["type"] == "step"] == pytest.approx(
+        [e["loss"] for e in told(alone) if e["type"] == "step"], rel=1e-5
+    )
+
+
+def test_both_stop_when_a_person_asks_for_it_and_the_run_goes_on_alone(tmp_path, base, pictures):
+    straight, stopped = (made(tmp_path / name, base, pictures, *FEW) for name in ("straight", "stopped"))
+    assert train(straight).returncode == 0
+    done = befallen(stopped, "asked to stop", 0, 2)
+    assert done.returncode == 0, done.stderr
+    last = told(stopped)[-1]
+    assert (last["type"], last["step"]) == ("stopped", 3)
+    assert train(stopped).returncode == 0
+    assert apart(straight, stopped) < 1e-5
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_run_whose_process_is_killed_can_be_resumed(tmp_path, base, pictures, rank):
+    straight, killed = (made(tmp_path / name, base, pictures, *FEW) for name in ("straight", "killed"))
+    assert train(straight).returncode == 0
+    assert befallen(killed, "killed", rank, 4).returncode != 0
+    assert checkpoint.newest_step(killed / "checkpoints") >= 2
+    if rank:  # the first one has heard of it
+        assert "ended by itself" in told(killed)[-1]["message"]
+    assert train(killed, *TOGETHER).returncode == 0
+    assert apart(straight, killed) < 1e-5
+
+
+def test_where_the_memory_of_one_runs_out_both_go_on_with_fewer_pictures(tmp_path, base, pictures):
+    run = made(tmp_path / "run", base, pictures, *FEW)
+    done = befallen(run, "out of memory", 1, 3)
+    assert done.returncode == 0, done.stderr
+    events = told(run)
+    assert any("1 instead of 2 pictures at once" in event["what"] for event in events if event["type"] == "adjusted")
+    assert events[-1]["type"] == "finished"
+
+
+def test_a_fault_of_one_ends_both_and_is_written_down(tmp_path, base, pictures):
+    run = made(tmp_path / "run", base, pictures, *FEW)
+    done = befallen(run, "a fault", 1, 3)
+    assert done.returncode == 1
+    assert "In process 1 of 2: " in told(run)[-1]["message"] and "a wheel came off" in told(run)[-1]["message"]
+    assert checkpoint.newest_step(run / "checkpoints") == 3  # as it was before the step that failed
+
+
+def test_a_step_that_cannot_be_shared_is_refused(tmp_path, base, pictures):
+    run = made(tmp_path / "run", base, pictures, *FEW, "optimizer.accumulation=1", "data.batch_size=1")
+    assert train(run, *TOGETHER).returncode == 1
+    last = told(run)[-1]
+    assert last["message"] == "A step of this run is 1 times 1 pictures, which 2 devices cannot share."
+    assert "data.batch_size to 2 or more" in last["hint"]
