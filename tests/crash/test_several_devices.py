@@ -11,6 +11,9 @@ import torch
 
 from tests.crash import small_runs
 from trainers import checkpoint, config_io
+from trainers import train as recipe
+from trainers.events import EventLog
+from trainers.outputs import Folders
 
 TOGETHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 ACCELERATE = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
@@ -34,6 +37,19 @@ def train(run: Path, *how: str, what: tuple[str, ...] = ("-m", "trainers")) -> s
     return subprocess.run(
         arguments, cwd=small_runs.ROOT, env=environment, capture_output=True, encoding="utf-8", timeout=LIMIT
     )
+
+
+def train_here(run: Path) -> None:
+    """Train it in this process alone."""
+    recipe.train(config_io.load(run / "config.toml"), Folders(run, run / "cache"), EventLog(run / "events.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, base, pictures) -> Path:
+    """The run with the small settings, trained by one process to its end."""
+    run = made(tmp_path_factory.mktemp("alone") / "run", base, pictures, *FEW)
+    train_here(run)
+    return run
 
 
 def befallen(run: Path, what: str, rank: int, step: int) -> subprocess.CompletedProcess[str]:
@@ -69,7 +85,7 @@ def apart(one: Path, other: Path) -> float:
 )
 def test_two_processes_end_in_the_weights_of_one(tmp_path, base, pictures, launcher, changes):
     alone, together = (made(tmp_path / name, base, pictures, *FEW, *changes) for name in ("alone", "together"))
-    assert train(alone).returncode == 0
+    train_here(alone)
     done = train(together, *launcher)
     assert done.returncode == 0, done.stderr
     assert apart(alone, together) < 1e-5
@@ -77,34 +93,34 @@ def test_two_processes_end_in_the_weights_of_one(tmp_path, base, pictures, launc
     assert {path.relative_to(together) for path in together.rglob("*")} >= files
     begun = next(event for event in told(together) if event["type"] == "started")
     assert begun["device"] == "cpu x 2"
-    assert [e["loss"] for e in told(together) if e["type"] == "step"] == pytest.approx(
-        [e["loss"] for e in told(alone) if e["type"] == "step"], rel=1e-5
-    )
+    losses = [[event["loss"] for event in told(run) if event["type"] == "step"] for run in (alone, together)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
-def test_both_stop_when_a_person_asks_for_it_and_the_run_goes_on_alone(tmp_path, base, pictures):
-    straight, stopped = (made(tmp_path / name, base, pictures, *FEW) for name in ("straight", "stopped"))
-    assert train(straight).returncode == 0
+def test_both_stop_when_a_person_asks_for_it_and_the_run_goes_on_alone(tmp_path, base, pictures, alone):
+    stopped = made(tmp_path / "stopped", base, pictures, *FEW)
     done = befallen(stopped, "asked to stop", 0, 2)
     assert done.returncode == 0, done.stderr
     last = told(stopped)[-1]
     assert (last["type"], last["step"]) == ("stopped", 3)
-    assert train(stopped).returncode == 0
-    assert apart(straight, stopped) < 1e-5
+    (stopped / "control" / "stop").unlink()
+    train_here(stopped)
+    assert apart(alone, stopped) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_run_whose_process_is_killed_can_be_resumed(tmp_path, base, pictures, rank):
-    straight, killed = (made(tmp_path / name, base, pictures, *FEW) for name in ("straight", "killed"))
-    assert train(straight).returncode == 0
+def test_a_run_whose_process_is_killed_can_be_resumed(tmp_path, base, pictures, alone, rank):
+    killed = made(tmp_path / "killed", base, pictures, *FEW)
     assert befallen(killed, "killed", rank, 4).returncode != 0
     assert checkpoint.newest_step(killed / "checkpoints") >= 2
     if rank:  # the first one has heard of it
         assert "ended by itself" in told(killed)[-1]["message"]
     assert train(killed, *TOGETHER).returncode == 0
-    assert apart(straight, killed) < 1e-5
+    assert apart(alone, killed) < 1e-5
 
 
+@pytest.mark.slow
 def test_where_the_memory_of_one_runs_out_both_go_on_with_fewer_pictures(tmp_path, base, pictures):
     run = made(tmp_path / "run", base, pictures, *FEW)
     done = befallen(run, "out of memory", 1, 3)
