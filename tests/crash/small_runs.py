@@ -1,9 +1,11 @@
 """Short runs as processes of their own, with all that a run writes; and what must be true of one that died."""
 
 import json
+import logging
+import multiprocessing
 import os
-import subprocess
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -11,7 +13,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from trainers import checkpoint, config_io, sums
+from trainers import train as _loaded  # noqa: F401 - so that a copy of this process need not
+from trainers.__main__ import main
 
+MULTIPLE = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
     "adapter": {"rank": 2, "alpha": 1.0, "text_encoder": True, "dropout": 0.1},
@@ -25,10 +30,13 @@ SETTINGS = {
 }
 
 
-def make_run(folder: Path, base: Path, pictures: Path, kind: str = "lora") -> Path:
-    """A run folder with nothing but its settings; returns it."""
+def make_run(folder: Path, base: Path | None, pictures: Path, kind: str = "lora") -> Path:
+    """A run folder with nothing but its settings; returns it. `base`: None for the built-in one, small and fewer steps."""
     settings = {name: dict(values) for name, values in SETTINGS.items()}
-    settings["model"] = {"base": str(base)}
+    if base:
+        settings["model"] = {"base": str(base)}
+    else:
+        settings["data"]["resolution"], settings["schedule"]["steps"] = 64, 8
     settings["data"]["folders"] = [str(pictures)]
     settings["adapter"] |= {"type": kind, **({"conv_rank": 2} if kind != "lora" else {})}
     folder.mkdir(parents=True)
@@ -36,10 +44,17 @@ def make_run(folder: Path, base: Path, pictures: Path, kind: str = "lora") -> Pa
     return folder
 
 
-def begin(run: Path) -> subprocess.Popen:
-    """Train it in a process of its own, as the app does."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DARKROOM_CACHE": str(run / "cache")}
-    return subprocess.Popen([sys.executable, "-m", "trainers", str(run)], env=environment, cwd=ROOT)
+def begin(run: Path) -> BaseProcess:
+    """Train it in a process of its own, with the libraries loaded already where the system can copy this one."""
+    process = MULTIPLE.Process(target=_train, args=(run,))
+    process.start()
+    return process
+
+
+def _train(run: Path) -> None:
+    logging.root.handlers.clear()  # those of the tests
+    os.environ["DARKROOM_CACHE"], sys.argv = str(run / "cache"), ["trainers", str(run)]
+    sys.exit(main())
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
