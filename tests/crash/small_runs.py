@@ -31,7 +31,7 @@ SETTINGS = {
 
 
 def make_run(folder: Path, base: Path | None, pictures: Path, kind: str = "lora") -> Path:
-    """A run folder with nothing but its settings; returns it. `base`: None for the built-in one, small and fewer steps."""
+    """A run folder with nothing but its settings; returns it. `base`: None for the built-in one, made short."""
     settings = {name: dict(values) for name, values in SETTINGS.items()}
     if base:
         settings["model"] = {"base": str(base)}
