@@ -1,13 +1,11 @@
 """Runs: folders that each tell the whole story of one training, and what that story says right now."""
 
 import difflib
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import psutil
-
+from app import alive
 from app.paths import Home, absolute
 from app.projects import Project, new_folder, slug
 from app.story import read_story
@@ -39,7 +37,12 @@ class Run:
 
     @property
     def process(self) -> Path:
-        return self.folder / "process.json"
+        return self.folder / alive.RECORD
+
+    @property
+    def lock(self) -> Path:
+        """Held by the engine while it trains the run."""
+        return self.folder / alive.LOCK
 
     @property
     def log(self) -> Path:
@@ -137,14 +140,14 @@ def find(home: Home, text: str) -> Run:
 def status(run: Run, state: RunState | None = None) -> Status:
     """What events and the process say about a run, derived from disk each time; `state` spares reading the events."""
     state = state or read_story(run.events).state
-    alive = is_alive(run)
-    if alive:
+    trained = is_alive(run)
+    if trained:
         word = _word_alive(run, state)
     elif state.status == "running" or (state.status == "new" and run.process.exists()):
         word = "interrupted"
     else:
         word = state.status
-    return Status(run, state, alive, word)
+    return Status(run, state, trained, word)
 
 
 def _word_alive(run: Run, state: RunState) -> str:
@@ -164,21 +167,8 @@ def _is_adapter(file: Path) -> bool:
 
 
 def is_alive(run: Run) -> bool:
-    """Whether the process that process.json names still runs this run.
-
-    The number alone proves nothing, numbers are given out again: the time of birth or the command must fit as well.
-    (Both, because a corrected clock moves the time of birth.)
-    """
-    try:
-        written = json.loads(run.process.read_text("utf-8"))
-        process = psutil.Process(int(written["pid"]))
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        if abs(process.create_time() - float(written["create_time"])) < 1:
-            return True
-        return str(run.folder) in process.cmdline()
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
-        return False
+    """Whether a process trains the run now, whoever started it."""
+    return alive.is_worked_in(run.folder)
 
 
 def with_absolute_paths(config: TrainConfig, start: Path | None = None) -> TrainConfig:

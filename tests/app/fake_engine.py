@@ -16,7 +16,8 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from trainers.config import TrainConfig  # noqa: E402 - the path above makes it importable
+from trainers import locks  # noqa: E402 - the path above makes it importable
+from trainers.config import TrainConfig  # noqa: E402
 from trainers.config_io import load  # noqa: E402
 from trainers.control import Control  # noqa: E402
 from trainers.events import (  # noqa: E402
@@ -35,6 +36,11 @@ from trainers.prompts import preview_prompts  # noqa: E402
 
 
 def main(mode: str, run: Path) -> int:
+    with locks.alone(run / "lock") as alone:
+        return train(mode, run) if alone else 1
+
+
+def train(mode: str, run: Path) -> int:
     if "DARKROOM_SWEPT" not in os.environ:
         for word in ("stop", "pause"):
             (run / "control" / word).unlink(missing_ok=True)
