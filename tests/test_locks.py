@@ -1,8 +1,8 @@
 """A lock tells whether somebody is inside and who, and is open again however its holder ended."""
 
 import errno
-import fcntl
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from app.paths import ROOT
 from trainers import locks
 
+if os.name != "nt":
+    import fcntl
+
+posix = pytest.mark.skipif(os.name == "nt", reason="looks at a lock by reading the byte that is locked")
 INSIDE = """
 import sys, time, pathlib
 from trainers import locks
@@ -77,6 +81,7 @@ def test_who_looks_at_a_lock_keeps_nobody_out(path):
             looker.join()
 
 
+@posix
 def test_those_who_look_at_the_same_time_do_not_take_one_another_for_a_holder(path):
     path.touch()
     with path.open("rb") as looked_at:
@@ -84,6 +89,7 @@ def test_those_who_look_at_the_same_time_do_not_take_one_another_for_a_holder(pa
         assert locks.held(path) is False
 
 
+@posix
 def test_a_file_system_without_locks_lets_everybody_in_and_can_tell_nothing(path, monkeypatch):
     def refused(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")

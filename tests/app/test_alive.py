@@ -43,7 +43,7 @@ def inside(run: Run) -> None:
         pass
 
 
-def test_the_number_of_an_engine_that_was_killed_may_be_another_programs_now(trained, stranger):
+def test_the_number_of_an_engine_that_was_killed_may_be_another_programs_now(trained, place, stranger):
     run = trained.run
     trained.process.kill()
     trained.process.wait()
@@ -51,8 +51,8 @@ def test_the_number_of_an_engine_that_was_killed_may_be_another_programs_now(tra
         written = {"pid": stranger.pid, "create_time": born}
         run.process.write_text(json.dumps(written))
         run.lock.write_bytes(locks.GUARD + json.dumps(written).encode())
-        assert not runs.is_alive(run) and runs.status(run).word in ("interrupted", "starting")
-        assert Queue(place_of(run)).running() is None
+        assert not runs.is_alive(run) and runs.status(run).word == "interrupted"
+        assert Queue(place).running() is None
         jobs.end(run)
         jobs.stop(run)
         assert stranger.is_running() and not run.ended_file.exists()
@@ -138,9 +138,3 @@ def test_without_locks_the_number_and_its_birth_decide(run, monkeypatch, strange
     assert runs.is_alive(run)
     run.process.write_text(json.dumps({"pid": stranger.pid, "create_time": stranger.create_time() - 3600}))
     assert not runs.is_alive(run)
-
-
-def place_of(run: Run):
-    from app.paths import Home
-
-    return Home(run.folder.parents[3])
