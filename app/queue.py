@@ -62,8 +62,8 @@ class Queue:
 
         The queue is held until a run is added again, which is how a paused one goes on, or until `go_on`.
         """
-        jobs.pause(run)
-        with self._locked() as kept:
+        with self._locked() as kept:  # so that no other window starts the next one between these
+            jobs.pause(run)
             kept.held = bool(kept.waiting)
 
     def held(self) -> bool:

@@ -2,7 +2,7 @@
 
 import difflib
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from app import alive
@@ -15,6 +15,8 @@ from trainers.errors import UserError
 from trainers.events import RunState
 from trainers.families.detect import identify
 
+MOMENT = "%Y-%m-%d_%H-%M-%S"  # begins the name of a run's folder: the newest is the last
+DAY = timedelta(days=1)  # a clock that was wrong by more is not waited for
 WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".bin")
 
 
@@ -94,11 +96,22 @@ class Status:
 
 def create(project: Project, config: TrainConfig, start: Path | None = None) -> Run:
     """Make a run folder holding the settings, every path in them absolute; relative ones begin at `start`."""
-    moment = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    with new_folder(project.runs, f"{moment}_{slug(config.saving.name)}") as folder:
+    moment = _newest_moment(project.folder.parent)
+    with new_folder(project.runs, f"{moment:{MOMENT}}_{slug(config.saving.name)}") as folder:
         run = Run(folder)
         config_io.save(with_absolute_paths(config, start), run.config)
     return run
+
+
+def _newest_moment(projects: Path) -> datetime:
+    """Now; but after any run of the hours to come, where the clock was put back since, as it is for winter time."""
+    now = datetime.now()
+    words = (folder.name[: len(f"{now:{MOMENT}}")] for folder in projects.glob("*/runs/*"))
+    ahead = max((word for word in words if f"{now:{MOMENT}}" < word < f"{now + DAY:{MOMENT}}"), default="")
+    try:
+        return datetime.strptime(ahead, MOMENT) + timedelta(seconds=1)
+    except ValueError:  # none, or a folder that a person named
+        return now
 
 
 def list_runs(home: Home) -> list[Run]:
