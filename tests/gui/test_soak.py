@@ -69,8 +69,8 @@ def test_a_long_life_of_the_app_needs_no_more_and_more(home, open_page, request,
             expect(page.locator(".dr-head.finished")).to_contain_text(name, timeout=len(several) * A_RUN)
             look_around(page)
             needs.append(measured(app, done + len(several)))
+            print(needs[-1], flush=True)  # noqa: T201 - the figures, with -rP
         page.context.close()
-    print(*needs, sep="\n")  # noqa: T201 - the figures, with -rP
     assert [runs.status(run).word for run in runs.list_runs(Home(home))] == ["finished"] * whole
     before, after = needs[len(needs) // 4 : len(needs) // 2], needs[3 * len(needs) // 4 :]
     runs_between = after[-1].runs - before[-1].runs
