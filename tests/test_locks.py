@@ -100,7 +100,7 @@ def test_a_file_system_without_locks_lets_everybody_in_and_can_tell_nothing(path
 
 
 def test_what_a_full_disk_left_of_the_holders_name_names_nobody(path):
-    path.write_bytes(b"\n" + json.dumps(locks.identity()).encode()[:-5])
+    path.write_bytes(bytes(locks.GUARD) + json.dumps(locks.identity()).encode()[:-5])
     assert locks.holder(path) == {}
     path.write_bytes(b"")
     assert locks.holder(path) == {} and locks.held(path) is False

@@ -17,7 +17,7 @@ else:
     import fcntl
 
 TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # what systems say of a lock that another process has
-GUARD = b"\n"  # Windows locks this one byte, which nobody else can read meanwhile; what follows can be read
+GUARD = 1  # bytes at the beginning: Windows locks them, and nobody else can read them meanwhile; what follows, all can
 MOMENT = 0.002  # seconds; a look at a lock takes less
 
 
@@ -53,8 +53,8 @@ def alone(path: Path) -> Iterator[bool]:
             return
         try:
             with suppress(OSError):  # a full disk is told of by who writes what matters
-                file.truncate(0)
-                file.write(GUARD + json.dumps(identity()).encode())
+                file.truncate(GUARD)
+                file.write(json.dumps(identity()).encode())
             yield True
         finally:
             _give(file)
@@ -84,7 +84,7 @@ def holder(path: Path) -> dict[str, Any]:
     """The identity of who is or was inside last; {} where nobody has been since `forget_holder`."""
     try:
         with path.open("rb", buffering=0) as file:
-            file.seek(len(GUARD))
+            file.seek(GUARD)
             found = json.loads(file.read(4096))
     except (OSError, ValueError):
         return {}
@@ -93,7 +93,7 @@ def holder(path: Path) -> dict[str, Any]:
 
 def forget_holder(path: Path) -> None:
     """So that it can be seen when somebody has entered. Only while nobody is inside."""
-    path.write_bytes(GUARD)
+    path.write_bytes(bytes(GUARD))
 
 
 def identity(pid: int | None = None) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _taken_at_once(file: IO[bytes], exclusive: bool) -> bool:
 
 def _unreadable(file: IO[bytes]) -> bool:
     try:
-        file.read(len(GUARD))
+        file.read(GUARD)
         return False
     except PermissionError:
         return True

@@ -50,7 +50,7 @@ def test_the_number_of_an_engine_that_was_killed_may_be_another_programs_now(tra
     for born in (stranger.create_time(), stranger.create_time() - 3600):  # even at the very same second of another day
         written = {"pid": stranger.pid, "create_time": born}
         run.process.write_text(json.dumps(written))
-        run.lock.write_bytes(locks.GUARD + json.dumps(written).encode())
+        run.lock.write_bytes(bytes(locks.GUARD) + json.dumps(written).encode())
         assert not runs.is_alive(run) and runs.status(run).word == "interrupted"
         assert Queue(place).running() is None
         jobs.end(run)
@@ -70,7 +70,7 @@ def test_another_programs_number_is_never_ended_though_the_run_is_trained(traine
     """As where another computer trains it in a shared folder: the numbers are not of this one."""
     run, written = trained.run, {"pid": stranger.pid, "create_time": 0}
     run.process.write_text(json.dumps(written))
-    run.lock.write_bytes(locks.GUARD + json.dumps(written).encode())
+    run.lock.write_bytes(bytes(locks.GUARD) + json.dumps(written).encode())
     assert runs.is_alive(run)
     with pytest.raises(UserError, match="could not be ended from here"):
         jobs.end(run)
