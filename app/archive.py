@@ -32,7 +32,7 @@ MOST_PACKED = 200  # times the zip's own size; logs of real runs reach about a t
 SPARE = 64 * 2**20  # bytes left free on the disk
 CHUNK = 1 << 20
 STORED = (".safetensors", ".pt", ".bin", ".png", ".jpg", ".webp")  # numbers and pictures, which do not get smaller
-LEFT_OUT = ("control", "process.json")  # of the process that trained it
+LEFT_OUT = ("control", "process.json", "lock")  # of the process that trained it
 PARTIAL = ".partial"
 PROJECT = ("name", "pictures", "kind", "trigger")  # what is kept of project.toml
 

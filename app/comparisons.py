@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from app.paths import Home
 from app.projects import new_folder
 from app.runs import Run
 from trainers import comparison, config_io, events
+from trainers.clock import awake
 from trainers.comparison import BASE, Comparison, cells_of
 from trainers.errors import UserError
 from trainers.files import encoded, write_whole
@@ -236,7 +236,8 @@ def _seconds_left(folder: Path, missing: int) -> float | None:
             times.append(moment)
     if len(times) < 2:
         return None
-    return max(0.0, missing * (times[-1] - times[0]) / (len(times) - 1) - (time.time() - times[-1]))
+    pace = (times[-1] - times[0]) / (len(times) - 1)
+    return max(0.0, missing * pace - max(0.0, awake() - times[-1]))
 
 
 def _opened(folder: Path, file: str) -> Image.Image:

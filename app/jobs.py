@@ -1,6 +1,5 @@
 """Jobs: the engine as a process of its own, started, followed, stopped, and found again after the app was closed."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -14,8 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from app import alive
 from app.paths import ROOT, Home
 from app.runs import Run, is_alive, status
 from app.settings import load_settings
@@ -62,6 +60,7 @@ def start(run: Run, home: Home, command: Sequence[str] | None = None) -> Job:
     require_base(config_io.load(run.config).model)  # the engine says it too, ten seconds later and in its own log
     for file in (run.stop_file, run.pause_file, run.ended_file):  # left over from the sitting before
         file.unlink(missing_ok=True)
+    alive.forget(run.folder)
     offset = run.events.stat().st_size if run.events.exists() else 0
     environment = engine_environment(os.environ, ROOT, load_settings(home).cache_folder(home))
     environment["DARKROOM_SWEPT"] = "1"  # what control/ holds from now on is meant for this sitting
@@ -75,22 +74,8 @@ def start(run: Run, home: Home, command: Sequence[str] | None = None) -> Job:
             env=environment,
             **detached(os.name),
         )
-    write_process(run.process, process)
+    alive.write_record(run.folder, process, offset=offset)
     return Job(run, process, offset)
-
-
-def write_process(file: Path, process: subprocess.Popen) -> None:
-    """Write down by what a process is found again; one that cannot be written down is ended."""
-    try:
-        born = psutil.Process(process.pid).create_time()
-    except psutil.Error:  # it has ended already
-        born = time.time()
-    try:
-        write_whole(file, json.dumps({"pid": process.pid, "create_time": born}).encode())
-    except BaseException:
-        process.kill()  # nobody could find it again to stop it
-        process.wait()
-        raise
 
 
 def request_stop(run: Run) -> None:
@@ -198,17 +183,19 @@ def sudden_end(run: Run, code: int | None = None) -> str:
 
 
 def end(run: Run) -> None:
-    """End the engine at once, and remember that a person did; the steps since the last checkpoint are lost."""
+    """End the engine at once, and remember that a person did; the steps since the last checkpoint are lost.
+
+    UserError where it is not this computer's, or another account's.
+    """
     if is_alive(run):
         run.control.mkdir(exist_ok=True)
         run.ended_file.touch()
-        with contextlib.suppress(psutil.Error, OSError, ValueError, KeyError):
-            process = psutil.Process(int(json.loads(run.process.read_text("utf-8"))["pid"]))
-            for one in [*process.children(recursive=True), process]:
-                one.kill()
-            process.wait(5)
+        alive.end(run.folder)
     for file in (run.stop_file, run.pause_file):
         file.unlink(missing_ok=True)
+    if is_alive(run):
+        run.ended_file.unlink(missing_ok=True)
+        raise UserError(f"{run.folder.name} could not be ended from here.", "Another computer or account may train it.")
 
 
 def engine_environment(environment: Mapping[str, str], root: Path, cache: Path) -> dict[str, str]:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from app import jobs
+from app.alive import LOCK, RECORD
 from app.paths import Home
 from app.runs import Run, is_alive, status
+from app.story import read_story
 from trainers import config_io
 from trainers.errors import UserError, disk_error
 from trainers.families.locate import require_base
@@ -19,6 +21,7 @@ from trainers.files import write_whole
 from trainers.locks import locked
 
 PAUSE = 1.0  # seconds between looks at what runs
+STARTED = (RECORD, LOCK)  # a run has them when it was ever begun
 WINDING_DOWN = ("pausing", "stopping")
 log = logging.getLogger(__name__)
 
@@ -32,7 +35,7 @@ class Queue:
 
     def __init__(self, home: Home):
         self.home = home
-        self._ended: dict[Path, int] = {}  # process.json -> its time of writing, of processes seen to have ended
+        self._ended: dict[Path, tuple] = {}  # run folder -> what was written of a process that was seen to have ended
         self._children: list[jobs.Job] = []  # asked for their exit code, so that the system can forget them
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -59,8 +62,8 @@ class Queue:
 
         The queue is held until a run is added again, which is how a paused one goes on, or until `go_on`.
         """
-        jobs.pause(run)
-        with self._locked() as kept:
+        with self._locked() as kept:  # so that no other window starts the next one between these
+            jobs.pause(run)
             kept.held = bool(kept.waiting)
 
     def held(self) -> bool:
@@ -79,16 +82,14 @@ class Queue:
 
     def running(self) -> Run | None:
         """The run that is being trained now, whoever started it."""
-        for file in sorted(self.home.projects.glob("*/runs/*/process.json"), reverse=True):
-            try:
-                written = file.stat().st_mtime_ns
-            except OSError:  # removed at this moment
-                continue
-            if self._ended.get(file) == written:  # a process that has ended never comes back
-                continue
-            if is_alive(Run(file.parent)):
-                return Run(file.parent)
-            self._ended[file] = written
+        there = {}  # run folder -> when each was written
+        for folder in {file.parent for name in STARTED for file in self.home.projects.glob(f"*/runs/*/{name}")}:
+            there[folder] = tuple(_written(folder / name) for name in STARTED)
+        self._ended = {folder: written for folder, written in self._ended.items() if there.get(folder) == written}
+        for folder in sorted(there.keys() - self._ended.keys(), reverse=True):
+            if is_alive(Run(folder)):
+                return Run(folder)
+            self._ended[folder] = there[folder]  # a process that has ended never comes back
         return None
 
     def move(self, run: Run, place: int) -> None:
@@ -158,6 +159,8 @@ class Queue:
         """Start the first waiting run that can be started, if nothing runs; the others leave with their reason."""
         while kept.waiting and not kept.held and self.running() is None:
             run = kept.waiting.pop(0)
+            if read_story(run.events).state.status == "finished":  # trained, but the app was killed before it wrote so
+                continue
             try:
                 self._start(run)
             except UserError as error:
@@ -199,6 +202,15 @@ class Queue:
     @property
     def _file(self) -> Path:
         return self.home.root / "queue.json"
+
+
+def _written(file: Path) -> tuple[int, int]:
+    """Which file it is, and when it was written; zeros where it is not there."""
+    try:
+        facts = file.stat()
+    except OSError:
+        return 0, 0
+    return facts.st_ino, facts.st_mtime_ns
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,11 @@
 """Runs: folders that each tell the whole story of one training, and what that story says right now."""
 
 import difflib
-import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
-import psutil
-
+from app import alive
 from app.paths import Home, absolute
 from app.projects import Project, new_folder, slug
 from app.story import read_story
@@ -17,6 +15,8 @@ from trainers.errors import UserError
 from trainers.events import RunState
 from trainers.families.detect import identify
 
+MOMENT = "%Y-%m-%d_%H-%M-%S"  # begins the name of a run's folder: the newest is the last
+DAY = timedelta(days=1)  # a clock that was wrong by more is not waited for
 WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".bin")
 
 
@@ -39,7 +39,12 @@ class Run:
 
     @property
     def process(self) -> Path:
-        return self.folder / "process.json"
+        return self.folder / alive.RECORD
+
+    @property
+    def lock(self) -> Path:
+        """Held by the engine while it trains the run."""
+        return self.folder / alive.LOCK
 
     @property
     def log(self) -> Path:
@@ -91,11 +96,22 @@ class Status:
 
 def create(project: Project, config: TrainConfig, start: Path | None = None) -> Run:
     """Make a run folder holding the settings, every path in them absolute; relative ones begin at `start`."""
-    moment = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    with new_folder(project.runs, f"{moment}_{slug(config.saving.name)}") as folder:
+    moment = _newest_moment(project.folder.parent)
+    with new_folder(project.runs, f"{moment:{MOMENT}}_{slug(config.saving.name)}") as folder:
         run = Run(folder)
         config_io.save(with_absolute_paths(config, start), run.config)
     return run
+
+
+def _newest_moment(projects: Path) -> datetime:
+    """Now; but after any run of the hours to come, where the clock was put back since, as it is for winter time."""
+    now = datetime.now()
+    words = (folder.name[: len(f"{now:{MOMENT}}")] for folder in projects.glob("*/runs/*"))
+    ahead = max((word for word in words if f"{now:{MOMENT}}" < word < f"{now + DAY:{MOMENT}}"), default="")
+    try:
+        return datetime.strptime(ahead, MOMENT) + timedelta(seconds=1)
+    except ValueError:  # none, or a folder that a person named
+        return now
 
 
 def list_runs(home: Home) -> list[Run]:
@@ -137,14 +153,14 @@ def find(home: Home, text: str) -> Run:
 def status(run: Run, state: RunState | None = None) -> Status:
     """What events and the process say about a run, derived from disk each time; `state` spares reading the events."""
     state = state or read_story(run.events).state
-    alive = is_alive(run)
-    if alive:
+    trained = is_alive(run)
+    if trained:
         word = _word_alive(run, state)
     elif state.status == "running" or (state.status == "new" and run.process.exists()):
         word = "interrupted"
     else:
         word = state.status
-    return Status(run, state, alive, word)
+    return Status(run, state, trained, word)
 
 
 def _word_alive(run: Run, state: RunState) -> str:
@@ -164,21 +180,8 @@ def _is_adapter(file: Path) -> bool:
 
 
 def is_alive(run: Run) -> bool:
-    """Whether the process that process.json names still runs this run.
-
-    The number alone proves nothing, numbers are given out again: the time of birth or the command must fit as well.
-    (Both, because a corrected clock moves the time of birth.)
-    """
-    try:
-        written = json.loads(run.process.read_text("utf-8"))
-        process = psutil.Process(int(written["pid"]))
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        if abs(process.create_time() - float(written["create_time"])) < 1:
-            return True
-        return str(run.folder) in process.cmdline()
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
-        return False
+    """Whether a process trains the run now, whoever started it."""
+    return alive.is_worked_in(run.folder)
 
 
 def with_absolute_paths(config: TrainConfig, start: Path | None = None) -> TrainConfig:

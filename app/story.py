@@ -19,8 +19,8 @@ class Story:
     """Not to be changed by who reads it: others are given the same one."""
 
     state: RunState
-    seconds: float = 0.0  # between the events of each sitting, pauses left out
-    spoke: float = 0.0  # when the engine spoke last, in seconds since 1970
+    seconds: float = 0.0  # between the events of each sitting: no pauses, and no sleep of the machine
+    spoke: float = 0.0  # when the engine spoke last, on the clock of trainers.clock
     over: bool = True  # whether the newest sitting ended with a word
     offset: int = 0  # byte of the log from which to go on
     born: tuple[int, int] = (0, 0)  # device and number of the log file

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from app.calls import call, plain
+from trainers import locks
 from trainers.events import EventLog, Failed, Finished
 from trainers.failure import in_words
 from trainers.files import write_whole
@@ -14,6 +15,11 @@ from trainers.files import write_whole
 
 def main(folder: Path) -> int:
     """Exit code 0 when finished, 1 when failed (the reason is the last event)."""
+    with locks.alone(folder / "lock") as alone:
+        return _main(folder) if alone else 1
+
+
+def _main(folder: Path) -> int:
     begun = time.monotonic()
     emit = EventLog(folder / "events.jsonl")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")

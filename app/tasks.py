@@ -1,7 +1,7 @@
 """Tasks: engine work for a page that takes a while, in a process of its own, with its progress on disk.
 
-A task is a folder: task.json (what is called), events.jsonl, log.txt, process.json, answer.json, and the pictures that
-it draws. It goes on when the window is closed, and is found again.
+A task is a folder: task.json (what is called), events.jsonl, log.txt, process.json, lock, answer.json, and the pictures
+that it draws. It goes on when the window is closed, and is found again.
 """
 
 import json
@@ -9,25 +9,19 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from app import calls
+from app import alive, calls
 from app.calls import plain
-from app.jobs import detached, engine_environment, write_process
+from app.jobs import detached, engine_environment
 from app.paths import ROOT, Home, find_home
-from app.runs import Run, is_alive
 from app.settings import load_settings
 from trainers import events
 from trainers.errors import UserError
 from trainers.events import Failed, Finished, RunState
 from trainers.files import write_whole
-
-PATIENCE = 5  # seconds from asking a task to end until it is killed
 
 
 @dataclass(frozen=True)
@@ -61,10 +55,11 @@ def start(
     Raises:
         UserError: a task of this folder is still running.
     """
-    if is_alive(Run(folder)):
+    if alive.is_worked_in(folder):
         raise UserError("This is being made already.", "Wait for it, or stop it first.")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("events.jsonl", "process.json", "answer.json", "stop"):
+    alive.forget(folder)
+    for name in ("events.jsonl", "answer.json", "stop"):
         (folder / name).unlink(missing_ok=True)
     content = {"function": function, "values": values, "module": module}
     write_whole(folder / "task.json", json.dumps(content, default=plain, ensure_ascii=False, indent=1).encode())
@@ -80,14 +75,14 @@ def start(
             env={**environment, "HF_HUB_DISABLE_TELEMETRY": "1"},
             **detached(os.name),
         )
-    write_process(folder / "process.json", process)
+    alive.write_record(folder, process)
 
 
 def status(folder: Path) -> TaskStatus:
     """What the disk says about the task of a folder."""
     if not (folder / "task.json").is_file():
         return TaskStatus(folder, "none", RunState())
-    alive = is_alive(Run(folder))  # asked first, so that what it wrote last is read below
+    at_work = alive.is_worked_in(folder)  # asked first, so that what it wrote last is read below
     told = list(events.read(folder / "events.jsonl"))
     state = events.fold(told)
     last = next((event for event in reversed(told) if isinstance(event, (Finished, Failed))), None)
@@ -95,24 +90,17 @@ def status(folder: Path) -> TaskStatus:
         return TaskStatus(folder, "finished", state, _answer(folder))
     if isinstance(last, Failed):
         return TaskStatus(folder, "failed", state)
-    if alive:
+    if at_work:
         return TaskStatus(folder, "running", state)
     return TaskStatus(folder, "stopped" if (folder / "stop").exists() else "interrupted", state)
 
 
 def stop(folder: Path) -> None:
     """End the task at once; pictures that are drawn stay, since each is written whole."""
-    if not is_alive(Run(folder)):
+    if not alive.is_worked_in(folder):
         return
     (folder / "stop").touch()
-    with suppress(psutil.Error):
-        process = psutil.Process(int(json.loads((folder / "process.json").read_text("utf-8"))["pid"]))
-        process.terminate()
-        try:
-            process.wait(PATIENCE)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(PATIENCE)
+    alive.end(folder, gently=True)
 
 
 def remove(folder: Path) -> None:

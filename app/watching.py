@@ -1,18 +1,18 @@
 """What there is to watch: the run that a page shows, and all that it says of it, read from disk each time."""
 
 import functools
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app import jobs
+from app import alive, jobs
 from app.paths import Home
 from app.projects import list_projects
 from app.queue import Queue
 from app.runs import Run, Status, by_key, list_runs, status
 from app.story import read_story
 from trainers import config_io
+from trainers.clock import awake
 from trainers.config import TrainConfig
 from trainers.control import Control, parse_wishes
 from trainers.errors import UserError
@@ -74,7 +74,7 @@ def watch(run: Run, queue: Queue) -> Watched:
     story = read_story(run.events)
     found, waiting = status(run, story.state), queue.waiting()
     word = "waiting" if run in waiting and not found.alive else found.word
-    spoken = not found.alive or story.spoke > run.process.stat().st_mtime - 0.5
+    spoken = not found.alive or story.offset > alive.record(run.folder).get("offset", 0)
     if word == "running" and not spoken:  # what it said is of the sitting before
         word = "starting"
     ended = word == "interrupted" and run.ended_file.exists()
@@ -158,6 +158,12 @@ def _prompts(run: Run, config: TrainConfig) -> list[str]:
 
 
 def _asked_since(run: Run) -> float:
-    """Seconds since somebody asked the run to save and end."""
-    asked = [file.stat().st_mtime for file in (run.stop_file, run.pause_file) if file.exists()]
-    return time.time() - min(asked, default=time.time())
+    """Seconds since the run was first seen to be asked to save and end."""
+    asked = [_seen(file, file.stat().st_mtime_ns) for file in (run.stop_file, run.pause_file) if file.exists()]
+    return max((awake() - moment for moment in asked), default=0.0)
+
+
+@functools.lru_cache(64)
+def _seen(file: Path, written: int) -> float:
+    """When this process saw a file for the first time: its own time of writing is of a clock that may be corrected."""
+    return awake()

@@ -98,8 +98,17 @@ class Worker:
                 encoding="utf-8",
                 **jobs.detached(os.name),
             )
-        self._child = _Child(process, Path(log.name))
-        return self._child
+        self._child = child = _Child(process, Path(log.name))
+        threading.Thread(target=self._forget, args=[child], name="worker", daemon=True).start()
+        return child
+
+    def _forget(self, child: "_Child") -> None:
+        """Once it has ended for want of questions; else its number, its pipes and its log stay till the next one."""
+        child.process.wait()
+        with self._asking:
+            if self._child is child:
+                child.forget()
+                self._child = None
 
 
 @dataclass

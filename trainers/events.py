@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from trainers.clock import awake
+
 
 @dataclass(frozen=True)
 class Event:
@@ -140,7 +142,7 @@ class EventLog:
                 file.write(b"\n")
 
     def __call__(self, event: Event) -> None:
-        line = {"seq": self.seq, "time": time.time(), "type": event.type, **asdict(event)}
+        line = {"seq": self.seq, "time": time.time(), "awake": awake(), "type": event.type, **asdict(event)}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
@@ -149,7 +151,11 @@ class EventLog:
 
 
 def read_from(path: Path, offset: int = 0) -> tuple[list[tuple[float, Event]], int]:
-    """(time, event) pairs written after byte `offset`, and the offset to go on from; half-written lines wait."""
+    """(moment, event) pairs written after byte `offset`, and the offset to go on from; half-written lines wait.
+
+    Moments are seconds on the clock of `awake`, to be compared within one sitting; in events of earlier versions, of
+    the day's clock.
+    """
     if not path.exists():
         return [], offset
     with path.open("rb") as file:
@@ -163,7 +169,7 @@ def read_from(path: Path, offset: int = 0) -> tuple[list[tuple[float, Event]], i
             event = cls(**{name: raw[name] for name in FIELDS[cls] if name in raw})
         except (KeyError, TypeError):  # from another version
             continue
-        found.append((raw.get("time", 0.0), event))
+        found.append((raw.get("awake", raw.get("time", 0.0)), event))
     return found, offset + len(whole)
 
 

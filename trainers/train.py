@@ -20,6 +20,7 @@ from trainers.adapters.registry import ADAPTERS
 from trainers.adapters.tokens import require_word, start_tokens
 from trainers.capabilities import untried
 from trainers.checkpoint import Position
+from trainers.clock import awake
 from trainers.compiling import compile_blocks
 from trainers.config import AdapterConfig, TrainConfig
 from trainers.control import Control
@@ -209,7 +210,7 @@ def _train(
     ends = _text_ends(config.adapter, adapter, steps)
     if not ends and text.cached is None:  # the settings leave nothing of the text encoders to train
         text.cached = text.encode_all(None, progress)
-    since, clock = position.step, time.perf_counter()
+    since, clock = position.step, awake()
     control, stopped = folders.control, False
     while position.step < steps and not stopped:
         while ends and position.step >= ends[0][0]:
@@ -230,7 +231,7 @@ def _train(
         preview_due = preview_due or wishes == []
         if save_due or rolling or preview_due or wishes or _due(position.step, REPORT):
             mean = step.mean_loss()  # the one host sync
-            seconds = time.perf_counter() - clock
+            seconds = awake() - clock
             position.seconds += seconds
             if not math.isfinite(mean):
                 raise Overflowed(f"The loss became {mean}", position.step)
@@ -255,7 +256,7 @@ def _train(
                 outputs.draw(wish)
             if preview_due or wishes:
                 emit(Phase("Training"))
-            since, clock = position.step, time.perf_counter()
+            since, clock = position.step, awake()
 
     # --- the adapter file ---------------------------------------------------------------------------------------------
     emit(Phase("Writing the adapter"))

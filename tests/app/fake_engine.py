@@ -1,7 +1,8 @@
 """Stands in for the engine: `python fake_engine.py MODE RUN_DIR` writes the events and files of a short training.
 
 Modes: finish, fail, die (no last word), wait (until control/stop or control/pause asks for the end), live (ten steps,
-previews, a held-out loss and a checkpoint for each control/go; draws what control/sample_now asks for).
+previews, a held-out loss and a checkpoint for each control/go; draws what control/sample_now asks for), short (all
+that live writes, at once).
 """
 
 import json
@@ -15,7 +16,8 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from trainers.config import TrainConfig  # noqa: E402 - the path above makes it importable
+from trainers import locks  # noqa: E402 - the path above makes it importable
+from trainers.config import TrainConfig  # noqa: E402
 from trainers.config_io import load  # noqa: E402
 from trainers.control import Control  # noqa: E402
 from trainers.events import (  # noqa: E402
@@ -34,6 +36,11 @@ from trainers.prompts import preview_prompts  # noqa: E402
 
 
 def main(mode: str, run: Path) -> int:
+    with locks.alone(run / "lock") as alone:
+        return train(mode, run) if alone else 1
+
+
+def train(mode: str, run: Path) -> int:
     if "DARKROOM_SWEPT" not in os.environ:
         for word in ("stop", "pause"):
             (run / "control" / word).unlink(missing_ok=True)
@@ -52,8 +59,8 @@ def main(mode: str, run: Path) -> int:
         sys.stderr.write("the last words\n")
         return 7
     last, stopped = steps, False
-    if mode == "live":
-        last, stopped = live(run, config, emit, first, steps)
+    if mode in ("live", "short"):
+        last, stopped = live(run, config, emit, first, steps, mode == "short")
     while mode == "wait" and not stopped:
         last, stopped = first + 1, asked_to_end(run)
         time.sleep(0.01)
@@ -72,8 +79,8 @@ def asked_to_end(run: Path) -> bool:
     return any((run / "control" / word).exists() for word in ("stop", "pause"))
 
 
-def live(run: Path, config: TrainConfig, emit: EventLog, step: int, steps: int) -> tuple[int, bool]:
-    """Goes on only as the test says; gives back the last step, and whether it was asked to end."""
+def live(run: Path, config: TrainConfig, emit: EventLog, step: int, steps: int, at_once: bool) -> tuple[int, bool]:
+    """Goes on only as the test says, or at once; gives back the last step, and whether it was asked to end."""
     control, go = Control(run / "control"), run / "control" / "go"
 
     def draw(prompt: str, name: str, *how: object) -> None:
@@ -90,8 +97,8 @@ def live(run: Path, config: TrainConfig, emit: EventLog, step: int, steps: int) 
         preview()
     emit(Phase("Training"))
     while step < steps and not asked_to_end(run):
-        if go.exists():
-            go.unlink()
+        if at_once or go.exists():
+            go.unlink(missing_ok=True)
             step += 10
             emit(Step(step, steps, 1 / (step + 10), 1e-4, 1.3, 0.5))
             (run / "checkpoints" / f"step_{step:06d}").mkdir(parents=True)
@@ -102,7 +109,7 @@ def live(run: Path, config: TrainConfig, emit: EventLog, step: int, steps: int) 
             emit(Phase("Drawing a picture that was asked for"))
             draw(wish.prompt, f"asked_{emit.seq:06d}", wish.seed, wish.strength, True)
             emit(Phase("Training"))
-        time.sleep(0.01)
+        time.sleep(0 if at_once else 0.01)
     return step, step < steps
 
 

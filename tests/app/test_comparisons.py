@@ -166,7 +166,8 @@ def test_progress_says_what_the_process_and_the_pictures_say(trained, monkeypatc
 def test_the_time_left_comes_from_the_pace_of_this_sitting(trained, monkeypatch):
     made = comparisons.create(trained, WISH)
     log, now = EventLog(made.folder / "events.jsonl"), [1000.0]
-    monkeypatch.setattr("trainers.events.time.time", lambda: now[0])
+    for module in ("trainers.events", "app.comparisons"):
+        monkeypatch.setattr(f"{module}.awake", lambda: now[0])
     for event, later in ((Phase("Drawing", 0, 32), 500), (Phase("Loading the base model"), 20)):
         log(event)
         now[0] += later

@@ -1,8 +1,6 @@
 """What the Monitor page shows follows from the disk alone, and nothing is sent twice."""
 
 import json
-import os
-import time
 
 import pytest
 
@@ -12,6 +10,7 @@ from app.gui.context import Context
 from app.gui.kept import mark
 from app.queue import Queue
 from app.worker import Worker
+from trainers import clock, locks
 from trainers.control import Control
 from trainers.events import EventLog, Phase, Sample, Started, Step
 
@@ -24,8 +23,7 @@ def queue(place, engine_mode) -> Queue:
 @pytest.fixture
 def alive(run):
     """The run, as if this very process trained it."""
-    run.process.write_text(json.dumps({"pid": os.getpid(), "create_time": jobs.psutil.Process().create_time()}))
-    os.utime(run.process, (time.time() - 60,) * 2)
+    run.process.write_text(json.dumps(locks.identity()))
     return run
 
 
@@ -34,7 +32,7 @@ def test_the_run_that_is_named_comes_before_the_one_that_trains_and_the_newest(p
     newer = runs.create(projects.list_projects(place)[0], watching.watch(run, queue).config)
     assert watching.choose(place, queue, "") == newer and watching.choose(place, queue, run.key) == run
     assert watching.choose(place, queue, "no/such") == newer and watching.choose(place, queue, "../..") == newer
-    run.process.write_text(json.dumps({"pid": os.getpid(), "create_time": jobs.psutil.Process().create_time()}))
+    run.process.write_text(json.dumps(locks.identity()))
     assert watching.choose(place, queue, "") == run
 
 
@@ -42,15 +40,16 @@ def test_a_run_that_was_just_started_again_is_starting_and_not_where_it_was(aliv
     log = EventLog(alive.events)
     log(Started(100, 0, "cpu", 3, "cat"))
     assert watching.watch(alive, queue).word == "running"
-    os.utime(alive.process, (time.time() + 60,) * 2)
+    alive.process.write_text(json.dumps({**locks.identity(), "offset": alive.events.stat().st_size}))
     found = watching.watch(alive, queue)
     assert found.word == "starting" and not found.spoken
 
 
-def test_saving_is_late_when_it_was_asked_for_a_while_ago(alive, queue):
+def test_saving_is_late_when_it_was_asked_for_a_while_ago(alive, queue, monkeypatch):
     jobs.request_stop(alive)
     assert watching.watch(alive, queue).word == "stopping" and not watching.watch(alive, queue).late
-    os.utime(alive.stop_file, (time.time() - 2 * watching.PATIENCE,) * 2)
+    later = clock.awake() + 2 * watching.PATIENCE
+    monkeypatch.setattr(watching, "awake", lambda: later)
     assert watching.watch(alive, queue).late
 
 

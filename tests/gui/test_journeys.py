@@ -1,16 +1,11 @@
 """Whole journeys through the window with the real engine and the embedded base, and over a kill of the app itself."""
 
-import os
 import re
-import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
@@ -18,10 +13,9 @@ from safetensors.numpy import load_file
 
 from app import jobs, projects, queue, runs
 from app.paths import CONCEPTS, ROOT, Home
+from tests.gui.own_process import FAKE_ENGINE, window
 from trainers.config import DataConfig, SavingConfig, ScheduleConfig, TrainConfig
 
-WITH_FAKE_ENGINE = ROOT / "tests" / "app" / "with_fake_engine.py"
-FAKE_ENGINE = WITH_FAKE_ENGINE.with_name("fake_engine.py")
 A_TRAINING = 20 * 60_000  # ms: 500 steps and what comes before and after, on one slow core beside other tests
 
 
@@ -99,7 +93,7 @@ def test_the_window_and_the_command_line_train_the_same(served, open_page, home,
 def test_a_killed_app_comes_back_to_its_run_and_the_queue_goes_on(home, open_page, monkeypatch):
     monkeypatch.setattr(jobs, "ENGINE", (sys.executable, str(FAKE_ENGINE), "wait"))
     made = three_runs(Home(home))
-    with window(home) as (address, kill):
+    with window(home, "wait") as (address, app):
         page = open_page(f"{address}?show=library")
         for run in made:
             queue.Queue(Home(home)).add(run)
@@ -108,9 +102,10 @@ def test_a_killed_app_comes_back_to_its_run_and_the_queue_goes_on(home, open_pag
         page.get_by_role("button", name=re.compile("^Train third next")).click()
         expect(waiting.get_by_role("listitem").first).to_contain_text("third")
         page.context.close()
-        kill()
+        app.kill()
+        app.wait()
     assert runs.is_alive(made[0])  # a run goes on without the window
-    with window(home) as (address, _):
+    with window(home, "wait") as (address, _):
         page, other = open_page(f"{address}?show=monitor&run={made[0].key}"), open_page(f"{address}?show=library")
         expect(page.locator(".dr-line")).to_contain_text("Step 1 of 10")
         expect(other.get_by_role("list", name="Waiting runs").get_by_role("listitem")).to_have_count(2)
@@ -143,36 +138,3 @@ def three_runs(home: Home) -> list[runs.Run]:
         runs.create(project, TrainConfig(data=data, schedule=steps, saving=SavingConfig(name=name)))
         for name in ("first", "second", "third")
     ]
-
-
-class window:  # noqa: N801 - used as a context manager
-    """The window as a process of its own, with an engine that trains until it is asked to end."""
-
-    def __init__(self, home: Path):
-        self.home = home
-
-    def __enter__(self) -> tuple[str, Callable[[], None]]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, str(WITH_FAKE_ENGINE), "wait", "--home", str(self.home), "--no-browser"]
-        self.process = subprocess.Popen(
-            [*command, "--port", str(port)], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
-        line = self.process.stdout.readline()
-        assert str(port) in line, line
-        return f"http://127.0.0.1:{port}/", self.kill
-
-    def kill(self) -> None:
-        """At once, as the system would."""
-        os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            for child in psutil.Process(self.process.pid).children(recursive=True):
-                with suppress(psutil.NoSuchProcess):  # it has just ended, and may not have been collected yet
-                    if "worker" in " ".join(child.cmdline()):
-                        child.kill()
-            self.kill()
-        self.process.stdout.close()

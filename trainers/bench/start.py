@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 
 from trainers import config_io, events
 from trainers.bench.models import SIZES
+from trainers.clock import awake
 from trainers.config import TrainConfig
 from trainers.errors import UserError
 
@@ -71,7 +71,7 @@ def _sitting(place: Path, name: str, config: TrainConfig) -> Sitting:
     run = place / name
     run.mkdir()
     config_io.save(config, run / "config.toml")
-    began = time.time()
+    began = awake()
     environment = {**os.environ, "DARKROOM_CACHE": str(place / "cache")}
     command = [sys.executable, "-m", "trainers", str(run)]
     subprocess.run(command, env=environment, check=False)
