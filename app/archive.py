@@ -21,7 +21,7 @@ from app.paths import Home
 from app.projects import RESERVED, slug
 from app.runs import Run
 from app.trash import Thrown, require_idle, throw_run
-from trainers import config_io
+from trainers import config_io, json_values
 from trainers.errors import UserError, disk_error
 from trainers.files import write_whole
 
@@ -143,7 +143,7 @@ def read_contents(packed: zipfile.ZipFile) -> Contents:
     if packed.getinfo(CONTENTS).file_size > CONTENTS_BYTES:
         raise UserError(f"{name} is no archive of a run: its list of files is too long.")
     try:
-        said = json.loads(packed.read(CONTENTS))
+        said = json_values.parse(packed.read(CONTENTS))
         files = {str(path): (int(size), str(digest)) for path, (size, digest) in said["files"].items()}
         settings = {key: str(said["settings"][key]) for key in PROJECT}
         contents = Contents(str(said["project"]), settings, str(said["run"]), files)

@@ -12,7 +12,7 @@ from typing import Any
 from app import jobs
 from app.paths import Home
 from app.runs import Run, is_alive, status
-from trainers import config_io
+from trainers import config_io, json_values
 from trainers.errors import UserError, disk_error
 from trainers.families.locate import require_base
 from trainers.files import write_whole
@@ -181,7 +181,7 @@ class Queue:
 
     def _read(self) -> "_Kept":
         try:
-            found = json.loads(self._file.read_text("utf-8"))
+            found = json_values.read(self._file)
             waiting = [self.home.projects / str(name) for name in found["waiting"]]
             problems = [
                 _Problem(Run(self.home.projects / str(one["run"])), str(one["message"]), str(one["hint"]))

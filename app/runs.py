@@ -1,7 +1,6 @@
 """Runs: folders that each tell the whole story of one training, and what that story says right now."""
 
 import difflib
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ import psutil
 from app.paths import Home, absolute
 from app.projects import Project, new_folder, slug
 from app.story import read_story
-from trainers import config_io
+from trainers import config_io, json_values
 from trainers.config import MODEL_FILES, TrainConfig
 from trainers.errors import UserError
 from trainers.events import RunState
@@ -170,14 +169,14 @@ def is_alive(run: Run) -> bool:
     (Both, because a corrected clock moves the time of birth.)
     """
     try:
-        written = json.loads(run.process.read_text("utf-8"))
+        written = json_values.read(run.process)
         process = psutil.Process(int(written["pid"]))
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
         if abs(process.create_time() - float(written["create_time"])) < 1:
             return True
         return str(run.folder) in process.cmdline()
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, psutil.Error):
         return False
 
 

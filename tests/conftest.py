@@ -15,7 +15,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # silences its warning
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rounds", type=int, default=10, help="How often the slow tests of tests/crash try it.")
+    parser.addoption("--rounds", type=int, default=10, help="How often the slow tests of tests/crash try it; thousands for tests/mutated.")
 
 
 @pytest.fixture

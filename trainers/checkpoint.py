@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainers import sums
+from trainers import json_values, sums
 from trainers.errors import UserError, disk_error
 from trainers.files import flush_folder
 
@@ -217,7 +217,7 @@ def threads_of(checkpoint: Path | None) -> int:
 def _state(checkpoint: Path) -> dict[str, Any]:
     """Its state.json; nothing where that is damaged: `load` says so."""
     try:
-        state = json.loads((checkpoint / "state.json").read_text("utf-8"))
+        state = json_values.read(checkpoint / "state.json")
     except (OSError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}

@@ -6,13 +6,15 @@ prompt without its trigger word, from the base and from the last checkpoint: the
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trainers import json_values
 from trainers.config import TrainConfig
 from trainers.errors import UserError
 from trainers.files import write_whole
+from trainers.json_values import made
 from trainers.prompts import plain_prompt
 
 FILE = "comparison.json"
@@ -46,6 +48,17 @@ class Comparison:
         return [cell for cell in self.cells if not (self.folder / cell.file).is_file()]
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """comparison.json as it stands."""
+
+    steps: tuple[int, ...]
+    prompts: tuple[str, ...]
+    strengths: tuple[float, ...]
+    seeds: tuple[int, ...]
+    cells: tuple[Any, ...]
+
+
 def cells_of(
     config: TrainConfig, steps: Sequence[int], prompts: Sequence[str], strengths: Sequence[float], seeds: Sequence[int]
 ) -> tuple[Cell, ...]:
@@ -77,11 +90,14 @@ def save(comparison: Comparison) -> Path:
 def load(folder: Path) -> Comparison:
     """Read a comparison back. UserError where it is missing or damaged."""
     try:
-        values: dict[str, Any] = json.loads((folder / FILE).read_text("utf-8"))
-        cells = tuple(Cell(**{**cell, "file": Path(cell["file"]).name}) for cell in values.pop("cells"))
-        lists = {name: tuple(values[name]) for name in ("steps", "prompts", "strengths", "seeds")}
-        return Comparison(folder, cells=cells, **lists)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = made(_Kept, json_values.read(folder / FILE))
+        cells = tuple(made(Cell, cell) for cell in found.cells)
+        cells = tuple(replace(cell, file=Path(cell.file).name) for cell in cells)
+        lists = (found.steps, found.prompts, found.strengths, found.seeds)
+        if not all(lists) or any(cell.number not in range(len(found.prompts)) for cell in cells):
+            raise ValueError("nothing to compare")
+        return Comparison(folder, *lists, cells)
+    except (OSError, ValueError) as error:
         raise UserError(f"The comparison in {folder} cannot be read.", "Make a new one.") from error
 
 

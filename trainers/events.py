@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from trainers.json_values import is_number, made, parse
+
 
 @dataclass(frozen=True)
 class Event:
@@ -160,10 +162,12 @@ def read_from(path: Path, offset: int = 0) -> tuple[list[tuple[float, Event]], i
     for raw in _objects([line for line in whole.splitlines() if line.strip()]):
         try:
             cls = EVENTS[raw["type"]]
-            event = cls(**{name: raw[name] for name in FIELDS[cls] if name in raw})
-        except (KeyError, TypeError):  # from another version
+            event = made(cls, {name: raw[name] for name in FIELDS[cls] if name in raw})
+            moment = raw.get("time", 0.0)
+        except (KeyError, TypeError, AttributeError, ValueError):  # from another version, or damaged
             continue
-        found.append((raw.get("time", 0.0), event))
+        if is_number(moment):
+            found.append((moment, event))
     return found, offset + len(whole)
 
 
@@ -172,11 +176,11 @@ def _objects(lines: list[bytes]) -> Iterator[Any]:
     for begin in range(0, len(lines), TOGETHER):
         some = lines[begin : begin + TOGETHER]
         try:
-            yield from json.loads(b"[" + b",".join(some) + b"]")
+            yield from parse(b"[" + b",".join(some) + b"]")
         except ValueError:
             for line in some:
                 with suppress(ValueError):
-                    yield json.loads(line)
+                    yield parse(line)
 
 
 def read(path: Path) -> Iterator[Event]:

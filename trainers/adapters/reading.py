@@ -3,7 +3,6 @@
 Names come from kohya, LyCORIS, peft (with its adapter name, too) and diffusers, old and new.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import torch
 from peft.utils.other import get_pattern_key
 from torch import Tensor
 
+from trainers import json_values
 from trainers.adapters.weights import DoraWeights, LohaWeights, LokrWeights, LoraWeights, Weights
 from trainers.errors import UserError
 
@@ -161,7 +161,7 @@ def _alphas(metadata: Mapping[str, str], peft_config: Mapping[str, Any]) -> dict
     """How the names of a part's modules begin -> its alphas, from diffusers' header entry and from peft's config."""
     try:
         configs = {PEFT: peft_config} if peft_config else {}
-        for key, value in json.loads(metadata.get(HEADER_CONFIG, "{}")).items():
+        for key, value in json_values.parse(metadata.get(HEADER_CONFIG, "{}")).items():
             part, _, name = key.partition(".")
             if name in ("lora_alpha", "alpha_pattern", "use_rslora"):
                 configs.setdefault(part, {})[name] = value

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainers import config_io
+from trainers import config_io, json_values
 from trainers.config import TrainConfig
 from trainers.config_problems import section_class
 from trainers.errors import UserError
@@ -34,9 +34,9 @@ def read_structure(path: Path) -> Any:
     if path.suffix.lower() != ".json" and not content.lstrip().startswith("{"):
         return config_io.read_toml(path)
     try:
-        return json.loads(content)
-    except (json.JSONDecodeError, RecursionError) as error:
-        where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+        return json_values.parse(content)
+    except ValueError as error:
+        where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise UserError(f"{path} is not valid JSON ({where}).", TAKES) from error
 
 
