@@ -12,7 +12,7 @@ from typing import Literal
 
 from app.projects import Project
 from trainers import json_values
-from trainers.data.captions import ENDINGS, caption_file, decode, tags
+from trainers.data.captions import ENDINGS, caption_file, decode, read_bytes, tags
 from trainers.errors import UserError, disk_error
 from trainers.files import write_whole
 
@@ -80,7 +80,7 @@ def write(project: Project, captions: Mapping[Path, str], what: str) -> int:
         try:
             for picture, caption in captions.items():
                 file = caption_file(picture) or picture.with_suffix(".txt")
-                old = file.read_bytes() if file.exists() else None
+                old = read_bytes(file) if file.exists() else None
                 new = one_line(caption)
                 if new == (decode(old) if old is not None else "") or str(file) in after:
                     continue
@@ -118,7 +118,7 @@ def undo(project: Project) -> str:
                 if (
                     not _is_caption(file, project)
                     or not file.exists()
-                    or decode(file.read_bytes()) != last.after.get(name)
+                    or decode(read_bytes(file)) != last.after.get(name)
                 ):
                     others += 1
                 elif old is None:

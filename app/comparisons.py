@@ -18,7 +18,7 @@ from app.projects import new_folder
 from app.runs import Run
 from trainers import comparison, config_io, events
 from trainers.comparison import BASE, Comparison, cells_of
-from trainers.data.decoding import Unreadable, decode
+from trainers.data.decoding import Unreadable, decode, read_bytes
 from trainers.errors import UserError
 from trainers.files import encoded, write_whole
 from trainers.prompts import default_prompts
@@ -242,6 +242,6 @@ def _seconds_left(folder: Path, missing: int) -> float | None:
 
 def _opened(folder: Path, file: str) -> Image.Image:
     try:
-        return decode((folder / file).read_bytes())
+        return decode(read_bytes(folder / file))
     except (OSError, ValueError, Unreadable):  # not drawn, no such cell, or damaged
         return Image.new("RGB", (1, 1), "white")

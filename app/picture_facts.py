@@ -16,7 +16,7 @@ from PIL import Image
 from app.modesty import step_back
 from app.paths import Home
 from trainers import json_values
-from trainers.data.decoding import Unreadable, decode
+from trainers.data.decoding import Unreadable, decode, read_bytes
 from trainers.data.examples import SMALLEST
 from trainers.files import write_whole
 
@@ -127,7 +127,7 @@ class Measured:
 def look_at(path: Path) -> Facts:
     """Measure one picture, decoding it to its last byte."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         picture = decode(data)
     except PermissionError:
         return Facts(reason="you have no permission to read it.")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -189,10 +190,11 @@ class Queue:
             ]
         except (OSError, ValueError, KeyError, TypeError):  # none yet, or written by no version of this app
             return _Kept()
-        there = [Run(folder) for folder in dict.fromkeys(waiting) if (folder / "config.toml").is_file()]
+        # os.path: pathlib raises where a name is too long
+        there = [Run(folder) for folder in dict.fromkeys(waiting) if os.path.isfile(folder / "config.toml")]
         return _Kept(
             [run for run in there if not is_alive(run)],  # started, but the app was killed before it wrote so
-            [problem for problem in problems if problem.run.config.is_file()],
+            [problem for problem in problems if os.path.isfile(problem.run.config)],
             found.get("held") is True,
         )
 

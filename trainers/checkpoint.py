@@ -231,7 +231,8 @@ def load(folder: Path) -> Saved:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         written = state.pop("format")
         if written != FORMAT:
-            message = f"The checkpoint {folder} is in format {written}, and this version reads format {FORMAT}."
+            told = f"is in format {str(written)[:20]}, and this version reads format {FORMAT}"
+            message = f"The checkpoint {folder} {told}."
             raise UserError(message, "Go on with the version of LoRA Darkroom that the run was begun with.")
         rest = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
         ema = folder / "ema.safetensors"

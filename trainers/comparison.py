@@ -5,6 +5,7 @@ prompt without its trigger word, from the base and from the last checkpoint: the
 """
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -45,7 +46,7 @@ class Comparison:
 
     def missing(self) -> list[Cell]:
         """The cells that have no picture yet."""
-        return [cell for cell in self.cells if not (self.folder / cell.file).is_file()]
+        return [cell for cell in self.cells if not os.path.isfile(self.folder / cell.file)]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from trainers.config_problems import SETTINGS, Problem
 from trainers.errors import UserError
 from trainers.files import write_whole
 
-LONGEST = 5_000_000  # letters of a settings file; with every caption of a large set as a class word, a tenth
+LONGEST = 5_000_000  # bytes of a settings file
 DEEP = re.compile(r"(?<![\w-])(?:[\w-]++\s*+\.\s*+){100}")  # a.b.c...: the time to read it goes by the square
 EMPTY = ("", "none", "null")  # in `--set adapter.alpha=`: back to "empty means ..."
 
@@ -105,6 +105,8 @@ def dump(config: TrainConfig) -> str:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as plain dicts. UserError where it is missing, not text, or not TOML."""
     try:
+        if path.stat().st_size > LONGEST:
+            raise UserError(f"{path} is too large to be a settings file.")
         text = path.read_bytes().decode("utf-8-sig")  # Notepad writes a byte order mark
     except FileNotFoundError:
         raise UserError(f"There is no file {path}.", "Check the spelling.") from None
@@ -114,8 +116,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a text file in UTF-8.", "Save it again as UTF-8.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if len(text) > LONGEST or DEEP.search(text):
-        raise UserError(f"{path} is too long or too deep to be a settings file.")
+    if DEEP.search(text):
+        raise UserError(f"{path} is nested too deeply to be a settings file.")
     try:
         return tomllib.loads(text)
     except RecursionError as error:

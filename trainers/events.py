@@ -127,6 +127,7 @@ EVENTS: dict[str, type[Event]] = {
     cls.type: cls
     for cls in (Started, Phase, Step, Validation, Sample, Checkpoint, Adjusted, Warned, Stopped, Finished, Failed)
 }
+BLOCK = 4 << 20  # bytes that are read at once, and more than any line has
 TOGETHER = 500  # lines parsed at once, which is twice as fast as one by one
 FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in EVENTS.values()}
 
@@ -137,9 +138,11 @@ class EventLog:
     def __init__(self, path: Path):
         self.path = path
         self.seq = sum(1 for _ in read(path)) if path.exists() else 0
-        if path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size:
-            with path.open("ab") as file:  # a line cut off by a crash must not swallow the next one
-                file.write(b"\n")
+        if path.exists() and path.stat().st_size:
+            with path.open("rb+") as file:  # a line cut off by a crash must not swallow the next one
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":
+                    file.write(b"\n")
 
     def __call__(self, event: Event) -> None:
         line = {"seq": self.seq, "time": time.time(), "type": event.type, **asdict(event)}
@@ -154,12 +157,25 @@ def read_from(path: Path, offset: int = 0) -> tuple[list[tuple[float, Event]], i
     """(time, event) pairs written after byte `offset`, and the offset to go on from; half-written lines wait."""
     if not path.exists():
         return [], offset
+    found: list[tuple[float, Event]] = []
     with path.open("rb") as file:
         file.seek(offset)
-        data = file.read()
-    whole = data[: data.rfind(b"\n") + 1]
+        while block := file.read(BLOCK):
+            end = block.rfind(b"\n") + 1
+            if not end and len(block) == BLOCK:  # no line is so long: it is damage, which the next one ends
+                offset += BLOCK
+                continue
+            found += _events(block[:end])
+            offset += end
+            if len(block) < BLOCK:
+                break
+            file.seek(offset)
+    return found, offset
+
+
+def _events(lines: bytes) -> list[tuple[float, Event]]:
     found = []
-    for raw in _objects([line for line in whole.splitlines() if line.strip()]):
+    for raw in _objects([line for line in lines.splitlines() if line.strip()]):
         try:
             cls = EVENTS[raw["type"]]
             event = made(cls, {name: raw[name] for name in FIELDS[cls] if name in raw})
@@ -168,7 +184,7 @@ def read_from(path: Path, offset: int = 0) -> tuple[list[tuple[float, Event]], i
             continue
         if is_number(moment):
             found.append((moment, event))
-    return found, offset + len(whole)
+    return found
 
 
 def _objects(lines: list[bytes]) -> Iterator[Any]:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 Made = TypeVar("Made")
 Fits = Callable[[Any], bool]
 
+LONGEST = 16 << 20  # bytes: facts of 80,000 pictures; lists of lists take thirty times their length in memory
 WHOLE = range(-(2**63), 2**64)  # what files and libraries hold of a whole number
 LARGEST = 1e100  # of other numbers: nothing that is measured comes near it, and products of two are still finite
 
@@ -30,7 +31,9 @@ def parse(text: str | bytes) -> Any:
 
 
 def read(path: Path) -> Any:
-    """What a JSON file holds. OSError where it cannot be opened, ValueError where it is none."""
+    """What a JSON file holds. OSError where it cannot be opened, ValueError where it is none, or far too long."""
+    if path.stat().st_size > LONGEST:
+        raise ValueError("it is too long")
     return parse(path.read_bytes().decode("utf-8"))
 
 

@@ -133,6 +133,8 @@ def _checked_end(entry: dict) -> int:
     numbers = [begin, end, *shape]
     if any(type(number) is not int or number < 0 for number in numbers):
         raise ValueError("negative or fractional size")
+    if type(entry["dtype"]) is not str or len(entry["dtype"]) > 20:
+        raise ValueError("no number format")
     bits = BITS.get(entry["dtype"])
     if bits and end - begin != math.prod(shape) * bits // 8:
         raise ValueError("offsets do not fit the shape")

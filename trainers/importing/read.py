@@ -1,6 +1,7 @@
 """Files of other trainers: text, TOML and JSON, and what kind of settings they hold."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ TAKES = "It reads settings of kohya_ss (JSON), sd-scripts (TOML) and OneTrainer 
 
 def read_text(path: Path) -> str:
     """UserError where it is missing, a folder, or no text."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"{path} is a folder, not a settings file.")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"There is no file {path}.", "Check the spelling.")
     if path.stat().st_size > LARGEST:
         raise UserError(f"{path} is too large to be a settings file.", TAKES)
