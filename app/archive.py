@@ -21,7 +21,8 @@ from app.paths import Home
 from app.projects import RESERVED, slug
 from app.runs import Run
 from app.trash import Thrown, require_idle, throw_run
-from trainers import config_io
+from app.zips import DAMAGED
+from trainers import config_io, json_values
 from trainers.errors import UserError, disk_error
 from trainers.files import write_whole
 
@@ -127,7 +128,7 @@ def _opened(home: Home, zip_file: Path) -> Iterator[tuple[zipfile.ZipFile, Conte
             if os.path.lexists(place):
                 raise UserError(f"The run {contents.run} is in the library already.", "It was left as it is.")
             yield packed, contents, place
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (*DAMAGED, RuntimeError) as error:  # the latter for a password
         raise UserError(f"{zip_file.name} is no zip that can be read: {error}.") from error
     except FileNotFoundError as error:
         raise UserError(f"There is no file {zip_file}.") from error
@@ -143,7 +144,7 @@ def read_contents(packed: zipfile.ZipFile) -> Contents:
     if packed.getinfo(CONTENTS).file_size > CONTENTS_BYTES:
         raise UserError(f"{name} is no archive of a run: its list of files is too long.")
     try:
-        said = json.loads(packed.read(CONTENTS))
+        said = json_values.parse(packed.read(CONTENTS))
         files = {str(path): (int(size), str(digest)) for path, (size, digest) in said["files"].items()}
         settings = {key: str(said["settings"][key]) for key in PROJECT}
         contents = Contents(str(said["project"]), settings, str(said["run"]), files)

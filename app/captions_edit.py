@@ -6,12 +6,13 @@ import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from app.projects import Project
-from trainers.data.captions import ENDINGS, caption_file, decode, tags
+from trainers import json_values
+from trainers.data.captions import ENDINGS, caption_file, decode, read_bytes, tags
 from trainers.errors import UserError, disk_error
 from trainers.files import write_whole
 
@@ -48,6 +49,15 @@ class Edit:
         return f"{words}, {caption}" if self.way == "front" else f"{caption.rstrip(' ,')}, {words}"
 
 
+@dataclass(frozen=True)
+class _Change:
+    """`before` holds bytes in base64, None where there was no file; `after` the text that was written."""
+
+    what: str
+    before: dict[str, str | None]
+    after: dict[str, str]
+
+
 def changes(captions: Mapping[Path, str | None], edit: Edit) -> dict[Path, str]:
     """What an edit makes of captions by picture (None: no caption file); only those that it changes."""
     after = {picture: edit(caption or "") for picture, caption in captions.items()}
@@ -70,7 +80,7 @@ def write(project: Project, captions: Mapping[Path, str], what: str) -> int:
         try:
             for picture, caption in captions.items():
                 file = caption_file(picture) or picture.with_suffix(".txt")
-                old = file.read_bytes() if file.exists() else None
+                old = read_bytes(file) if file.exists() else None
                 new = one_line(caption)
                 if new == (decode(old) if old is not None else "") or str(file) in after:
                     continue
@@ -81,14 +91,14 @@ def write(project: Project, captions: Mapping[Path, str], what: str) -> int:
             raise _not_written(file, error) from error
         finally:
             if after:
-                _keep(project, [*_history(project), {"what": what, "before": before, "after": after}])
+                _keep(project, [*_history(project), _Change(what, before, after)])
         return len(after)
 
 
 def undoable(project: Project) -> str:
     """The last change in words; "" where there is none to take back."""
     history = _history(project)
-    return str(history[-1]["what"]) if history else ""
+    return history[-1].what if history else ""
 
 
 def undo(project: Project) -> str:
@@ -102,13 +112,13 @@ def undo(project: Project) -> str:
             raise UserError("There is no change to take back.")
         last = history.pop()
         back = others = 0
-        for name, old in last["before"].items():
+        for name, old in last.before.items():
             file = Path(name)
             try:
                 if (
                     not _is_caption(file, project)
                     or not file.exists()
-                    or decode(file.read_bytes()) != last["after"][name]
+                    or decode(read_bytes(file)) != last.after.get(name)
                 ):
                     others += 1
                 elif old is None:
@@ -117,10 +127,12 @@ def undo(project: Project) -> str:
                 else:
                     _replace(file, base64.b64decode(old))
                     back += 1
+            except ValueError:  # no name, or no text: the list is damaged there
+                others += 1
             except OSError as error:
                 raise _not_written(file, error) from error
         _keep(project, history)
-    told = f"Taken back: {last['what']} ({_captions(back)})."
+    told = f"Taken back: {last.what} ({_captions(back)})."
     changed = "was" if others == 1 else "were"
     return told + (f" {_captions(others)} {changed} changed elsewhere since and left alone." if others else "")
 
@@ -137,24 +149,25 @@ def _not_written(file: Path, error: OSError) -> UserError:
 
 
 def _is_caption(file: Path, project: Project) -> bool:
-    return file.suffix in ENDINGS and file.is_relative_to(project.pictures)
+    """Whatever the list of changes names: a caption among the project's pictures."""
+    return file.suffix in ENDINGS and file.resolve().is_relative_to(Path(project.pictures).resolve())
 
 
 def _captions(count: int) -> str:
     return "1 caption" if count == 1 else f"{count:,} captions"
 
 
-def _history(project: Project) -> list[dict]:
+def _history(project: Project) -> list[_Change]:
     found = []
     with suppress(OSError):
-        for line in (project.folder / HISTORY).read_text("utf-8").splitlines():
+        for line in (project.folder / HISTORY).read_bytes().splitlines():
             with suppress(ValueError):
-                found.append(json.loads(line))
+                found.append(json_values.made(_Change, json_values.parse(line)))
     return found
 
 
-def _keep(project: Project, history: list[dict]) -> None:
-    lines = "".join(json.dumps(entry) + "\n" for entry in history[-KEPT:])
+def _keep(project: Project, history: list[_Change]) -> None:
+    lines = "".join(json.dumps(asdict(entry)) + "\n" for entry in history[-KEPT:])
     write_whole(project.folder / HISTORY, lines.encode())
 
 

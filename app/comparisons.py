@@ -18,6 +18,7 @@ from app.runs import Run
 from trainers import comparison, config_io, events
 from trainers.clock import awake
 from trainers.comparison import BASE, Comparison, cells_of
+from trainers.data.decoding import Unreadable, decode, read_bytes
 from trainers.errors import UserError
 from trainers.files import encoded, write_whole
 from trainers.prompts import default_prompts
@@ -242,7 +243,6 @@ def _seconds_left(folder: Path, missing: int) -> float | None:
 
 def _opened(folder: Path, file: str) -> Image.Image:
     try:
-        with Image.open(folder / file) as picture:
-            return picture.convert("RGB")
-    except OSError:  # not drawn, or no such cell
+        return decode(read_bytes(folder / file))
+    except (OSError, ValueError, Unreadable):  # not drawn, no such cell, or damaged
         return Image.new("RGB", (1, 1), "white")

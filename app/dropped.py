@@ -1,13 +1,11 @@
 """Dropped files: pictures, captions and zip files that come into a project's own folder, under safe names."""
 
 import hashlib
-import lzma
 import os
 import shutil
 import threading
 import unicodedata
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -15,6 +13,7 @@ from typing import BinaryIO
 
 from app import projects
 from app.projects import PICTURE_ENDINGS, RESERVED, Project
+from app.zips import DAMAGED
 from trainers.data.captions import ENDINGS as CAPTION_ENDINGS
 from trainers.data.captions import caption_file
 from trainers.errors import UserError, disk_error
@@ -22,6 +21,7 @@ from trainers.errors import UserError, disk_error
 NAME_BYTES = 150  # of a file's name before its ending; thumbnails and temporary names are made from it
 ZIP_FILES = 20_000
 ZIP_BYTES = 20 * 2**30  # unpacked
+BOMB, MOST_PACKED = 2**30, 100  # bytes, and how many times the zip file they may be: pictures hardly get smaller
 CHUNK = 2**20
 
 _adding: dict[str, threading.Lock] = {}  # by project; two browser tabs may drop files into one at the same time
@@ -87,8 +87,13 @@ def _is_zip(file: Path) -> bool:
 def _unpack(project: Project, file: Path, added: Added) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            if len(entries) > ZIP_FILES or sum(entry.file_size for entry in entries) > ZIP_BYTES:
+            entries = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
+            size = sum(entry.file_size for entry in entries)
+            if size > max(BOMB, MOST_PACKED * file.stat().st_size):
+                told = f"would unpack to {size / 2**30:,.1f} GB"
+                added.skipped.append(f"{file.name} {told}: it is made to fill the disk.")
+                return
+            if len(entries) > ZIP_FILES or size > ZIP_BYTES:
                 added.skipped.append(f"{file.name} holds more than {ZIP_FILES:,} files or {ZIP_BYTES >> 30} GB.")
                 return
             inside = []
@@ -97,7 +102,7 @@ def _unpack(project: Project, file: Path, added: Added) -> None:
                 if not any(part.startswith((".", "__MACOSX")) and part != ".." for part in path.parts):
                     inside.append(_Dropped(path.name, str(path.parent), entry))
             _take(project, inside, archive, added)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except DAMAGED as error:
         added.skipped.append(f"{file.name} is damaged, or no zip file. {str(error).rstrip('.')}.")
 
 
@@ -222,7 +227,7 @@ def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: BinaryIO)
                 target.write(block)
     except RuntimeError as error:  # zipfile's word for a password
         raise _Refused("it is protected by a password") from error
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, zlib.error, lzma.LZMAError) as error:
+    except DAMAGED as error:
         raise _Refused("it is damaged, or packed in an unusual way") from error
 
 

@@ -257,13 +257,13 @@ def _family_of_file(base: str) -> str:
     try:
         path = find_here(base)
         return FAMILY_LABELS.get(identify(path).family, "") if path else ""
-    except (UserError, OSError):
+    except (UserError, OSError, ValueError):
         return ""
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
     try:
         facts = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # not there, or no path at all
         return None
     return facts.st_mtime_ns, facts.st_size

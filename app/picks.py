@@ -1,6 +1,7 @@
 """The checkpoint that a person picked of a run, and the adapter file that was made of it: picked.json of the run."""
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -9,7 +10,7 @@ from typing import Any
 
 from app.comparisons import checkpoint_steps
 from app.runs import Run
-from trainers import config_io
+from trainers import config_io, json_values
 from trainers.config import TrainConfig
 from trainers.errors import UserError
 from trainers.files import write_whole
@@ -37,7 +38,7 @@ class Pick:
     @property
     def made(self) -> bool:
         """Whether its file was made, and is still there."""
-        return bool(self.adapter) and Path(self.adapter).exists()
+        return bool(self.adapter) and os.path.exists(self.adapter)  # pathlib raises where a name is too long
 
     def loads_in(self, program: str) -> bool:
         """Whether an image program loads the whole file."""
@@ -53,10 +54,8 @@ class Pick:
 def picked(run: Run) -> Pick | None:
     """What was picked last; None where nothing was, or its checkpoint is gone and no file was made of it."""
     try:
-        values = json.loads((run.folder / FILE).read_text("utf-8"))
-        values |= {name: tuple(values[name]) for name in ("files", "warnings")}
-        found = Pick(**values)
-    except (OSError, ValueError, KeyError, TypeError):  # none, or damaged
+        found = json_values.made(Pick, json_values.read(run.folder / FILE))
+    except (OSError, ValueError):  # none, or damaged
         return None
     return found if found.made or found.step in checkpoint_steps(run) else None
 
@@ -68,7 +67,7 @@ def pick(run: Run, step: int, strength: float = 1.0) -> Pick:
     before = picked(run)
     if before and before.step == step:
         found = replace(before, strength=strength)
-        _suggest(list(found.files), strength)
+        _suggest(run, list(found.files), strength)
     else:
         config = config_io.load(run.config)
         name = before.name if before and not before.made else config.saving.name
@@ -107,7 +106,7 @@ def _exported(
     to = str(run.folder / "output" / name) if config.adapter.new_tokens else None
     said = ask("export", report, run=str(run.folder), checkpoint=str(found.step), form=form, to=to, called=name)
     facts = ask("inspect", report, file=_weights(said))
-    _suggest(said["files"], found.strength)
+    _suggest(run, said["files"], found.strength)
     return replace(
         found,
         name=name,
@@ -136,12 +135,16 @@ def _weights(said: dict[str, Any]) -> str:
     return next((file for file in files if Path(file).name == "adapter_model.safetensors"), str(said["adapter"]))
 
 
-def _suggest(files: list[str], strength: float) -> None:
-    """Write the strength into the name.json that was made beside the adapter, where image programs look for it."""
+def _suggest(run: Run, files: list[str], strength: float) -> None:
+    """Write the strength into the name.json that was made beside the adapter, where image programs look for it.
+
+    Nowhere but in the run's folder: the list may have come with somebody's archive.
+    """
     for file in (Path(file) for file in files if str(file).endswith(".json")):
         with suppress(OSError, ValueError):
-            facts = json.loads(file.read_text("utf-8"))
-            if "preferred weight" in facts:
+            facts = json_values.read(file)
+            inside = file.resolve().is_relative_to(run.folder.resolve())
+            if inside and isinstance(facts, dict) and "preferred weight" in facts:
                 facts["preferred weight"] = strength
                 write_whole(file, json.dumps(facts, ensure_ascii=False, indent=2).encode())
 

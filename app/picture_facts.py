@@ -15,7 +15,8 @@ from PIL import Image
 
 from app.modesty import step_back
 from app.paths import Home
-from trainers.data.decoding import Unreadable, decode
+from trainers import json_values
+from trainers.data.decoding import Unreadable, decode, read_bytes
 from trainers.data.examples import SMALLEST
 from trainers.files import write_whole
 
@@ -26,6 +27,7 @@ ALIKE = 4  # bits of 64 in which the hashes of near-duplicates differ at most
 SAVED_EVERY = 100  # pictures
 
 Key = tuple[str, int, int]  # path, time of change in ns, bytes: the state of a file
+IS_KEY = json_values.fits(Key)
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,9 @@ class Measured:
 
     def _read(self, folder: str) -> dict[Key, Facts]:
         try:
-            rows = json.loads(self._place(folder).read_text("utf-8"))
-            return {tuple(key): Facts(**{**facts, "size": tuple(facts["size"])}) for key, facts in rows}
-        except (OSError, ValueError, TypeError, KeyError):  # none yet, or damaged: they are measured again
+            rows = json_values.read(self._place(folder))
+            return {tuple(key): json_values.made(Facts, facts) for key, facts in rows if IS_KEY(key)}
+        except (OSError, ValueError, TypeError):  # none yet, or damaged: they are measured again
             return {}
 
     def _save(self, folder: str) -> None:
@@ -125,7 +127,7 @@ class Measured:
 def look_at(path: Path) -> Facts:
     """Measure one picture, decoding it to its last byte."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         picture = decode(data)
     except PermissionError:
         return Facts(reason="you have no permission to read it.")

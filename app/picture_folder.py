@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainers.data.captions import ENDINGS as CAPTIONS
-from trainers.data.captions import decode
+from trainers.data.captions import decode, read_bytes
 from trainers.data.decoding import ENDINGS as PICTURES
 from trainers.data.folders import SYSTEM_FOLDERS
 
@@ -83,6 +83,6 @@ def _walk(folder: str, seen: set[str]) -> Iterator[os.DirEntry[str]]:
 @functools.lru_cache(16384)
 def _read(path: str, changed: int, size: int) -> str | None:
     try:
-        return decode(Path(path).read_bytes())
+        return decode(read_bytes(Path(path)))
     except OSError:
         return None

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from app.alive import LOCK, RECORD
 from app.paths import Home
 from app.runs import Run, is_alive, status
 from app.story import read_story
-from trainers import config_io
+from trainers import config_io, json_values
 from trainers.errors import UserError, disk_error
 from trainers.families.locate import require_base
 from trainers.files import write_whole
@@ -184,7 +185,7 @@ class Queue:
 
     def _read(self) -> "_Kept":
         try:
-            found = json.loads(self._file.read_text("utf-8"))
+            found = json_values.read(self._file)
             waiting = [self.home.projects / str(name) for name in found["waiting"]]
             problems = [
                 _Problem(Run(self.home.projects / str(one["run"])), str(one["message"]), str(one["hint"]))
@@ -192,10 +193,11 @@ class Queue:
             ]
         except (OSError, ValueError, KeyError, TypeError):  # none yet, or written by no version of this app
             return _Kept()
-        there = [Run(folder) for folder in dict.fromkeys(waiting) if (folder / "config.toml").is_file()]
+        # os.path: pathlib raises where a name is too long
+        there = [Run(folder) for folder in dict.fromkeys(waiting) if os.path.isfile(folder / "config.toml")]
         return _Kept(
             [run for run in there if not is_alive(run)],  # started, but the app was killed before it wrote so
-            [problem for problem in problems if problem.run.config.is_file()],
+            [problem for problem in problems if os.path.isfile(problem.run.config)],
             found.get("held") is True,
         )
 

@@ -18,7 +18,7 @@ from app.calls import plain
 from app.jobs import detached, engine_environment
 from app.paths import ROOT, Home, find_home
 from app.settings import load_settings
-from trainers import events
+from trainers import events, json_values
 from trainers.errors import UserError
 from trainers.events import Failed, Finished, RunState
 from trainers.files import write_whole
@@ -111,6 +111,6 @@ def remove(folder: Path) -> None:
 
 def _answer(folder: Path) -> Any:
     try:
-        return json.loads((folder / "answer.json").read_text("utf-8"))
+        return json_values.read(folder / "answer.json")
     except (OSError, ValueError):
         return None

@@ -15,7 +15,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # silences its warning
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rounds", type=int, default=10, help="How often the slow tests of crashes and the soak try it.")
+    told = "How often the slow tests of crashes and the soak try it; for tests/mutated, in thousands of inputs."
+    parser.addoption("--rounds", type=int, default=10, help=told)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from trainers import devices
+from trainers import devices, json_values
 from trainers.data.cache import content_key
 from trainers.events import Adjusted, Warned
 from trainers.families.base import Conditioning, Family
@@ -157,11 +157,11 @@ def _remembered(device: torch.device, dtype: torch.dtype, shapes: Counter[Shape]
     about = {"torch": torch.__version__, "dtype": str(dtype), "shapes": sorted(map(str, shapes.items()))}
     key = content_key(kind="attention", device=devices.name_of(device), **about)
     known = remembered(folder / FILE)
-    if key not in known:
-        found = probe(device, dtype, shapes)
-        remember(folder / FILE, known | {key: {"order": found.order, "broken": found.broken}})
-        return found
-    return Verdict(tuple(known[key]["order"]), known[key]["broken"])
+    with suppress(ValueError):  # none, or damaged
+        return json_values.made(Verdict, known.get(key))
+    found = probe(device, dtype, shapes)
+    remember(folder / FILE, known | {key: {"order": found.order, "broken": found.broken}})
+    return found
 
 
 def _backend(name: str) -> Attention:

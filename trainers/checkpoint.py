@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainers import sums
+from trainers import json_values, sums
 from trainers.errors import UserError, disk_error
 from trainers.files import flush_folder
 
@@ -217,7 +217,7 @@ def threads_of(checkpoint: Path | None) -> int:
 def _state(checkpoint: Path) -> dict[str, Any]:
     """Its state.json; nothing where that is damaged: `load` says so."""
     try:
-        state = json.loads((checkpoint / "state.json").read_text("utf-8"))
+        state = json_values.read(checkpoint / "state.json")
     except (OSError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}
@@ -231,7 +231,8 @@ def load(folder: Path) -> Saved:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         written = state.pop("format")
         if written != FORMAT:
-            message = f"The checkpoint {folder} is in format {written}, and this version reads format {FORMAT}."
+            told = f"is in format {str(written)[:20]}, and this version reads format {FORMAT}"
+            message = f"The checkpoint {folder} {told}."
             raise UserError(message, "Go on with the version of LoRA Darkroom that the run was begun with.")
         rest = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
         ema = folder / "ema.safetensors"

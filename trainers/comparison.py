@@ -5,14 +5,17 @@ prompt without its trigger word, from the base and from the last checkpoint: the
 """
 
 import json
+import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trainers import json_values
 from trainers.config import TrainConfig
 from trainers.errors import UserError
 from trainers.files import write_whole
+from trainers.json_values import made
 from trainers.prompts import plain_prompt
 
 FILE = "comparison.json"
@@ -43,7 +46,18 @@ class Comparison:
 
     def missing(self) -> list[Cell]:
         """The cells that have no picture yet."""
-        return [cell for cell in self.cells if not (self.folder / cell.file).is_file()]
+        return [cell for cell in self.cells if not os.path.isfile(self.folder / cell.file)]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """comparison.json as it stands."""
+
+    steps: tuple[int, ...]
+    prompts: tuple[str, ...]
+    strengths: tuple[float, ...]
+    seeds: tuple[int, ...]
+    cells: tuple[Any, ...]
 
 
 def cells_of(
@@ -77,11 +91,14 @@ def save(comparison: Comparison) -> Path:
 def load(folder: Path) -> Comparison:
     """Read a comparison back. UserError where it is missing or damaged."""
     try:
-        values: dict[str, Any] = json.loads((folder / FILE).read_text("utf-8"))
-        cells = tuple(Cell(**{**cell, "file": Path(cell["file"]).name}) for cell in values.pop("cells"))
-        lists = {name: tuple(values[name]) for name in ("steps", "prompts", "strengths", "seeds")}
-        return Comparison(folder, cells=cells, **lists)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = made(_Kept, json_values.read(folder / FILE))
+        cells = tuple(made(Cell, cell) for cell in found.cells)
+        cells = tuple(replace(cell, file=Path(cell.file).name) for cell in cells)
+        lists = (found.steps, found.prompts, found.strengths, found.seeds)
+        if not all(lists) or any(cell.number not in range(len(found.prompts)) for cell in cells):
+            raise ValueError("nothing to compare")
+        return Comparison(folder, *lists, cells)
+    except (OSError, ValueError) as error:
         raise UserError(f"The comparison in {folder} cannot be read.", "Make a new one.") from error
 
 

@@ -7,11 +7,13 @@ and eager sums differ in their last bits, and every sitting of a run must take t
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from trainers import json_values
 from trainers.config import TrainConfig
 from trainers.data.cache import content_key
 from trainers.events import Adjusted, Event, Phase, Warned
@@ -79,11 +81,11 @@ def _remembered(trial: Trial, config: TrainConfig, shapes: list[Shape], folder: 
         return trial.timed()
     key = content_key(kind="compiling", shapes=shapes, **situation(trial.step, config))
     known = remembered(folder / FILE)
-    if key not in known:
-        found = trial.timed()
-        remember(folder / FILE, known | {key: asdict(found)})
-        return found
-    return Verdict(**known[key])
+    with suppress(ValueError):  # none, or damaged
+        return json_values.made(Verdict, known.get(key))
+    found = trial.timed()
+    remember(folder / FILE, known | {key: asdict(found)})
+    return found
 
 
 def _mending(step: TrainingStep, regions: Regions, emit: Callable[[Event], None]) -> Callable[[Exception], bool]:

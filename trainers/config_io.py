@@ -3,6 +3,7 @@
 Every problem of a file is reported at once, in one UserError.
 """
 
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,8 @@ from trainers.config_problems import SETTINGS, Problem
 from trainers.errors import UserError
 from trainers.files import write_whole
 
+LONGEST = 5_000_000  # bytes of a settings file
+DEEP = re.compile(r"(?<![\w-])(?:[\w-]++\s*+\.\s*+){100}")  # a.b.c...: the time to read it goes by the square
 EMPTY = ("", "none", "null")  # in `--set adapter.alpha=`: back to "empty means ..."
 
 
@@ -102,6 +105,8 @@ def dump(config: TrainConfig) -> str:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as plain dicts. UserError where it is missing, not text, or not TOML."""
     try:
+        if path.stat().st_size > LONGEST:
+            raise UserError(f"{path} is too large to be a settings file.")
         text = path.read_bytes().decode("utf-8-sig")  # Notepad writes a byte order mark
     except FileNotFoundError:
         raise UserError(f"There is no file {path}.", "Check the spelling.") from None
@@ -111,9 +116,13 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a text file in UTF-8.", "Save it again as UTF-8.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if DEEP.search(text):
+        raise UserError(f"{path} is nested too deeply to be a settings file.")
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise UserError(f"{path} is not valid TOML: it is nested too deeply.") from error
+    except ValueError as error:  # not valid, or a number of thousands of digits
         hint = "Mend that line: texts stand in quotes, true and false in small letters."
         hint = "Write Windows paths with / or in 'single quotes'." if "\\" in text else hint
         raise UserError(f"{path} is not valid TOML: {error}.", hint) from error

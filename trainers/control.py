@@ -5,13 +5,13 @@ sample_now         empty: validate and draw the previews now; else JSON: {"promp
 prompts.json       a list of texts: the preview prompts from now on, also after a resume
 """
 
-import json
 import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainers import json_values
 from trainers.errors import UserError
 
 SEEDS = range(2**63)  # what torch takes
@@ -97,6 +97,6 @@ def _wish(found: Any) -> Wish:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return json_values.parse(text)
+    except ValueError:
         return None

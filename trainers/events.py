@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from trainers.clock import awake
+from trainers.json_values import is_number, made, parse
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ EVENTS: dict[str, type[Event]] = {
     cls.type: cls
     for cls in (Started, Phase, Step, Validation, Sample, Checkpoint, Adjusted, Warned, Stopped, Finished, Failed)
 }
+BLOCK = 4 << 20  # bytes that are read at once, and more than any line has
 TOGETHER = 500  # lines parsed at once, which is twice as fast as one by one
 FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in EVENTS.values()}
 
@@ -137,9 +139,11 @@ class EventLog:
     def __init__(self, path: Path):
         self.path = path
         self.seq = sum(1 for _ in read(path)) if path.exists() else 0
-        if path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size:
-            with path.open("ab") as file:  # a line cut off by a crash must not swallow the next one
-                file.write(b"\n")
+        if path.exists() and path.stat().st_size:
+            with path.open("rb+") as file:  # a line cut off by a crash must not swallow the next one
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":
+                    file.write(b"\n")
 
     def __call__(self, event: Event) -> None:
         line = {"seq": self.seq, "time": time.time(), "awake": awake(), "type": event.type, **asdict(event)}
@@ -158,19 +162,34 @@ def read_from(path: Path, offset: int = 0) -> tuple[list[tuple[float, Event]], i
     """
     if not path.exists():
         return [], offset
+    found: list[tuple[float, Event]] = []
     with path.open("rb") as file:
         file.seek(offset)
-        data = file.read()
-    whole = data[: data.rfind(b"\n") + 1]
+        while block := file.read(BLOCK):
+            end = block.rfind(b"\n") + 1
+            if not end and len(block) == BLOCK:  # no line is so long: it is damage, which the next one ends
+                offset += BLOCK
+                continue
+            found += _events(block[:end])
+            offset += end
+            if len(block) < BLOCK:
+                break
+            file.seek(offset)
+    return found, offset
+
+
+def _events(lines: bytes) -> list[tuple[float, Event]]:
     found = []
-    for raw in _objects([line for line in whole.splitlines() if line.strip()]):
+    for raw in _objects([line for line in lines.splitlines() if line.strip()]):
         try:
             cls = EVENTS[raw["type"]]
-            event = cls(**{name: raw[name] for name in FIELDS[cls] if name in raw})
-        except (KeyError, TypeError):  # from another version
+            event = made(cls, {name: raw[name] for name in FIELDS[cls] if name in raw})
+            moment = raw.get("awake", raw.get("time", 0.0))
+        except (KeyError, TypeError, AttributeError, ValueError):  # from another version, or damaged
             continue
-        found.append((raw.get("awake", raw.get("time", 0.0)), event))
-    return found, offset + len(whole)
+        if is_number(moment):
+            found.append((moment, event))
+    return found
 
 
 def _objects(lines: list[bytes]) -> Iterator[Any]:
@@ -178,11 +197,11 @@ def _objects(lines: list[bytes]) -> Iterator[Any]:
     for begin in range(0, len(lines), TOGETHER):
         some = lines[begin : begin + TOGETHER]
         try:
-            yield from json.loads(b"[" + b",".join(some) + b"]")
+            yield from parse(b"[" + b",".join(some) + b"]")
         except ValueError:
             for line in some:
                 with suppress(ValueError):
-                    yield json.loads(line)
+                    yield parse(line)
 
 
 def read(path: Path) -> Iterator[Event]:

@@ -13,6 +13,8 @@ from typing import Any
 
 from PIL import Image
 
+from trainers import json_values
+
 DAY = 24  # hours; no file takes as long to write
 
 
@@ -77,7 +79,7 @@ def encoded(picture: Image.Image, form: str = "PNG") -> bytes:
 def remembered(path: Path) -> dict[str, Any]:
     """What `remember` wrote; nothing where the file is missing or damaged."""
     try:
-        known = json.loads(path.read_text("utf-8"))
+        known = json_values.read(path)
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}

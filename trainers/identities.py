@@ -24,7 +24,7 @@ def identify(module: nn.Module, folder: Path) -> str:
     files = [[path, stat.st_size, stat.st_mtime_ns] for path, stat in found]
     key = content_key(kind="identity", format=FORMAT, files=files, dtype=str(module.source.dtype), built=repr(module))
     known = remembered(folder / FILE)
-    if key not in known:
+    if not isinstance(known.get(key), str):  # none, or damaged
         if is_away(module):
             bring(module, torch.device("cpu"), mapped=False)
         known[key] = identity(module)

@@ -8,7 +8,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from trainers import config_io, memory
+from trainers import config_io, json_values, memory
 from trainers.config import TrainConfig
 from trainers.errors import Overflowed, UserError
 from trainers.events import Adjusted
@@ -98,7 +98,7 @@ def _smaller(config: TrainConfig, device: str) -> Way | None:
 def _kept(run: Path) -> dict[str, list[str]]:
     """The settings that have taken others' place; none where the run went its own way."""
     with suppress(OSError, ValueError, AttributeError, TypeError, UserError):
-        found = json.loads((run / FILE).read_text("utf-8"))
+        found = json_values.read(run / FILE)
         known = {name: [str(was), str(value)] for name, (was, value) in found.items() if name in REPLACED}
         config_io.override(TrainConfig(), [f"{name}={value}" for name, (_, value) in known.items()])  # or it is damaged
         return known

@@ -26,7 +26,7 @@ def wrong(folder: Path) -> str:
         told, _, name = line.partition("  ")
         try:
             right = Path(name).name == name and _sum(folder / name) == told
-        except OSError:
+        except (OSError, ValueError):  # gone, or no name at all
             right = False
         if not right:
             return name or NAME

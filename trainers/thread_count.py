@@ -36,7 +36,7 @@ def settle(step: TrainingStep, config: TrainConfig, folder: Path | None = None) 
     shape = common_shapes(step)[0]
     key = content_key(kind="threads", most=most, shape=shape, **situation(step, config))
     known = remembered(folder / FILE) if folder else {}
-    if key not in known:
+    if known.get(key) not in range(1, most + 1):  # none, or damaged
         known |= {key: _fastest(step, number_of(step, shape), most)}
         if folder:
             remember(folder / FILE, known)

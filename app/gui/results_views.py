@@ -1,5 +1,6 @@
 """What the Results page shows, as HTML: the grid of checkpoints, the pick, the file and where it can be sent."""
 
+import os
 from collections.abc import Sequence
 
 from app.comparisons import Progress, rows_of
@@ -176,7 +177,7 @@ def _cell(made: Comparison, cell: Cell | None, label: str, wide: int, drawing: b
     if cell is None:  # the prompt has no trigger word to leave out
         return f'<td{span}><span class="dr-quiet">same prompt</span></td>'
     file = made.folder / cell.file
-    if not file.is_file():
+    if not os.path.isfile(file):
         waiting = "to be drawn" if drawing else "not drawn"
         return f'<td{span}><div class="dr-blank">{waiting}</div></td>'
     strength = "" if cell.step == BASE else f", strength {cell.strength:g}"

@@ -76,7 +76,7 @@ def read_adapter(path: Path) -> AdapterFile:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
     except (OSError, SafetensorError) as error:
         identify(path)  # says what it is instead, where that can be told
-        message = f"{path.name} cannot be read as a .safetensors file ({error})."
+        message = f"{path.name} cannot be read as a .safetensors file ({str(error)[:200]})."
         raise UserError(message, "Download or export it again.") from error
     beside = path.parent / PEFT_CONFIG
     in_peft = any(name.startswith(f"{PEFT}.") for name in tensors) and beside.is_file()

@@ -3,7 +3,6 @@
 Names come from kohya, LyCORIS, peft (with its adapter name, too) and diffusers, old and new.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import torch
 from peft.utils.other import get_pattern_key
 from torch import Tensor
 
+from trainers import json_values
 from trainers.adapters.weights import DoraWeights, LohaWeights, LokrWeights, LoraWeights, Weights
 from trainers.errors import UserError
 
@@ -45,6 +45,10 @@ OTHER_TYPES = {  # a key that ends so -> the adapter type, none of which is a pl
     **dict.fromkeys(MAGNITUDES, "DoRA"),
     ".lora_mid.weight": "LoCon with Tucker decomposition",
 }
+# Patterns come with the file. Those of real ones are module paths, and now and then ^.*down_blocks.*to_q$
+LONGEST_PATTERN, MOST_REPEATS = 300, 2
+REPEATS = re.compile(r"(?<!\\)[*+{]")
+REPEATED_GROUP = re.compile(r"\)[*+?{]|\\[1-9]|\(\?")
 PEFT = "base_model.model"  # what peft writes before every module's path
 PEFT_CONFIG = "adapter_config.json"  # where it keeps ranks and alphas
 HEADER_CONFIG = "lora_adapter_metadata"  # where diffusers does: {"unet.lora_alpha": 8, ...}
@@ -161,7 +165,7 @@ def _alphas(metadata: Mapping[str, str], peft_config: Mapping[str, Any]) -> dict
     """How the names of a part's modules begin -> its alphas, from diffusers' header entry and from peft's config."""
     try:
         configs = {PEFT: peft_config} if peft_config else {}
-        for key, value in json.loads(metadata.get(HEADER_CONFIG, "{}")).items():
+        for key, value in json_values.parse(metadata.get(HEADER_CONFIG, "{}")).items():
             part, _, name = key.partition(".")
             if name in ("lora_alpha", "alpha_pattern", "use_rslora"):
                 configs.setdefault(part, {})[name] = value
@@ -176,5 +180,7 @@ def _part_alphas(config: Mapping[str, Any]) -> _PeftAlphas:
     ranks = {key: int(rank) for key, rank in (config.get("rank_pattern") or {}).items()}
     for key in (*patterns, *ranks):
         re.compile(key)
+        if len(key) > LONGEST_PATTERN or len(REPEATS.findall(key)) > MOST_REPEATS or REPEATED_GROUP.search(key):
+            raise ValueError("a pattern that could be matched for hours")
     alpha = float(config.get("lora_alpha", config.get("alpha", 8)))  # 8: as peft
     return _PeftAlphas(alpha, patterns, bool(config.get("use_rslora")), int(config.get("r", 8)) or 8, ranks)

@@ -5,10 +5,12 @@ decides. Only a picture without a caption gets the trigger word and kind.
 """
 
 import codecs
+import errno
 import random
 import re
 from pathlib import Path
 
+LONGEST = 1 << 20  # bytes of a caption; models read some hundred
 ENDINGS = (".txt", ".caption", ".TXT", ".CAPTION")  # the first that exists wins; capitals matter on Linux
 BYTE_ORDER_MARKS = (  # UTF-32 first: its little-endian mark begins with UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -26,7 +28,14 @@ def read_caption(picture: Path) -> str | None:
     cannot be read.
     """
     file = caption_file(picture)
-    return None if file is None else decode(file.read_bytes())
+    return None if file is None else decode(read_bytes(file))
+
+
+def read_bytes(file: Path) -> bytes:
+    """What a caption file holds. OSError where it cannot be read, or is no caption by its size."""
+    if file.stat().st_size > LONGEST:
+        raise OSError(errno.EFBIG, "it is too large to be a caption", str(file))
+    return file.read_bytes()
 
 
 def caption_file(picture: Path) -> Path | None:

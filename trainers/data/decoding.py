@@ -21,6 +21,8 @@ OTHER_PICTURES = frozenset(
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "AVIF", "HEIF", "TIFF")  # not EPS, which runs a program
 BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"II*\0", b"MM\0*", b"BM")
 LARGEST = 300_000_000  # pixels; Pillow holds 4 bytes for each
+BOMB, PACKED = 200_000_000, 200  # bytes unpacked, and how many times the file that is: photographs reach some 50
+LARGEST_FILE = 1 << 30  # bytes
 HUGE = 40_000_000  # pixels; above this, one picture at a time
 
 # Pillow refuses pictures above 179 megapixels as decompression bombs. Real panoramas are larger: the limit is ours.
@@ -51,13 +53,21 @@ def open_picture(path: Path, content_hash: str | None = None) -> Image.Image:
         UserError: if the file is gone or damaged, or, where `content_hash` is given, no longer has those bytes.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         if content_hash and sha256(data).hexdigest() != content_hash:
             raise UserError(f"{shown(path)} was changed while it was being read.", "Start again when it is finished.")
         return decode(data)
     except (OSError, Unreadable) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{shown(path)} could be read before, but cannot any more: {why}") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """A picture file's bytes. OSError where it cannot be read; Unreadable where it is larger than pictures are."""
+    size = path.stat().st_size
+    if size > LARGEST_FILE:
+        raise Unreadable(f"{size / 2**30:.1f} GB are more than a picture has.")
+    return path.read_bytes()
 
 
 def decode(data: bytes) -> Image.Image:
@@ -104,6 +114,10 @@ def _open(data: bytes) -> Image.Image:
         raise Unreadable(_reason(error)) from error
     if math.prod(image.size) > LARGEST:
         raise Unreadable(f"{image.width}x{image.height} pixels are more than the {LARGEST // 10**6} million that fit.")
+    unpacked = math.prod(image.size) * (1 / 8 if image.mode == "1" else len(image.getbands()))
+    if unpacked > max(BOMB, PACKED * len(data)):
+        told = f"{image.width}x{image.height} pixels come out of {len(data):,} bytes"
+        raise Unreadable(f"its {told}: it is made to fill the memory.")
     return image
 
 

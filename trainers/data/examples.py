@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainers.config import DataConfig
 from trainers.data.captions import caption_file, fallback_caption, mentions, read_caption
-from trainers.data.decoding import Unreadable, inspect
+from trainers.data.decoding import Unreadable, inspect, read_bytes
 from trainers.data.folders import NO_PERMISSION, Found, list_pictures
 from trainers.data.types import Example, Problem, Scan, printable, shown
 from trainers.errors import UserError
@@ -72,7 +72,7 @@ def _read_all(pictures: list[Found], config: DataConfig) -> Iterator[_Read]:
 def _read(found: Found, config: DataConfig) -> _Read:
     move = "Move it out of the folder."
     try:
-        data = found.path.read_bytes()
+        data = read_bytes(found.path)
         size = inspect(data)
     except PermissionError:
         return _Read(None, [Problem(found.path, "you have no permission to read it.", NO_PERMISSION)])

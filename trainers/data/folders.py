@@ -88,8 +88,8 @@ def _roots(folders: tuple[str, ...]) -> list[Path]:
     roots = [Path(os.path.abspath(os.path.expanduser(folder))) for folder in folders]
     if not roots:
         raise UserError("No picture folder is set.", "Set data.folders to the folder that holds your pictures.")
-    missing = [printable(str(root)) for root in roots if not root.exists()]
-    files = [printable(str(root)) for root in roots if root.is_file()]
+    missing = [printable(str(root)) for root in roots if not os.path.exists(root)]
+    files = [printable(str(root)) for root in roots if os.path.isfile(root)]
     complaints = []
     if missing:
         complaints.append(f"There is no folder {_and(missing)}.")

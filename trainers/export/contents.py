@@ -50,7 +50,7 @@ def read_contents(path: Path) -> Contents:
         with safe_open(path, "pt") as file:
             alphas = {key: float(file.get_tensor(key).reshape(-1)[0]) for key in shapes if _is_alpha(key, shapes)}
     except (OSError, SafetensorError) as error:
-        message = f"{path.name} cannot be read as a .safetensors file ({error})."
+        message = f"{path.name} cannot be read as a .safetensors file ({str(error)[:200]})."
         raise UserError(message, "Download or export it again.") from error
     beside = path.parent / PEFT_CONFIG
     in_peft = any(key.startswith(f"{PEFT}.") for key in shapes) and beside.is_file()

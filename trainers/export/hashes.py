@@ -6,8 +6,10 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
+from trainers import json_values
 from trainers.files import remember, remembered
 
+IS_PAIR = json_values.fits(tuple[str, str])
 LEGACY_START, LEGACY_SIZE = 0x100000, 0x10000  # what A1111's first model hash looked at
 
 
@@ -48,7 +50,7 @@ def base_hashes(path: Path | None, cache: Path | None = None) -> tuple[str | Non
     found = path.stat()
     key = f"{path.resolve()}|{found.st_size}|{found.st_mtime_ns}"
     known = remembered(cache) if cache else {}
-    if key not in known:
+    if not IS_PAIR(known.get(key)):  # none, or damaged
         known[key] = _hash(path)
         if cache:
             remember(cache, known)

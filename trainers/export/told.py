@@ -1,10 +1,11 @@
 """What an adapter file's metadata tells: trained words, base, dates, program; and what of it is broken."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+
+from trainers import json_values
 
 JSON_ENTRIES = ("ss_tag_frequency", "ss_network_args", "ss_dataset_dirs", "ss_bucket_info", "ss_datasets", "software")
 JSON_ENTRIES += ("lora_adapter_metadata", "lora_darkroom.config")
@@ -102,7 +103,7 @@ def _json(metadata: Mapping[str, str], key: str, failed: Any = None) -> Any:
     if not text:
         return None
     try:
-        found = json.loads(text)
+        found = json_values.parse(text)
     except ValueError:
         return failed
     return found if key != "ss_tag_frequency" or isinstance(found, dict) or failed is not None else {}

@@ -1,10 +1,10 @@
 """Diffusers folders: which pipeline one holds, whether it is whole, and which files hold its weights. No torch."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainers import json_values
 from trainers.errors import UserError
 from trainers.families.headers import check_pickle, read_header
 
@@ -87,7 +87,7 @@ def weight_files(part: Path) -> tuple[Path, ...]:
             f"{_shown(part)} holds no weights: the download was interrupted, or files were left out.", RESTORE
         )
     if chosen.endswith(".json"):
-        shards = sorted(set(read_json(part / chosen).get("weight_map", {}).values()))
+        shards = _shards(part / chosen)
         missing = [name for name in shards if name not in names]
         if missing or not shards:
             raise UserError(f"{_shown(part)} lacks {', '.join(missing) or 'its shards'}.", RESTORE)
@@ -123,7 +123,7 @@ def choose_weights(names: list[str], smaller: bool = False) -> str:
 def read_json(path: Path) -> dict:
     """A JSON object from a file; UserError naming the file when it is missing or not that."""
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json_values.read(path)
     except FileNotFoundError as error:
         raise UserError(f"{_shown(path.parent)} lacks {path.name}.", RESTORE) from error
     except (OSError, ValueError) as error:
@@ -131,6 +131,13 @@ def read_json(path: Path) -> dict:
     if not isinstance(found, dict):
         raise UserError(f"{_shown(path)} holds no settings.", RESTORE)
     return found
+
+
+def _shards(index: Path) -> list[str]:
+    places = read_json(index).get("weight_map", {})
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise UserError(f"{_shown(index)} does not say where the weights are.", RESTORE)
+    return sorted(set(places.values()))
 
 
 def needed_parts(family: str) -> tuple[str, ...]:

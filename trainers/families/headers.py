@@ -4,11 +4,11 @@ The format: 8 bytes little-endian header length, a JSON header, then the tensors
 (https://github.com/huggingface/safetensors).
 """
 
-import json
 import math
 import zipfile
 from pathlib import Path
 
+from trainers import json_values
 from trainers.errors import UserError
 
 Shapes = dict[str, tuple[int, ...]]
@@ -16,7 +16,7 @@ Shapes = dict[str, tuple[int, ...]]
 PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # the protocols torch has written
 AGAIN = "Download it again."
 ANOTHER = "Download it again, or choose another model file."
-MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+MAX_HEADER = 16 << 20  # bytes; the library allows 100 MB, which as JSON fill gigabytes, and real ones have few
 SET_ASIDE, TAIL = 1 << 24, 1 << 20  # bytes; smaller files arrive at once, and may end in a tensor of zeros
 BITS = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8}
 BITS |= {"F8_E5M2FNUZ": 8, "BF16": 16, "F16": 16, "F32": 32, "F64": 64, "C64": 64}
@@ -41,15 +41,16 @@ def read_header(path: Path) -> tuple[dict[str, dict], dict[str, str]]:
         file.seek(8)
         text = file.read(length)
     try:
-        header = json.loads(text)
+        header = json_values.parse(text)
         metadata = header.pop("__metadata__", None) or {}
+        told = {str(key): str(value) for key, value in metadata.items()}
         ends = [_checked_end(entry) for entry in header.values()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path.name} has a damaged header ({type(error).__name__}).", AGAIN) from error
     _check_size(path, size, 8 + length + max(ends, default=0))
     _check_gaps(path, header)
     _check_tail(path, size)
-    return header, {str(key): str(value) for key, value in metadata.items()}
+    return header, told
 
 
 def tensors_start(path: Path) -> int:
@@ -132,6 +133,8 @@ def _checked_end(entry: dict) -> int:
     numbers = [begin, end, *shape]
     if any(type(number) is not int or number < 0 for number in numbers):
         raise ValueError("negative or fractional size")
+    if type(entry["dtype"]) is not str or len(entry["dtype"]) > 20:
+        raise ValueError("no number format")
     bits = BITS.get(entry["dtype"])
     if bits and end - begin != math.prod(shape) * bits // 8:
         raise ValueError("offsets do not fit the shape")

@@ -140,7 +140,7 @@ def read_pickle(file: Path) -> dict[str, Tensor]:
             f"{file.name} holds more than weights, and reading that could run foreign code. It was not opened.",
             "Use the .safetensors version of this model.",
         ) from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except Exception as error:  # any way a file can be damaged
         raise UserError(f"{file.name} cannot be read ({_first_line(error)}).", "Download it again.") from error
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]

@@ -1,5 +1,6 @@
 """Files of other trainers in, our settings and a report out: `import_files` does it all."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -136,7 +137,7 @@ def _companions(files: list[_File]) -> list[_File]:
     if any(file.kind == kind for file in files):
         return []
     path = Path(resolve(text(name), run.place))
-    found = [_open(path)] if path.is_file() else []
+    found = [_open(path)] if os.path.isfile(path) else []
     return [file for file in found if file.kind == kind]
 
 
@@ -192,7 +193,7 @@ def _unneeded(line: Line, reason: str) -> Line:
 
 def _is_here(name: str, path: str) -> bool:
     if name != "model.base":
-        return Path(path).exists()
+        return os.path.exists(path)
     try:
         find_here(path)
     except UserError:

@@ -1,5 +1,6 @@
 """Picture folders in kohya's layout: `parent/10_sks dog/`, repeats and caption in the name."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ def in_parent(text: str, place: Path) -> dict[str, Any]:
     kohya looks into nothing but `N_name` folders, so the others are left out, and named.
     """
     folder = Path(resolve(text, place))
-    inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    inside = sorted(path for path in folder.iterdir() if path.is_dir()) if os.path.isdir(folder) else []
     named = [path for path in inside if FOLDER_NAME.fullmatch(path.name)]
     if not named:
-        return {"data.folders": [str(folder) if folder.exists() else text]}
+        return {"data.folders": [str(folder) if os.path.exists(folder) else text]}
     others = [path.name for path in inside if path not in named and not path.name.startswith(".")]
     folders: Any = [str(path) for path in named]
     if others:

@@ -3,6 +3,7 @@
 Facts from kohya_ss (kohya_gui/lora_gui.py) and sd-scripts (train_network.py, library/train_util.py), read in 2026.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -311,6 +312,6 @@ def base_family(theirs: Theirs) -> str:
         return "sd3"
     try:
         path = Path(resolve(text(theirs.get("pretrained_model_name_or_path") or ""), theirs.place))
-        return identify(path).family if path.is_absolute() and path.exists() else ""
+        return identify(path).family if path.is_absolute() and os.path.exists(path) else ""
     except (UserError, OSError):
         return ""

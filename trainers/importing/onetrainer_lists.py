@@ -4,6 +4,7 @@ Names from OneTrainer (modules/util/config/ConceptConfig.py, SampleConfig.py), r
 folders and all previews: the first one's are taken, and where another differs, its line says so.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,7 +74,7 @@ def subfolders(value: Any, theirs: Theirs) -> dict[str, Any]:
     if switch(value):
         return {}
     for folder in map(Path, theirs.folders.get("data.folders", [])):
-        if folder.is_dir() and any(path.is_dir() for path in folder.iterdir()):
+        if os.path.isdir(folder) and any(path.is_dir() for path in folder.iterdir()):
             raise NotSupported("Subfolders are always included.")
     return {}
 

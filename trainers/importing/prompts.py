@@ -3,6 +3,7 @@
 Flags stand after the first ` --` and nowhere else: a prompt that begins "n " or "h 100 " is a prompt.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -73,7 +74,7 @@ def from_file(path: Path) -> list[Prompt]:
 def from_setting(value: str, place: Path) -> list[Prompt] | None:
     """What `sample_prompts` says: the prompts, or a file of them. None where that file is missing or unreadable."""
     if "\n" not in value and value.lower().endswith(ENDINGS):
-        candidates = [path for path in (place / value, Path(value)) if path.is_file()]
+        candidates = [path for path in (place / value, Path(value)) if os.path.isfile(path)]
         try:
             return from_file(candidates[0]) if candidates else None
         except UserError:

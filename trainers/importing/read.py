@@ -1,11 +1,12 @@
 """Files of other trainers: text, TOML and JSON, and what kind of settings they hold."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainers import config_io
+from trainers import config_io, json_values
 from trainers.config import TrainConfig
 from trainers.config_problems import section_class
 from trainers.errors import UserError
@@ -16,9 +17,9 @@ TAKES = "It reads settings of kohya_ss (JSON), sd-scripts (TOML) and OneTrainer 
 
 def read_text(path: Path) -> str:
     """UserError where it is missing, a folder, or no text."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"{path} is a folder, not a settings file.")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"There is no file {path}.", "Check the spelling.")
     if path.stat().st_size > LARGEST:
         raise UserError(f"{path} is too large to be a settings file.", TAKES)
@@ -34,9 +35,9 @@ def read_structure(path: Path) -> Any:
     if path.suffix.lower() != ".json" and not content.lstrip().startswith("{"):
         return config_io.read_toml(path)
     try:
-        return json.loads(content)
-    except (json.JSONDecodeError, RecursionError) as error:
-        where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+        return json_values.parse(content)
+    except ValueError as error:
+        where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise UserError(f"{path} is not valid JSON ({where}).", TAKES) from error
 
 

@@ -38,7 +38,7 @@ def number(value: Any) -> float:
     """ "1e-4", 3, "64.0" -> float."""
     try:
         found = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last: hundreds of digits
         found = math.nan
     if not math.isfinite(found):
         raise NotSupported("This is not a number.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainers import json_values
 from trainers.adapters.adapter import DENOISER, Place
 from trainers.adapters.reading import HEADER_CONFIG
 from trainers.adapters.weights import LoraWeights, Weights
@@ -151,7 +152,7 @@ def sized(modules: Mapping[Place, Weights], metadata: Mapping[str, str] | None =
 
 def _arguments(metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
-        found = json.loads(metadata.get("ss_network_args", "{}"))
+        found = json_values.parse(metadata.get("ss_network_args", "{}"))
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -1,0 +1,1 @@
+"""Ten thousand mutated inputs for every parser of the product, and what none of them may do."""
