@@ -14,6 +14,8 @@ OPEN = re.compile(
     r"/|/config|/theme\.css|/favicon\.ico|/(assets|static)/.+|/darkroom/picture"
     r"|/gradio_api/(run/predict|upload|upload_progress|app_id|file=.+)"
 )
+# Gradio would have the page ask there: nothing stands between the browser and this window.
+ELSEWHERE = (b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-for", b"x-gradio-server", b"forwarded")
 # Gradio's pages begin with scripts of their own, make functions of texts, and set styles on their parts.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -59,7 +61,8 @@ class Ways:
         if scope["type"] == "http" and not self._is_open(scope["path"]):
             await receive()
             return await answer(send, 404, "There is nothing here.")
-        await self.app(scope, receive, send)
+        headers = [pair for pair in scope.get("headers", ()) if pair[0] not in ELSEWHERE]
+        await self.app({**scope, "headers": headers} if scope["type"] == "http" else scope, receive, send)
 
     def _is_open(self, path: str) -> bool:
         if not OPEN.fullmatch(path):
