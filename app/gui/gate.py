@@ -82,8 +82,10 @@ class Gate:
         self.app, self.keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
+        if scope["type"] != "http":  # the window needs no sockets of other kinds
+            return await send({"type": "websocket.close", "code": 1008})
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         asked = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         name = f"{NAME}_{scope['server'][1]}"
@@ -92,11 +94,18 @@ class Gate:
             rest = urlencode([pair for pair in asked if pair[0] != WORD])
             place = "/" + quote(scope["path"].lstrip("/")) + f"?{rest}" * bool(rest)
             cookie = f"{name}={self.keys.key}; Path=/; HttpOnly; SameSite=Strict"
-            return await _answer(send, 200, ENTRY.format(json.dumps(place)), (b"set-cookie", cookie.encode()))
+            return await answer(send, 200, ENTRY.format(json.dumps(place)), (b"set-cookie", cookie.encode()))
         if not _from_own_page(headers) or not self.keys.is_key(_cookie(headers.get("cookie", ""), name)):
             await receive()  # else a client that is still sending hears of a broken connection
-            return await _answer(send, 403, NO_ENTRY)
+            return await answer(send, 403, NO_ENTRY)
         return await self.app(scope, receive, send)
+
+
+async def answer(send: Send, status: int, page: str, *headers: tuple[bytes, bytes]) -> None:
+    """One whole answer, to be kept by nobody."""
+    told = [*headers, (b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": status, "headers": told})
+    await send({"type": "http.response.body", "body": page.encode()})
 
 
 def _from_own_page(headers: dict[str, str]) -> bool:
@@ -109,9 +118,3 @@ def _cookie(line: str, name: str) -> str:
     """What a cookie holds, "" where it is not there; the others are of other programs on this machine's ports."""
     found = dict(pair.strip().partition("=")[::2] for pair in line.split(";"))
     return found.get(name, "")
-
-
-async def _answer(send: Send, status: int, page: str, *headers: tuple[bytes, bytes]) -> None:
-    told = [*headers, (b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store")]
-    await send({"type": "http.response.start", "status": status, "headers": told})
-    await send({"type": "http.response.body", "body": page.encode()})

@@ -46,11 +46,16 @@ def routes(home: Home) -> APIRouter:
 
 def may_be_shown(file: Path, home: Home) -> bool:
     """Whether it is a picture of the home folder, of a folder that a project links, or of the sample concepts."""
-    if file.suffix.lower() not in PICTURE_ENDINGS or not file.is_file():
+    if file.suffix.lower() not in PICTURE_ENDINGS:
         return False
-    real = file.resolve()
-    places = [home.projects, CONCEPTS, *(Path(project.pictures) for project in list_projects(home))]
-    return any(real.is_relative_to(place.resolve()) for place in places)
+    named = [home.projects, CONCEPTS, *(Path(project.pictures) for project in list_projects(home))]
+    places = [*map(absolute, named), *(place.resolve() for place in named)]
+
+    def lies_there(path: Path) -> bool:
+        return any(path.is_relative_to(place) for place in places)
+
+    # First by its name alone: on Windows, to look at \\\\host\\picture.png is to sign in at that host.
+    return lies_there(file) and file.is_file() and lies_there(file.resolve())
 
 
 def thumbnail(file: Path, side: int, home: Home) -> Path:
