@@ -15,7 +15,7 @@ from trainers.families.locate import require_base
 
 
 def register(app: typer.Typer) -> None:
-    for command in (check, train, resume, stop, status):
+    for command in (check, train, resume, stop, less_memory, status):
         app.command()(command)
 
 
@@ -83,6 +83,13 @@ def stop(context: typer.Context, run: RunName = "last") -> None:
     jobs.stop(chosen)
     status = runs.status(chosen)
     output.say(f"{chosen.folder.name} is {status.word} at step {status.state.step:,}.")
+
+
+def less_memory(context: typer.Context, run: RunName = "last") -> None:
+    """Let a run in training go on with less memory: fewer pictures at once, then activations computed twice."""
+    chosen = runs.find(find_home(context.obj), run)
+    jobs.use_less_memory(chosen)
+    output.say(f"{chosen.folder.name} saves after this step, and goes on with less memory.")
 
 
 def status(

@@ -58,7 +58,8 @@ def start(run: Run, home: Home, command: Sequence[str] | None = None) -> Job:
         name = run.folder.name
         raise UserError(f"{name} is being trained already.", f"See it with `darkroom status {name}`, or stop it first.")
     require_base(config_io.load(run.config).model)  # the engine says it too, ten seconds later and in its own log
-    for file in (run.stop_file, run.pause_file, run.ended_file):  # left over from the sitting before
+    left_over = (run.stop_file, run.pause_file, run.less_memory_file, run.ended_file)  # of the sitting before
+    for file in left_over:
         file.unlink(missing_ok=True)
     alive.forget(run.folder)
     offset = run.events.stat().st_size if run.events.exists() else 0
@@ -94,6 +95,17 @@ def pause(run: Run) -> None:
         raise UserError(f"{run.folder.name} is not being trained.")
     run.control.mkdir(exist_ok=True)
     run.pause_file.touch()
+
+
+def use_less_memory(run: Run) -> None:
+    """Let a run in training save, and go on at once in the next way that needs less memory; in the same steps.
+
+    UserError when the run is not being trained.
+    """
+    if not is_alive(run):
+        raise UserError(f"{run.folder.name} is not being trained.", "Set memory.budget, or a smaller data.batch_size.")
+    run.control.mkdir(exist_ok=True)
+    run.less_memory_file.touch()
 
 
 def sample_now(run: Run, prompt: str, seed: int, strength: float = 1.0) -> None:

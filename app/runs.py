@@ -64,6 +64,10 @@ class Run:
         return self.control / "pause"
 
     @property
+    def less_memory_file(self) -> Path:
+        return self.control / "less_memory"
+
+    @property
     def ended_file(self) -> Path:
         """There while the newest sitting is one that a person ended at once."""
         return self.control / "ended"

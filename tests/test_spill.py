@@ -1,5 +1,6 @@
 """Steps that become slow on a full card are told as what they are, once."""
 
+from trainers import events
 from trainers.spill import Spill
 
 
@@ -11,7 +12,9 @@ def test_a_full_card_on_which_steps_become_slow_is_told_once():
         "A step takes 2.0 s now, 4 times as long as before, and the card's memory is full (11.9 of 12.0 GB): it spills "
         "into the computer's memory."
     )
-    assert "memory.budget = 10.9" in told.hint
+    assert "memory.budget = 10.9" in told.hint and "less-memory" in told.hint
+    assert events.fold([told]).spilled and events.fold([told]).warnings == [(told.message, told.hint)]
+    assert not events.fold([told, events.Started(9, 4, "cuda", 9, "cat")]).spilled  # until it begins otherwise
     assert spill.look(9.0, 11.9, 12.0) is None
 
 

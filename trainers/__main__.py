@@ -37,7 +37,7 @@ def main() -> int:
 
 def _main(run: Path) -> int:
     if "DARKROOM_SWEPT" not in os.environ:  # the app has done it, and what lies there now came after the start
-        for word in ("stop", "pause"):  # left over from the sitting before
+        for word in ("stop", "pause", "less_memory"):  # left over from the sitting before
             (run / "control" / word).unlink(missing_ok=True)
     for folder, hours in OWN.items():
         sweep(run / folder, hours)

@@ -1,6 +1,7 @@
 """What a person asks of a run while it trains: small files in its folder control/, written by the app.
 
 stop, pause        save and end after this step
+less_memory        save after this step and go on in the next way that needs less memory
 sample_now         empty: validate and draw the previews now; else JSON: {"prompt", "seed", "strength"}, or a list
 prompts.json       a list of texts: the preview prompts from now on, also after a resume
 """
@@ -16,6 +17,7 @@ from trainers.errors import UserError
 
 SEEDS = range(2**63)  # what torch takes
 STRONGEST = 10.0
+NOTHING, LESS_MEMORY, END = range(3)  # what a step may be followed by
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,15 @@ class Control:
     def ends(self) -> bool:
         """Whether the run is to save and end, for good or for a while."""
         return self.asked("stop") or self.asked("pause")
+
+    @property
+    def wish(self) -> int:
+        """NOTHING, LESS_MEMORY or END; the largest counts where several are wished."""
+        return END if self.ends else LESS_MEMORY if self.asked("less_memory") else NOTHING
+
+    def forget_less_memory(self) -> None:
+        """It is done, or cannot be."""
+        (self.folder / "less_memory").unlink(missing_ok=True)
 
     def take(self) -> list[Wish] | None:
         """The pictures that sample_now asks for, which is gone afterwards; [] for the previews, None for nothing.

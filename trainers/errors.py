@@ -25,6 +25,10 @@ class Overflowed(UserError):
         super().__init__(f"{what}{near}: the adapter's numbers overflowed.", hint)
 
 
+class Crowded(Exception):
+    """A person wants the run to go on with less memory; everything is saved."""
+
+
 class EndedEarly(Exception):
     """A person asked for the end before the first step: there is nothing to save."""
 

@@ -101,6 +101,13 @@ class Warned(Event):
 
 
 @dataclass(frozen=True)
+class Spilled(Warned):
+    """The card is full and steps have become slow: a person may want the run to use less memory."""
+
+    type: ClassVar[str] = "spilled"
+
+
+@dataclass(frozen=True)
 class Stopped(Event):
     """Ended early at a person's wish, everything saved. `paused`: the person means to go on later."""
 
@@ -124,10 +131,8 @@ class Failed(Event):
     hint: str = ""
 
 
-EVENTS: dict[str, type[Event]] = {
-    cls.type: cls
-    for cls in (Started, Phase, Step, Validation, Sample, Checkpoint, Adjusted, Warned, Stopped, Finished, Failed)
-}
+SAID = (Started, Phase, Step, Validation, Sample, Checkpoint, Adjusted, Warned, Spilled, Stopped, Finished, Failed)
+EVENTS: dict[str, type[Event]] = {cls.type: cls for cls in SAID}
 BLOCK = 4 << 20  # bytes that are read at once, and more than any line has
 TOGETHER = 500  # lines parsed at once, which is twice as fast as one by one
 FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in EVENTS.values()}
@@ -232,6 +237,7 @@ class RunState:
     notes: list[str] = field(default_factory=list)  # of the next two, in the order in which they came
     adjustments: list[tuple[str, str]] = field(default_factory=list)  # what, why
     warnings: list[tuple[str, str]] = field(default_factory=list)  # message, hint
+    spilled: bool = False  # whether this sitting's card is full and its steps are slow
     adapter: str = ""
     message: str = ""
     hint: str = ""
@@ -244,7 +250,7 @@ def fold(events: Iterator[Event] | list[Event], state: RunState | None = None) -
         match event:
             case Started():
                 state.status, state.step, state.steps = "running", event.step, event.steps
-                state.device, state.message, state.hint = event.device, "", ""
+                state.device, state.message, state.hint, state.spilled = event.device, "", "", False
                 # steps after the checkpoint that it goes on from are done again
                 state.losses = [one for one in state.losses if one[0] <= event.step]
                 state.validation = [one for one in state.validation if one[0] <= event.step]
@@ -268,6 +274,7 @@ def fold(events: Iterator[Event] | list[Event], state: RunState | None = None) -
             case Warned():
                 state.notes.append(f"{event.message} {event.hint}".strip())
                 state.warnings.append((event.message, event.hint))
+                state.spilled = state.spilled or isinstance(event, Spilled)
             case Stopped():
                 state.status, state.step = "paused" if event.paused else "stopped", event.step
             case Finished():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trainers import config_io, json_values, memory
 from trainers.config import TrainConfig
-from trainers.errors import Overflowed, UserError
+from trainers.errors import Crowded, Overflowed, UserError
 from trainers.events import Adjusted
 from trainers.failure import is_out_of_memory
 from trainers.files import write_whole
@@ -46,17 +46,17 @@ def another_way(config: TrainConfig, error: Exception, run: Path) -> Adjusted | 
 
     `config` is what the run has been trained with. None where there is no other way, or the person wants none.
     """
-    if not config.memory.retry:
+    if not config.memory.retry and not isinstance(error, Crowded):
         return None
     plan, kept = memory.plan(config.memory), _kept(run)
     if isinstance(error, Overflowed):
         found, reason = _safer(plan.precision), error.message
+    elif isinstance(error, Crowded):
+        found, reason = _smaller(config, plan.device.type), "A person wants it to use less memory."
     elif is_out_of_memory(error):
         found, reason = _smaller(config, plan.device.type), "The memory ran out."
         if found is None:
-            (run / FILE).unlink(
-                missing_ok=True
-            )  # the next resume may find more memory, and begins with its own settings
+            (run / FILE).unlink(missing_ok=True)  # a resume may find more memory, and begins with its own
     else:
         return None
     if found is None:
@@ -65,6 +65,11 @@ def another_way(config: TrainConfig, error: Exception, run: Path) -> Adjusted | 
     taken = {name: [kept[name][0] if name in kept else _text(config, name), value] for name, value in changes.items()}
     write_whole(run / FILE, json.dumps(kept | taken).encode())
     return Adjusted(f"The run goes on from its last good state, {what}", reason)
+
+
+def can_be_smaller(config: TrainConfig) -> bool:
+    """Whether there is a way to train it with less memory."""
+    return _smaller(config, memory.plan(config.memory).device.type) is not None
 
 
 def _safer(precision: str) -> Way | None:

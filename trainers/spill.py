@@ -2,7 +2,7 @@
 
 import math
 
-from trainers.events import Warned
+from trainers.events import Spilled
 
 FULL = 0.95  # of the card's memory
 SLOWER = 3.0  # times the fastest pace of this sitting
@@ -14,7 +14,7 @@ class Spill:
     def __init__(self) -> None:
         self.fastest, self.told = math.inf, False
 
-    def look(self, pace: float, used: float, total: float) -> Warned | None:
+    def look(self, pace: float, used: float, total: float) -> Spilled | None:
         """`pace` in seconds per step, `used` and `total` in GB of the card; total is 0 where it trains on none."""
         self.fastest = min(self.fastest, pace)
         if self.told or used < FULL * total or not total or pace < SLOWER * self.fastest:
@@ -25,7 +25,8 @@ class Spill:
             f"is full ({used:.1f} of {total:.1f} GB): it spills into the computer's memory."
         )
         hint = (
-            "Pause the run, close what else uses the card, and resume. If that does not help, train with "
-            f"memory.budget = {FULL * total - 0.5:.1f}, or a smaller data.batch_size and more optimizer.accumulation."
+            "Pause the run, close what else uses the card, and resume. If that does not help, let it use less memory: "
+            "by the button of that name, or `darkroom less-memory`. New runs fit with "
+            f"memory.budget = {FULL * total - 0.5:.1f}."
         )
-        return Warned(message, hint)
+        return Spilled(message, hint)

@@ -23,14 +23,14 @@ from trainers.checkpoint import Position
 from trainers.clock import awake
 from trainers.compiling import compile_blocks
 from trainers.config import AdapterConfig, TrainConfig
-from trainers.control import Control
+from trainers.control import END, LESS_MEMORY, NOTHING, Control
 from trainers.data.batches import Batches, split_validation
 from trainers.data.buckets import plan as plan_crops
 from trainers.data.cache import Cache
 from trainers.data.examples import scan
 from trainers.data.types import Problem
 from trainers.encoding import encode_together
-from trainers.errors import EndedEarly, Overflowed, UserError
+from trainers.errors import Crowded, EndedEarly, Overflowed, UserError
 from trainers.events import Adjusted, Event, Finished, Phase, Started, Step, Stopped, Warned
 from trainers.export.metadata import RunFacts
 from trainers.families.base import Components, Family, plain_sizes
@@ -222,10 +222,11 @@ def _train(
             step(position.step)
         position.step += 1
 
-        stopped = position.step < steps and bool(ranks.exchange(value=ranks.main and control.ends))
+        wish = ranks.exchange(value=control.wish if ranks.main and position.step < steps else NOTHING)
+        stopped, lighter = wish == END, wish == LESS_MEMORY and _can_be_lighter(config, folders, emit)
         last = position.step == steps or stopped
         save_due = last or _due(position.step, config.saving.every)
-        rolling = not save_due and outputs.overdue()
+        rolling = not save_due and (lighter or outputs.overdue())
         preview_due = _due(position.step, config.preview.every) or bool(config.preview.every and position.step == steps)
         wishes = outputs.wishes()
         preview_due = preview_due or wishes == []
@@ -246,7 +247,7 @@ def _train(
                     others = None  # once is enough
             if save_due or rolling:
                 outputs.save(rolling)
-            if preview_due or wishes or last:  # saved first: drawing is worth less
+            if preview_due or wishes or last or lighter:  # saved first: drawing is worth less
                 outputs.finish_saving()
             if preview_due:
                 outputs.validate()
@@ -257,6 +258,8 @@ def _train(
             if preview_due or wishes:
                 emit(Phase("Training"))
             since, clock = position.step, awake()
+            if lighter:
+                raise Crowded
 
     # --- the adapter file ---------------------------------------------------------------------------------------------
     emit(Phase("Writing the adapter"))
@@ -311,6 +314,15 @@ def _text_ends(config: AdapterConfig, adapter: Adapter, steps: int) -> list[tupl
     layers = round(config.text_stop * steps), adapter.text_parameters()
     tokens = round(config.token_stop * steps), adapter.token_parameters()
     return sorted([end for end in (layers, tokens) if end[1]], key=lambda end: end[0])
+
+
+def _can_be_lighter(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) -> bool:
+    """Whether the run can do what a person wishes, to use less memory; else that is told, and it goes on as before."""
+    folders.control.forget_less_memory()
+    if recovery.can_be_smaller(config):
+        return True
+    emit(Warned("This run uses as little memory as it can.", "A smaller data.resolution or adapter.rank needs less."))
+    return False
 
 
 def _due(step: int, every: int) -> bool:

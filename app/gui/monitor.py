@@ -121,6 +121,7 @@ DEEDS: dict[str, Callable[[Context, Run], Any]] = {
     "unqueue": lambda context, run: context.queue.remove(run),
     "pause": lambda context, run: context.queue.pause(run),
     "stop": lambda context, run: jobs.request_stop(run),
+    "lighter": lambda context, run: jobs.use_less_memory(run),
     "end": lambda context, run: jobs.end(run),
     "next": lambda context, run: context.queue.go_on(),
     "open": lambda context, run: open_folder(watching.watch(run, context.queue).status.adapter or run.folder),

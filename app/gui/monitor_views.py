@@ -126,6 +126,8 @@ def actions(watched: Watched) -> str:
     found = list(WAYS_OUT.get(watched.word, []))
     if watched.word == "failed" and any(word in watched.status.state.hint.casefold() for word in MENDED_BY_TRYING):
         found = [("Resume", "resume", "primary"), ("Change the settings", "settings", "")]
+    if watched.word == "running" and watched.status.state.spilled:
+        found.append(("Use less memory", "lighter", ""))
     if watched.held:
         found.append(("Train the next run", "next", ""))
     if watched.word in ("stopping", "pausing") and watched.late:

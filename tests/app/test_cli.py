@@ -44,7 +44,9 @@ def test_without_a_command_it_opens_the_window(darkroom, place, monkeypatch):
 def test_help_names_every_command(darkroom):
     said = darkroom("--help")
     assert said.code == 0
-    for command in "demo new import check train resume stop status queue sample export inspect doctor bench".split():
+    for (
+        command
+    ) in "demo new import check train resume stop less-memory status queue sample export inspect doctor bench".split():
         assert command in said.out
 
 

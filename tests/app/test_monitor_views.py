@@ -120,6 +120,11 @@ def test_what_waits_is_named_in_order():
     assert "Next in the queue: a, b, c and 1 more." in views.queue_line(["a", "b", "c", "d"])
 
 
+def test_a_run_whose_card_is_full_can_be_asked_to_use_less_memory():
+    assert "Use less memory" in views.actions(a_run("running", spilled=True))
+    assert "Use less memory" not in views.actions(a_run("paused", spilled=True))
+
+
 def test_a_queue_that_a_pause_holds_can_go_on():
     run = a_run("paused")
     held = Watched(run.status, run.config, run.project, "paused", queue=("next",), held=True)

@@ -233,7 +233,7 @@ def test_where_the_memory_runs_out_fewer_pictures_are_computed_at_once(tmp_path,
 
 
 PHASES = {
-    "pictures": (recipe, "encode_pictures", 1),
+    "pictures": (recipe, "encode_together", 1),
     "adapter": (recipe, "decide", 1),
     "step": (recipe, "build_step", 1),
     "checkpoint": (CheckpointWriter, "start", 2),
@@ -266,6 +266,34 @@ def test_each_way_costs_more_time_than_the_one_before_and_the_last_failure_is_to
     ]
     assert config.views_per_step == 6 and config.memory.stream == "all"
     assert recovery.settings_of(own, tmp_path) == (own, None)  # next time there may be more memory
+
+
+def wish_at(folder: Path, step: int):
+    """A person asks for less memory when that step's checkpoint is there."""
+
+    def heard(event: events.Event) -> None:
+        if isinstance(event, events.Checkpoint) and event.step == step:
+            (folder / "control").mkdir(exist_ok=True)
+            (folder / "control" / "less_memory").touch()
+
+    return heard
+
+
+def test_a_person_can_let_a_run_go_on_with_less_memory_and_no_step_is_lost(tmp_path, base, pictures):
+    never = {"retry": False}  # what a person asks for is done all the same
+    seen = run(tmp_path, base, pictures, 7, heard=wish_at(tmp_path, 2), saving={"every": 2}, memory=never)
+    assert begun_at(seen) == [0, 3] and isinstance(seen[-1], events.Finished)
+    (told,) = all_of(events.Adjusted, seen)
+    assert "with 1 instead of 2 pictures at once, and as many as before in a step" in told.what
+    assert told.why == "A person wants it to use less memory."
+    assert not (tmp_path / "control" / "less_memory").exists()
+
+
+def test_a_run_that_uses_as_little_memory_as_it_can_goes_on_as_it_is(tmp_path, base, pictures, monkeypatch):
+    monkeypatch.setattr(recovery, "_smaller", lambda config, device: None)
+    seen = run(tmp_path, base, pictures, 5, heard=wish_at(tmp_path, 2), saving={"every": 2})
+    assert begun_at(seen) == [0] and isinstance(seen[-1], events.Finished)
+    assert [told.message for told in all_of(events.Warned, seen)] == ["This run uses as little memory as it can."]
 
 
 @pytest.mark.parametrize(
