@@ -80,6 +80,8 @@ class Outputs:
         saved, step, here = checkpoint.load(folder), self.step, self.position
         if moved := _moved(saved.position, here):
             self.emit(moved)
+        if kept := _kept_rate(saved.schedule.get("base_lrs"), step.schedule.base_lrs):
+            self.emit(kept)
         self.position = replace(saved.position, device=here.device, precision=here.precision)
         self.adapter.load_state(saved.adapter)
         step.optimizer.load_state_dict(saved.optimizer)
@@ -246,6 +248,15 @@ class Outputs:
             optimizers.averaged(self.step.optimizer, False)
             self.adapter.load_state(masters)  # a schedule-free optimizer's way there and back rounds
             self.adapter.train()
+
+
+def _kept_rate(before: list[float] | None, now: list[float]) -> Adjusted | None:
+    """What is to be said when the settings' learning rates are no longer those that the run began with."""
+    if before is None or before == now:
+        return None
+    rates = ", ".join(f"{rate:g}" for rate in dict.fromkeys(before))
+    what = f"The run keeps the learning rate that it began with: {rates}"
+    return Adjusted(what, "The settings name another one now, which counts for a new run.")
 
 
 def _moved(before: Position, now: Position) -> Adjusted | None:

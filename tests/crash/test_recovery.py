@@ -279,6 +279,15 @@ def wish_at(folder: Path, step: int):
     return heard
 
 
+def test_a_rate_that_was_changed_meanwhile_is_said_not_to_count(tmp_path, base, pictures):
+    run(tmp_path, base, pictures, 6, stop_at=2, optimizer={"rate": 1e-3})
+    (tmp_path / "control" / "stop").unlink()
+    seen = run(tmp_path, base, pictures, 6, optimizer={"rate": 5e-4})
+    (told,) = all_of(events.Adjusted, seen)
+    assert told.what == "The run keeps the learning rate that it began with: 0.001, 0.0001"  # the text encoder's own
+    assert all(step.rate <= 1e-3 for step in all_of(events.Step, seen)) and isinstance(seen[-1], events.Finished)
+
+
 def test_a_person_can_let_a_run_go_on_with_less_memory_and_no_step_is_lost(tmp_path, base, pictures):
     never = {"retry": False}  # what a person asks for is done all the same
     seen = run(tmp_path, base, pictures, 7, heard=wish_at(tmp_path, 2), saving={"every": 2}, memory=never)
