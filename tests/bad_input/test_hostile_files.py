@@ -110,7 +110,9 @@ def test_a_header_that_is_no_header_is_a_sentence(tmp_path, header):
         identify(_adapter(tmp_path, header))
 
 
-@pytest.mark.parametrize("pattern", ["(a+)+b", "(a|a)*b", "a*a*a*a*b", "(a{1,9}){1,9}b", "a" * 400])
+@pytest.mark.parametrize(
+    "pattern", ["(a+)+b", "(a|a)*b", "a*a*a*a*b", "(a{1,9}){1,9}b", "a?" * 40 + "a" * 40, "a" * 400]
+)
 def test_patterns_of_alphas_cannot_be_made_to_match_for_hours(tmp_path, pattern):
     tensors = {f"unet.{'a' * 60}.lora_A.weight": torch.ones(2, 4), f"unet.{'a' * 60}.lora_B.weight": torch.ones(4, 2)}
     told = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 2, "unet.alpha_pattern": {pattern: 1}})}
@@ -118,10 +120,11 @@ def test_patterns_of_alphas_cannot_be_made_to_match_for_hours(tmp_path, pattern)
         read_modules(tensors, told)
 
 
-def test_patterns_of_alphas_that_people_write_are_followed():
-    name = "unet.mid_block.to_q"
+@pytest.mark.parametrize("pattern", [r"^mid.*\.to_q$", r"blocks\.\d+\.layers\.\d+\.parts\.\d+\..*to_q", "to_q"])
+def test_patterns_of_alphas_that_people_write_are_followed(pattern):
+    name = "unet.mid.blocks.1.layers.2.parts.3.to_q"
     tensors = {f"{name}.lora_A.weight": torch.ones(2, 4), f"{name}.lora_B.weight": torch.ones(4, 2)}
-    told = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 2, "unet.alpha_pattern": {r"^mid.*\.to_q$": 7}})}
+    told = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 2, "unet.alpha_pattern": {pattern: 7}})}
     assert read_modules(tensors, told)[name].alpha == 7
 
 
