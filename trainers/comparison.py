@@ -5,6 +5,7 @@ prompt without its trigger word, from the base and from the last checkpoint: the
 """
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +20,7 @@ from trainers.json_values import made
 from trainers.prompts import plain_prompt
 
 FILE = "comparison.json"
+MOST = 2_000  # pictures: a day of drawing, and more than a page or a sheet can show
 BASE = 0  # the step of pictures from the base model alone
 
 
@@ -95,7 +97,11 @@ def load(folder: Path) -> Comparison:
         cells = tuple(made(Cell, cell) for cell in found.cells)
         cells = tuple(replace(cell, file=Path(cell.file).name) for cell in cells)
         lists = (found.steps, found.prompts, found.strengths, found.seeds)
-        if not all(lists) or any(cell.number not in range(len(found.prompts)) for cell in cells):
+        if (
+            not all(lists)
+            or math.prod(map(len, lists)) > MOST
+            or any(cell.number not in range(len(found.prompts)) for cell in cells)
+        ):
             raise ValueError("nothing to compare")
         return Comparison(folder, *lists, cells)
     except (OSError, ValueError) as error:
