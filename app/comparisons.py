@@ -109,6 +109,9 @@ def read_wish(run: Run, steps: Sequence[int], prompts: str, strengths: str, seed
     numbers = _numbers(seeds, int, lambda value: 0 <= value < 2**63)
     if numbers is None:
         raise UserError("Seeds are whole numbers from 0 to 9223372036854775807.", "For example: 42, 43")
+    pictures = len(chosen) * len(lines) * len(factors) * len(numbers)
+    if pictures > comparison.MOST or max(map(len, (chosen, lines, factors, numbers))) > comparison.LONGEST:
+        raise UserError(f"That would be {pictures:,} pictures.", f"At most {comparison.MOST:,} are compared at once.")
     return Wish(chosen, lines, tuple(sorted(factors)), numbers)
 
 
