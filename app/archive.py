@@ -165,13 +165,13 @@ def _require_harmless(packed: zipfile.ZipFile, contents: Contents, name: str) ->
         raise UserError(f"{name} holds too many files, or one twice.")
     for entry in entries:
         if not all(_is_plain(part) for part in entry.filename.split("/")):
-            raise UserError(f"{name} holds a file that would land outside its folder: {entry.filename}.")
+            raise UserError(f"{name} holds a file that would land outside its folder: {entry.filename[:100]}.")
         if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
-            raise UserError(f"{name} holds a link, which an archive of a run never does: {entry.filename}.")
+            raise UserError(f"{name} holds a link, which an archive of a run never does: {entry.filename[:100]}.")
         if entry.filename not in expected:
-            raise UserError(f"{name} holds a file that its list does not name: {entry.filename}.")
+            raise UserError(f"{name} holds a file that its list does not name: {entry.filename[:100]}.")
     if missing := expected - {entry.filename for entry in entries}:
-        raise UserError(f"{name} lacks {min(missing)}.")
+        raise UserError(f"{name} lacks {min(missing)[:100]}.")
     if len({path.casefold() for path in contents.files}) != len(contents.files):
         raise UserError(f"{name} holds two files of one name.")
     size = sum(entry.file_size for entry in entries)
@@ -194,7 +194,7 @@ def _unpack(home: Home, packed: zipfile.ZipFile, contents: Contents, place: Path
             with file.open("xb") as target:
                 found = _read(packed, f"{contents.run}/{name}", size, progress, target.write)
             if found != (size, digest):
-                raise UserError(f"{name} in the archive is damaged.", "The run was not restored.")
+                raise UserError(f"{name[:100]} in the archive is damaged.", "The run was not restored.")
         config_io.read_toml(workshop / "config.toml")
         _make_project(home, contents)
         if os.path.lexists(place):

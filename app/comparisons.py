@@ -26,6 +26,7 @@ from trainers.prompts import default_prompts
 SPREAD = 4  # checkpoints taken by default, beside the last
 STRENGTHS = (0.6, 1.0)
 PROMPTS = 3  # taken by default: the trigger alone, and two far from the pictures
+LABEL = 300  # letters of a prompt above a column of the sheet
 SHEET = "sheet.png"
 SMALLEST = 128  # pixels a picture's side takes on the sheet
 
@@ -108,6 +109,9 @@ def read_wish(run: Run, steps: Sequence[int], prompts: str, strengths: str, seed
     numbers = _numbers(seeds, int, lambda value: 0 <= value < 2**63)
     if numbers is None:
         raise UserError("Seeds are whole numbers from 0 to 9223372036854775807.", "For example: 42, 43")
+    pictures = len(chosen) * len(lines) * len(factors) * len(numbers)
+    if pictures > comparison.MOST or max(map(len, (chosen, lines, factors, numbers))) > comparison.LONGEST:
+        raise UserError(f"That would be {pictures:,} pictures.", f"At most {comparison.MOST:,} are compared at once.")
     return Wish(chosen, lines, tuple(sorted(factors)), numbers)
 
 
@@ -189,7 +193,7 @@ def write_sheet(folder: Path) -> Path:
         found = [cells.get((n, seed, 0.0 if step == BASE else x)) for n, seed, x in columns]
         rows.append([_opened(folder, cell.file if cell else "") for cell in found])
         labels.append(label)
-    heads = [f"{made.prompts[n]} ({x:g}{f', seed {seed}' * (len(made.seeds) > 1)})" for n, seed, x in columns]
+    heads = [f"{made.prompts[n][:LABEL]} ({x:g}{f', seed {seed}' * (len(made.seeds) > 1)})" for n, seed, x in columns]
     side = max((picture.width for row in rows for picture in row), default=1)
     blank = (side, side)
     rows = [[picture if picture.width > 1 else Image.new("RGB", blank, "white") for picture in row] for row in rows]

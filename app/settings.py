@@ -35,7 +35,7 @@ def load_settings(home: Home) -> Settings:
     try:
         return Settings.model_validate(config_io.read_toml(home.settings))
     except ValidationError as error:
-        wrong = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
+        wrong = ", ".join(list(dict.fromkeys(str(e["loc"][0])[:80] for e in error.errors()))[:20])
         known = ", ".join(Settings.model_fields)
         raise UserError(
             f"{home.settings} has wrong entries: {wrong}.", f"It may hold {known}; texts stand in quotes."

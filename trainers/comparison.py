@@ -5,6 +5,7 @@ prompt without its trigger word, from the base and from the last checkpoint: the
 """
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +20,8 @@ from trainers.json_values import made
 from trainers.prompts import plain_prompt
 
 FILE = "comparison.json"
+LONGEST = 500  # checkpoints, prompts, strengths or seeds
+MOST = 5_000  # pictures: days of drawing, and more than a page or a sheet can show
 BASE = 0  # the step of pictures from the base model alone
 
 
@@ -95,7 +98,9 @@ def load(folder: Path) -> Comparison:
         cells = tuple(made(Cell, cell) for cell in found.cells)
         cells = tuple(replace(cell, file=Path(cell.file).name) for cell in cells)
         lists = (found.steps, found.prompts, found.strengths, found.seeds)
-        if not all(lists) or any(cell.number not in range(len(found.prompts)) for cell in cells):
+        long = max(map(len, lists)) > LONGEST or math.prod(map(len, lists)) > MOST
+        strange = any(cell.number not in range(len(found.prompts)) for cell in cells)
+        if not all(lists) or strange or long:
             raise ValueError("nothing to compare")
         return Comparison(folder, *lists, cells)
     except (OSError, ValueError) as error:

@@ -137,15 +137,17 @@ def _checked(sections: dict[str, Any], found: list[Problem]) -> TrainConfig:
 
 def _examined(sections: dict[str, Any], found: list[Problem]) -> tuple[TrainConfig | None, list[Problem]]:
     known: dict[str, Any] = {}
+    strange = []
     for name, value in sections.items():
         kind = problems.section_class(name)
         if name not in TrainConfig.model_fields:
-            found.append(problems.unknown(name))
+            strange.append(name)
         elif kind is not None and isinstance(value, dict):
-            found += [problems.unknown(f"{name}.{key}") for key in value if key not in kind.model_fields]
+            strange += [f"{name}.{key}" for key in value if key not in kind.model_fields]
             known[name] = {key: inner for key, inner in value.items() if key in kind.model_fields}
         else:
             known[name] = value
+    found += problems.all_unknown(strange)
     found += problems.wrong_values(known)
     config = None
     try:

@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -44,19 +44,32 @@ def section_class(name: str) -> type[BaseModel] | None:
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
+LISTED = 50  # problems in one message
+LONGEST_NAME = 80  # letters; ours have 30
+
+
 def as_error(problems: Iterable[Problem]) -> UserError:
     """All problems as one UserError; one alone keeps its hint apart."""
     problems = list(dict.fromkeys(problems))
     if len(problems) == 1:
         return UserError(*problems[0])
-    lines = "".join(f"\n- {message} {hint}".rstrip() for message, hint in problems)
+    lines = "".join(f"\n- {message} {hint}".rstrip() for message, hint in problems[:LISTED])
+    lines += f"\n... and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
     return UserError(f"There are {len(problems)} problems with the settings:{lines}")
 
 
 def unknown(name: str) -> Problem:
     """An unknown setting or section, with the nearest name there is."""
+    if len(name) > LONGEST_NAME:
+        return Problem(f"Unknown setting {name[:LONGEST_NAME]}... of {len(name):,} letters.", "")
     near = nearest_setting(name)
     return Problem(f"Unknown setting {name}.", f"Did you mean {near}?" if near else "")
+
+
+def all_unknown(names: Sequence[str]) -> list[Problem]:
+    """The same of several; of many, the nearest ones of the first alone, since that takes a while."""
+    rest = [Problem(f"Unknown setting {name[:LONGEST_NAME]}.", "") for name in names[LISTED:]]
+    return [unknown(name) for name in names[:LISTED]] + rest
 
 
 def nearest_setting(name: str) -> str | None:

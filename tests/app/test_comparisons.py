@@ -84,6 +84,7 @@ def test_the_class_word_takes_the_triggers_place(prompt, kind, words, plain):
         (([10], "zib", "1", "-3"), "Seeds are whole numbers"),
         (([10], "zib", "1", "1.5"), "Seeds are whole numbers"),
         (([10], "zib", "1", ""), "Seeds are whole numbers"),
+        (([10, 20], "zib\ncat", "1 2 3", " ".join(map(str, range(500)))), "That would be 6,000 pictures"),
     ],
 )
 def test_a_wrong_wish_is_a_sentence(trained, fields, sentence):

@@ -221,3 +221,10 @@ def end(queue: Queue, run: Run) -> None:
 def wait(queue: Queue) -> None:
     for job in queue._children:
         job.process.wait(30)
+
+
+def test_a_name_that_no_disk_allows_hides_no_other_run(queue, run, place):
+    waiting = ["x" * 5000, f"{run.folder.relative_to(place.projects).as_posix()}", "\0"]
+    problems = [{"run": "y" * 5000, "message": "No.", "hint": ""}]
+    (place.root / "queue.json").write_text(json.dumps({"waiting": waiting, "problems": problems}), "utf-8")
+    assert queue.waiting() == [run] and queue.problems() == []

@@ -5,8 +5,10 @@ import sys
 import pytest
 
 from tests.commands import assert_refused, command, files_below
-from trainers import events
+from tests.mutated.guard import guarded
+from trainers import config_io, events
 from trainers.__main__ import main as engine
+from trainers.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -80,3 +82,10 @@ def test_the_engine_asks_a_run_of_an_empty_settings_file_for_pictures(monkeypatc
     assert engine() == 1
     *_, last = events.read(tmp_path / "events.jsonl")
     assert last.message == "No picture folder is set." and "data.folders" in last.hint
+
+
+def test_thousands_of_unknown_settings_are_told_soon_and_in_few_lines(tmp_path):
+    sections = {"x" * 50_000: 1, **{f"adapter{i}": i for i in range(5000)}}
+    with guarded(tmp_path), pytest.raises(UserError, match="There are 5001 problems") as told:
+        config_io.parse(sections)
+    assert str(told.value).endswith("... and 4951 more") and len(str(told.value)) < 6000

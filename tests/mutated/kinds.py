@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save
@@ -94,7 +95,8 @@ def _picture(mode: str, form: str, **more: object) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
     made = io.BytesIO()
-    picture = Image.linear_gradient("L").resize((40, 30)).convert("I" if mode == "I;16" else mode)
+    grey = Image.linear_gradient("L").resize((40, 30))
+    picture = Image.fromarray(np.asarray(grey).astype(np.uint16) * 256) if mode == "I;16" else grey.convert(mode)
     extra = {"exif": exif} if form in ("PNG", "JPEG", "WEBP") else {}
     picture.save(made, form, **extra, **more)
     return made.getvalue()

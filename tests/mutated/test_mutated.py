@@ -61,7 +61,7 @@ def _hunt(name: str, inputs: int, template: Scratch, folder: Path, derandomize: 
         derandomize=derandomize,
         database=None,
         deadline=None,
-        phases=[Phase.generate, Phase.shrink],
+        phases=[Phase.generate],  # what fails is the last input, as it is: to shrink it would take minutes
         suppress_health_check=list(HealthCheck),
     )
     @given(documents(kind, seeds))

@@ -47,7 +47,8 @@ OTHER_TYPES = {  # a key that ends so -> the adapter type, none of which is a pl
 }
 # Patterns come with the file. Those of real ones are module paths, and now and then ^.*down_blocks.*to_q$
 LONGEST_PATTERN, MOST_REPEATS = 300, 2
-REPEATS = re.compile(r"(?<!\\)[*+{]")
+NUMBERS = re.compile(r"\\d\+(?=\\\.|\$|$)")  # up to a dot: matched in one way only
+REPEATS = re.compile(r"(?<!\\)[*+?{]\??")
 REPEATED_GROUP = re.compile(r"\)[*+?{]|\\[1-9]|\(\?")
 PEFT = "base_model.model"  # what peft writes before every module's path
 PEFT_CONFIG = "adapter_config.json"  # where it keeps ranks and alphas
@@ -180,7 +181,11 @@ def _part_alphas(config: Mapping[str, Any]) -> _PeftAlphas:
     ranks = {key: int(rank) for key, rank in (config.get("rank_pattern") or {}).items()}
     for key in (*patterns, *ranks):
         re.compile(key)
-        if len(key) > LONGEST_PATTERN or len(REPEATS.findall(key)) > MOST_REPEATS or REPEATED_GROUP.search(key):
+        if (
+            len(key) > LONGEST_PATTERN
+            or len(REPEATS.findall(NUMBERS.sub("", key))) > MOST_REPEATS
+            or REPEATED_GROUP.search(key)
+        ):
             raise ValueError("a pattern that could be matched for hours")
     alpha = float(config.get("lora_alpha", config.get("alpha", 8)))  # 8: as peft
     return _PeftAlphas(alpha, patterns, bool(config.get("use_rslora")), int(config.get("r", 8)) or 8, ranks)
