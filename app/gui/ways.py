@@ -11,7 +11,7 @@ from app.gui.gate import answer
 UPLOADED = "/gradio_api/file="
 # What the window's own pages ask for. Gradio has three times as many: to record, to edit its apps, to fetch for others.
 OPEN = re.compile(
-    r"/|/config|/theme\.css|/favicon\.ico|/(assets|static)/.+|/darkroom/picture"
+    r"/|/config|/theme\.css|/favicon\.ico|/(assets|static)/(?!.*\.\.)[\w./@ -]{1,200}|/darkroom/picture"
     r"|/gradio_api/(run/predict|upload|upload_progress|app_id|file=.+)"
 )
 # Gradio would have the page ask there: nothing stands between the browser and this window.

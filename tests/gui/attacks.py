@@ -22,9 +22,9 @@ from tests.gui.test_server import answer, cookie
 SECRET = b"a secret of this machine"
 
 
-def predict(served: Served, event: str, data: list) -> tuple[int, bytes]:
+def predict(served: Served, event: str, data: list, **more: object) -> tuple[int, bytes]:
     """What the window's own page asks for when something is done on it; its status and answer."""
-    body = json.dumps({"fn_index": number_of(served, event), "data": data, "session_hash": "x"}).encode()
+    body = json.dumps({"fn_index": number_of(served, event), "data": data, "session_hash": "x", **more}).encode()
     status, _, said = answer(served, "gradio_api/run/predict", body, Content_Type="application/json")
     return status, said
 
