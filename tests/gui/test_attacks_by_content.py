@@ -57,7 +57,7 @@ def test_no_page_runs_a_script_that_lies_in_a_text(served, hostile, open_page, s
 def test_metadata_and_messages_are_shown_as_text():
     facts = {
         "family": SCRIPT,
-        "words": {"trigger": SCRIPT, "tags": {SCRIPT: 3}},
+        "words": {"trigger": SCRIPT, "tags": {SCRIPT: 3}, "different tags": 1},
         SCRIPT: SCRIPT,
         "problems": [{"says": SCRIPT}],
     }
