@@ -20,7 +20,7 @@ SCRIPT = "</script></textarea>\"'><img src=x onerror=\"window.owned=1\"><svg onl
 NAME = "<img src=x onerror=window.owned=1>.png"  # what a file can be called
 SHOWN = """(id) => {
   const page = document.getElementById(id);
-  return [page.innerText, ...[...page.querySelectorAll('input, textarea')].map((one) => one.value)]
+  return page && [page.innerText, ...[...page.querySelectorAll('input, textarea')].map((one) => one.value)]
     .some((text) => text && text.includes('onerror'));
 }"""
 
@@ -55,7 +55,12 @@ def test_no_page_runs_a_script_that_lies_in_a_text(served, hostile, open_page, s
 
 
 def test_metadata_and_messages_are_shown_as_text():
-    facts = {"family": SCRIPT, "words": [SCRIPT], SCRIPT: SCRIPT, "problems": [{"says": SCRIPT}]}
+    facts = {
+        "family": SCRIPT,
+        "words": {"trigger": SCRIPT, "tags": {SCRIPT: 3}, "different tags": 1},
+        SCRIPT: SCRIPT,
+        "problems": [{"says": SCRIPT}],
+    }
     facts |= {"interfaces": {SCRIPT: SCRIPT}, "unmatched keys": {SCRIPT: [SCRIPT]}}
     for html in (inspected(SCRIPT, facts), notice(SCRIPT, SCRIPT, "error")):
         assert "<img" not in html and "<svg" not in html and "</script" not in html and "&lt;img" in html
