@@ -9,7 +9,7 @@ from pathlib import Path
 from trainers.data.captions import ENDINGS as CAPTIONS
 from trainers.data.captions import decode, read_bytes
 from trainers.data.decoding import ENDINGS as PICTURES
-from trainers.data.folders import SYSTEM_FOLDERS
+from trainers.data.folders import SYSTEM_FOLDERS, is_whole_disk
 
 State = tuple[int, int]  # time of the last change in ns, bytes
 
@@ -38,7 +38,7 @@ def read_folder(folder: str) -> Files:
     captions: dict[str, State] = {}
     others: list[str] = []
     stems, written = set(), []
-    for entry in _walk(folder, set()):
+    for entry in _walk(folder, set()) if not is_whole_disk(folder) else ():
         stem, ending = os.path.splitext(entry.path)
         is_picture = ending.lower() in PICTURES
         if not is_picture and ending not in CAPTIONS:

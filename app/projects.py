@@ -14,6 +14,7 @@ import tomlkit
 
 from app.paths import Home, absolute
 from trainers import config_io
+from trainers.data.folders import is_whole_disk
 from trainers.errors import UserError
 from trainers.files import write_whole
 
@@ -155,6 +156,8 @@ def require_pictures(folder: Path) -> int:
         raise UserError(f"{folder} is a file.", "Name the folder that holds your pictures.")
     if not os.path.isdir(folder):
         raise UserError(f"There is no folder {folder}.", "Check the spelling, and whether the drive is connected.")
+    if is_whole_disk(folder):
+        raise UserError(f"{folder} is the whole disk.", "Name the folder that holds your pictures.")
     count = sum(1 for _ in list_pictures(folder))
     if not count:
         kinds = ", ".join(sorted(ending[1:].upper() for ending in PICTURE_ENDINGS))

@@ -211,7 +211,7 @@ def is_rolling(checkpoint: Path) -> bool:
 def threads_of(checkpoint: Path | None) -> int:
     """With how many threads the run computes; 0 where no checkpoint tells."""
     threads = _state(checkpoint).get("threads") if checkpoint else 0
-    return threads if isinstance(threads, int) else 0
+    return threads if type(threads) is int and threads > 0 else 0
 
 
 def _state(checkpoint: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def wrong(folder: Path) -> str:
         except (OSError, ValueError):  # gone, or no name at all
             right = False
         if not right:
-            return name or NAME
+            return name[:100] or NAME
     return "" if lines else NAME
 
 

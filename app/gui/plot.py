@@ -101,7 +101,8 @@ def smoothed(points: Points, span: float, most: int = MOST) -> list[tuple[float,
     found, total, weight, before = [], 0.0, 0.0, None
     gap = min((b[0] - a[0] for a, b in pairwise(points) if b[0] > a[0]), default=1)
     for step, loss in points:
-        kept = math.exp(-((step - before) if before is not None else gap) / max(span, 1))
+        since = max(0, step - before) if before is not None else gap  # a damaged log may go back
+        kept = math.exp(-since / max(span, 1))
         total, weight = kept * total + (1 - kept) * loss, kept * weight + (1 - kept)
         found.append((step, total / weight if weight else loss))
         before = step

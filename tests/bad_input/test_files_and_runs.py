@@ -20,6 +20,7 @@ def test_a_folder_without_pictures_is_refused_and_nothing_is_made(darkroom, plac
         ("empty", "There is no picture in"),
         ("gone", "There is no folder"),
         ("a file", "is a file"),
+        ("/", "is the whole disk"),
     ):
         said = darkroom("new", "cat", "--pictures", tmp_path / name, "--kind", "object")
         assert_refused(said, words, str(tmp_path / name))

@@ -6,6 +6,7 @@ from itertools import cycle, islice
 
 import pytest
 
+from tests.mutated.guard import guarded
 from trainers.errors import UserError
 from trainers.importing import report
 from trainers.importing.imported import import_files
@@ -42,3 +43,19 @@ def test_no_value_is_too_odd(config, name, monkeypatch):
             assert error.message
         except Exception as error:
             raise AssertionError(f"{place} = {odd!r}") from error
+
+
+@pytest.mark.parametrize("depth", [40, 400, 900, 5000])
+def test_settings_nested_without_end_are_a_sentence(tmp_path, depth):
+    file = tmp_path / "a.json"
+    file.write_text('{"LoRA_type": "Standard", "a": ' + '{"a": ' * depth + "1" + "}" * depth + "}", "utf-8")
+    with pytest.raises(UserError, match="nested too deeply"):
+        import_files([file])
+
+
+def test_hundreds_of_concepts_are_read_soon(tmp_path):
+    file = tmp_path / "concepts.json"
+    concept = {"path": "/x", "text": {"prompt_source": "sample"}, "image": {"enable_random_flip": True}}
+    file.write_text(json.dumps([concept] * 200), "utf-8")
+    with guarded(tmp_path):
+        assert len(import_files([file]).lines) == 600

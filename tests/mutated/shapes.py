@@ -177,7 +177,7 @@ def _as_entries(tree: Any) -> bytes:
             entry = zipfile.ZipInfo(name)
             mode, how = file.get("mode"), file.get("how")
             entry.external_attr = (mode % 2**16 if isinstance(mode, int) else 0o120777) << 16
-            entry.compress_type = how if how in (0, 8, 12, 14) and how is not True and how is not False else 8
+            entry.compress_type = how if type(how) is int and how in (0, 8, 12, 14) else 8
             packed.writestr(entry, _raw(file.get("data")))
             if tree.get("true") is True and isinstance(said, dict) and isinstance(said.get("files"), dict):
                 inside = name.partition("/")[2]

@@ -84,13 +84,18 @@ def _comparable(place: str | Path) -> str:
     return unicodedata.normalize("NFC", os.path.normcase(text))
 
 
+def is_whole_disk(folder: str | Path) -> bool:
+    """Whether it is "/", which takes minutes to look through; a drive of Windows may well be a stick of pictures."""
+    return os.path.abspath(folder) == "/"
+
+
 def _roots(folders: tuple[str, ...]) -> list[Path]:
     roots = [Path(os.path.abspath(os.path.expanduser(folder))) for folder in folders]
     if not roots:
         raise UserError("No picture folder is set.", "Set data.folders to the folder that holds your pictures.")
     missing = [printable(str(root)) for root in roots if not os.path.exists(root)]
     files = [printable(str(root)) for root in roots if os.path.isfile(root)]
-    complaints = []
+    complaints = [f"{root} is the whole disk, not a folder of pictures." for root in roots if is_whole_disk(root)]
     if missing:
         complaints.append(f"There is no folder {_and(missing)}.")
     if files:

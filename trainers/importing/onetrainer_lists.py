@@ -94,8 +94,12 @@ def _entry(values: Mapping[str, Any], kind: str, number: str) -> dict[str, Any]:
 
 
 def _entries(values: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
-    numbers = dict.fromkeys(match[2] for key in values if (match := ENTRY.fullmatch(key)) and match[1] == kind)
-    return [_entry(values, kind, number) for number in numbers]
+    """In one pass: with hundreds of concepts, each asks for them all."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        if key.startswith(f"{kind}[") and (match := ENTRY.fullmatch(key)):
+            found.setdefault(match[2], {})[key.removeprefix(f"{kind}[{match[2]}].")] = value
+    return list(found.values())
 
 
 def _repeats(concept: Mapping[str, Any]) -> int:

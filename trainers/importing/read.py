@@ -12,6 +12,7 @@ from trainers.config_problems import section_class
 from trainers.errors import UserError
 
 LARGEST = 20_000_000  # bytes; settings are far smaller, models far larger
+DEEPEST = 30  # levels of tables and lists; files of other trainers have five
 TAKES = "It reads settings of kohya_ss (JSON), sd-scripts (TOML) and OneTrainer (JSON), and kohya's prompt files (TXT)."
 
 
@@ -32,13 +33,24 @@ def read_text(path: Path) -> str:
 def read_structure(path: Path) -> Any:
     """A JSON or TOML file as plain dicts and lists. UserError where it is neither."""
     content = read_text(path)
-    if path.suffix.lower() != ".json" and not content.lstrip().startswith("{"):
-        return config_io.read_toml(path)
+    is_json = path.suffix.lower() == ".json" or content.lstrip().startswith("{")
+    found = _json(path, content) if is_json else config_io.read_toml(path)
+    if _is_deeper(found, DEEPEST):
+        raise UserError(f"{path} is nested too deeply to be a settings file.", TAKES)
+    return found
+
+
+def _json(path: Path, content: str) -> Any:
     try:
         return json_values.parse(content)
     except ValueError as error:
         where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise UserError(f"{path} is not valid JSON ({where}).", TAKES) from error
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels == 0 or any(_is_deeper(one, levels - 1) for one in inside)
 
 
 def kind_of(content: Any, known: Callable[[str], bool]) -> str:
