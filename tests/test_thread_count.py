@@ -5,8 +5,11 @@ import itertools
 import pytest
 import torch
 
+from tests.nine_pictures import nine_pictures
+from tests.test_train import run
 from tests.tiny import tiny_pipeline_folder
-from trainers import config_io, memory, thread_count
+from trainers import config_io, memory, thread_count, threads
+from trainers import train as recipe
 from trainers.bench.loops import engine_step
 from trainers.families.registry import find_family
 from trainers.step import TrainingStep
@@ -108,3 +111,24 @@ def test_trying_leaves_no_trace(base, monkeypatch):
         return [drawn, *(parameter.detach().clone() for parameter in step.parameters)]
 
     assert all(map(torch.equal, weights(True), weights(False)))
+
+
+def test_every_sitting_encodes_with_all_threads_and_trains_with_those_that_were_settled(tmp_path, base, monkeypatch):
+    counts: dict[str, list[int]] = {"encoding": [], "training": []}
+
+    def noting(name: str, real):
+        def call(*arguments):
+            counts[name].append(torch.get_num_threads())
+            return real(*arguments)
+
+        return call
+
+    monkeypatch.setattr(threads, "choose", lambda earlier=0: earlier or 4)
+    monkeypatch.setattr(thread_count, "settle", lambda *_: torch.set_num_threads(2))
+    monkeypatch.setattr(recipe, "encode_together", noting("encoding", recipe.encode_together))
+    monkeypatch.setattr(TrainingStep, "gradients", noting("training", TrainingStep.gradients))
+    pictures = nine_pictures(tmp_path / "pictures")
+    run(tmp_path, base, pictures, 4, stop_at=2)
+    (tmp_path / "control" / "stop").unlink()
+    run(tmp_path, base, pictures, 4)
+    assert counts["encoding"] == [4, 4] and set(counts["training"]) == {2} and len(counts["training"]) == 4

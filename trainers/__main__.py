@@ -71,6 +71,7 @@ def _follow(run: Path) -> int:
     Exit code 0 also where the first one knows what befell it: that one has to write it down before all are ended.
     """
     threads.wait_passively()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the first process hears it too, and pauses the run for all
     try:
         _train(run, lambda event: None)
     except Exception as error:

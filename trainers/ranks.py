@@ -1,8 +1,9 @@
 """The processes that train one run together, one per device: who does what of a step, and what they agree on.
 
-A run on several devices takes the very steps of a run on one. Where the micro-steps of a step can be dealt out evenly,
-each process does some of them; else each does some pictures of every batch. What is drawn at random depends on the
-number of the micro-step alone, so it is the same wherever it is drawn; the gradients are added up.
+A run on several devices takes the steps of a run on one, to rounding. Where the micro-steps of a step can be dealt out
+evenly, each process does some of them; else each does some pictures of every batch. What is drawn at random depends on
+the number of the micro-step alone, so it is the same wherever it is drawn (but for an adapter's dropout where a batch is
+shared: each process draws it for its own pictures); the gradients are added up.
 
 Process 0 alone writes events and files. The others follow, and whatever befalls one is told to all in the next
 `exchange`, of which every process does the same number: at the end of a failing run, too.
@@ -70,7 +71,7 @@ class Ranks:
     def require_work(self, config: TrainConfig) -> None:
         """UserError where a step has nothing to do for some of them."""
         at_once, times = config.data.batch_size, config.optimizer.accumulation
-        if self.count == 1 or self._by_micro_steps(times) or at_once >= self.count:
+        if can_share(at_once, times, self.count):
             return
         raise UserError(
             f"A step of this run is {times} times {at_once} pictures, which {self.count} devices cannot share.",
@@ -163,11 +164,17 @@ class Ranks:
         used = [p for p, has in zip(parameters, having.tolist(), strict=True) if has]
         parts = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in used]
         summed = torch.cat([*parts, loss.detach().flatten()])
+        self.exchange()  # all have found the memory for it
         dist.all_reduce(summed)
         *grads, total = summed.split([*(p.numel() for p in used), 1])
         for parameter, grad in zip(used, grads, strict=True):
             parameter.grad = grad.view_as(parameter)
         return total.squeeze(0)
+
+
+def can_share(at_once: int, times: int, count: int) -> bool:
+    """Whether every one of so many processes has something to do in a step of `times` batches of `at_once` pictures."""
+    return times % count == 0 or at_once >= count
 
 
 def cut(pictures: slice, *batch: Tensor | None) -> tuple:

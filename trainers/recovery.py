@@ -14,6 +14,7 @@ from trainers.errors import Crowded, Overflowed, UserError
 from trainers.events import Adjusted
 from trainers.failure import is_out_of_memory
 from trainers.files import write_whole
+from trainers.ranks import can_share
 
 FILE = "instead.json"  # in the run folder: setting -> [value that it takes the place of, value]
 REPLACED = {
@@ -37,14 +38,18 @@ def settings_of(config: TrainConfig, run: Path) -> tuple[TrainConfig, Adjusted |
     if not changes:
         return config, None
     lines = [f"{name}={value}" for name, value in changes.items()]
-    told = Adjusted(f"The run goes on with {', '.join(lines)}", "It could not with its own settings before.")
+    told = Adjusted(
+        f"The run goes on with {', '.join(lines)}",
+        "That is how it went on before; its own settings come back when they are changed.",
+    )
     return config_io.override(config, lines), told
 
 
-def another_way(config: TrainConfig, error: Exception, run: Path) -> Adjusted | None:
+def another_way(config: TrainConfig, error: Exception, run: Path, devices: int = 1) -> Adjusted | None:
     """Find the next way for a run that failed, and keep it in the run's folder; returns what is told of it.
 
-    `config` is what the run has been trained with. None where there is no other way, or the person wants none.
+    `config` is what the run has been trained with, on so many devices. None where there is no other way, or the person
+    wants none.
     """
     if not config.memory.retry and not isinstance(error, Crowded):
         return None
@@ -52,9 +57,9 @@ def another_way(config: TrainConfig, error: Exception, run: Path) -> Adjusted | 
     if isinstance(error, Overflowed):
         found, reason = _safer(plan.precision), error.message
     elif isinstance(error, Crowded):
-        found, reason = _smaller(config, plan.device.type), "A person wants it to use less memory."
+        found, reason = _smaller(config, plan.device.type, devices), "A person wants it to use less memory."
     elif is_out_of_memory(error):
-        found, reason = _smaller(config, plan.device.type), "The memory ran out."
+        found, reason = _smaller(config, plan.device.type, devices), "The memory ran out."
         if found is None:
             (run / FILE).unlink(missing_ok=True)  # a resume may find more memory, and begins with its own
     else:
@@ -67,9 +72,9 @@ def another_way(config: TrainConfig, error: Exception, run: Path) -> Adjusted | 
     return Adjusted(f"The run goes on from its last good state, {what}", reason)
 
 
-def can_be_smaller(config: TrainConfig) -> bool:
+def can_be_smaller(config: TrainConfig, devices: int = 1) -> bool:
     """Whether there is a way to train it with less memory."""
-    return _smaller(config, memory.plan(config.memory).device.type) is not None
+    return _smaller(config, memory.plan(config.memory).device.type, devices) is not None
 
 
 def _safer(precision: str) -> Way | None:
@@ -81,11 +86,13 @@ def _safer(precision: str) -> Way | None:
     )
 
 
-def _smaller(config: TrainConfig, device: str) -> Way | None:
+def _smaller(config: TrainConfig, device: str, devices: int) -> Way | None:
     """The next of: fewer pictures at once, as many per step; activations computed again; moved; weights streamed."""
     at_once, times = config.data.batch_size, config.optimizer.accumulation
-    if at_once > 1:
-        parts = next(number for number in range(2, at_once + 1) if at_once % number == 0)
+    divisors = [number for number in range(2, at_once + 1) if at_once % number == 0]
+    shared = [number for number in divisors if can_share(at_once // number, times * number, devices)]
+    if shared:
+        parts = shared[0]
         changes = {"data.batch_size": at_once // parts, "optimizer.accumulation": times * parts}
         return (
             changes,

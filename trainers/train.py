@@ -68,6 +68,7 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None], 
         emit = _unheard
     settings, told = recovery.settings_of(config, folders.run)
     if told:
+        emit(Phase("Reading the pictures"))  # with which every sitting begins
         emit(told)
     while _failed_and_goes_on(settings, folders, emit, ranks):
         settings, _ = recovery.settings_of(config, folders.run)
@@ -85,7 +86,7 @@ def _failed_and_goes_on(config: TrainConfig, folders: Folders, emit: Callable[[E
     except Lost:
         raise
     except Exception as error:
-        told = recovery.another_way(config, error, folders.run) if ranks.main else None
+        told = recovery.another_way(config, error, folders.run, ranks.count) if ranks.main else None
         if ranks.exchange(value=told is not None):
             log.exception("the run goes on otherwise")
             emit(told)
@@ -105,6 +106,7 @@ def _train(
     plan = memory.plan(config.memory)
     device = plan.device
     ranks.require_work(config)
+    emit(Phase("Reading the pictures"))
     with ranks.one_by_one():
         earlier, damaged = checkpoint.newest_whole(folders.checkpoints)
     for one in damaged:
@@ -112,9 +114,8 @@ def _train(
     if sentence := untried(devices.kind_of(device)):
         emit(Warned(sentence))
     if device.type == "cpu":
-        torch.set_num_threads(threads.choose(checkpoint.threads_of(earlier)))
+        torch.set_num_threads(threads.choose())  # in every sitting: what is encoded depends on it in its last bits
     start = None if earlier else _start_file(config)
-    emit(Phase("Reading the pictures"))
     found = scan(config.data)
     _warn(found.problems, emit)
     require_word(config, [example.caption for example in found.examples])
@@ -192,7 +193,9 @@ def _train(
     resumed = outputs.resume(earlier)  # where an earlier sitting stopped
     position = outputs.position
     ranks.begin_alike(step.parameters)
-    if not resumed and ranks.count == 1:
+    if device.type == "cpu" and resumed:
+        torch.set_num_threads(threads.choose(position.threads))
+    elif ranks.count == 1:
         thread_count.settle(step, config, folders.cache)
     position.threads = torch.get_num_threads()
     if position.step > steps:
@@ -223,7 +226,7 @@ def _train(
         position.step += 1
 
         wish = ranks.exchange(value=control.wish if ranks.main and position.step < steps else NOTHING)
-        stopped, lighter = wish == END, wish == LESS_MEMORY and _can_be_lighter(config, folders, emit)
+        stopped, lighter = wish == END, wish == LESS_MEMORY and _can_be_lighter(config, folders, ranks, emit)
         last = position.step == steps or stopped
         save_due = last or _due(position.step, config.saving.every)
         rolling = not save_due and (lighter or outputs.overdue())
@@ -316,10 +319,11 @@ def _text_ends(config: AdapterConfig, adapter: Adapter, steps: int) -> list[tupl
     return sorted([end for end in (layers, tokens) if end[1]], key=lambda end: end[0])
 
 
-def _can_be_lighter(config: TrainConfig, folders: Folders, emit: Callable[[Event], None]) -> bool:
+def _can_be_lighter(config: TrainConfig, folders: Folders, ranks: Ranks, emit: Callable[[Event], None]) -> bool:
     """Whether the run can do what a person wishes, to use less memory; else that is told, and it goes on as before."""
-    folders.control.forget_less_memory()
-    if recovery.can_be_smaller(config):
+    if ranks.main:
+        folders.control.forget_less_memory()
+    if recovery.can_be_smaller(config, ranks.count):
         return True
     emit(Warned("This run uses as little memory as it can.", "A smaller data.resolution or adapter.rank needs less."))
     return False

@@ -19,6 +19,7 @@ from app.gui.context import Context, clocks, turns
 from app.gui.gate import Gate, Keys, new_keys
 from app.gui.markup import script
 from app.gui.pictures import routes
+from app.gui.session_parts import keep_numbers
 from app.gui.theme import theme
 from app.gui.uploads import UPLOAD_BYTES, Bounded, only_uploads, upload_folder
 from app.gui.ways import Told, Ways
@@ -75,6 +76,7 @@ def build_app(context: Context, keys: Keys, uploads: Path) -> fastapi.FastAPI:
     app.add_middleware(Gate, keys=keys)
     app.add_middleware(Told)
     app.include_router(routes(context.home))
+    keep_numbers()
     window = build_window(context)
     only_uploads(window)
     in_turn = f"const TURNS = {json.dumps(turns(window))}, CLOCKS = {json.dumps(clocks(window))};"

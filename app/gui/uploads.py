@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.dropped import ZIP_BYTES
 from app.gui.gate import answer
 from app.paths import Home
-from trainers.locks import alone
+from trainers.locks import alone, held
 
 PLACE = "/gradio_api/upload"
 UPLOAD_BYTES = ZIP_BYTES  # at once: more of a zip is not unpacked, and adapters are smaller
@@ -37,10 +37,8 @@ def upload_folder(home: Home) -> Iterator[Path]:
     place = home.cache / "uploads"
     place.mkdir(parents=True, exist_ok=True)
     for lock in place.glob("*.lock"):
-        with alone(lock) as left:
-            if left:
-                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-        if left:
+        if held(lock) is False:
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
             _remove(lock)
     folder = Path(tempfile.mkdtemp(dir=place))
     lock = folder.with_name(f"{folder.name}.lock")

@@ -13,6 +13,7 @@ from trainers import train as recipe
 from trainers.checkpoint_writer import CheckpointWriter
 from trainers.config import TrainConfig
 from trainers.errors import Overflowed
+from trainers.ranks import Ranks
 from trainers.step import TrainingStep
 
 BF16 = {"precision": "bf16"}
@@ -118,7 +119,7 @@ def test_a_run_that_went_on_in_fp32_resumes_in_fp32(tmp_path, base, pictures, mo
         "memory.attention": ["sdpa", "math"],
     }
     (told,) = [one for one in all_of(events.Adjusted, seen) if "memory.precision=fp32" in one.what]
-    assert told.why == "It could not with its own settings before."
+    assert told.why == "That is how it went on before; its own settings come back when they are changed."
 
 
 @pytest.mark.parametrize("memory", [{**BF16, "retry": False}, {"precision": "fp32"}], ids=["unwished", "fp32"])
@@ -299,10 +300,24 @@ def test_a_person_can_let_a_run_go_on_with_less_memory_and_no_step_is_lost(tmp_p
 
 
 def test_a_run_that_uses_as_little_memory_as_it_can_goes_on_as_it_is(tmp_path, base, pictures, monkeypatch):
-    monkeypatch.setattr(recovery, "_smaller", lambda config, device: None)
+    monkeypatch.setattr(recovery, "_smaller", lambda config, device, devices: None)
     seen = run(tmp_path, base, pictures, 5, heard=wish_at(tmp_path, 2), saving={"every": 2})
     assert begun_at(seen) == [0] and isinstance(seen[-1], events.Finished)
     assert [told.message for told in all_of(events.Warned, seen)] == ["This run uses as little memory as it can."]
+
+
+@pytest.mark.parametrize(
+    ("devices", "at_once", "times", "told"),
+    [
+        (4, 8, 1, "with 4 instead of 8"),
+        (4, 4, 1, "with 1 instead of 4"),  # two batches of two would leave two of them idle
+        (2, 3, 1, "checkpointing"),  # three batches of one do not come out even
+    ],
+)
+def test_every_device_keeps_something_to_do(tmp_path, devices, at_once, times, told):
+    config = config_io.parse({"data": {"batch_size": at_once}, "optimizer": {"accumulation": times}})
+    assert told in recovery.another_way(config, MemoryError(), tmp_path, devices).what
+    Ranks(0, devices).require_work(recovery.settings_of(config, tmp_path)[0])
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def read_caption(picture: Path) -> str | None:
 def read_bytes(file: Path) -> bytes:
     """What a caption file holds. OSError where it cannot be read, or is no caption by its size."""
     if file.stat().st_size > LONGEST:
-        raise OSError(errno.EFBIG, "it is too large to be a caption", str(file))
+        raise OSError(errno.EINVAL, "it is too large to be a caption", str(file))
     return file.read_bytes()
 
 
