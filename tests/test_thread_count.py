@@ -127,6 +127,7 @@ def test_every_sitting_encodes_with_all_threads_and_trains_with_those_that_were_
     monkeypatch.setattr(thread_count, "settle", lambda *_: torch.set_num_threads(2))
     monkeypatch.setattr(recipe, "encode_together", noting("encoding", recipe.encode_together))
     monkeypatch.setattr(TrainingStep, "gradients", noting("training", TrainingStep.gradients))
+    (tmp_path / "pictures").mkdir()
     pictures = nine_pictures(tmp_path / "pictures")
     run(tmp_path, base, pictures, 4, stop_at=2)
     (tmp_path / "control" / "stop").unlink()

@@ -1,8 +1,8 @@
 """What Gradio keeps of a browser tab's components stays as large as it is.
 
 An answer that says anything of a component (that it stays as it is, too) makes Gradio build another one for that tab,
-in place of the one before. It has a number of its own, under which Gradio 6 keeps it once more as soon as it is an input:
-9 KB with every tick of an open Monitor page.
+in place of the one before. It has a number of its own, under which Gradio 6 keeps it once more as soon as it is an
+input: 9 KB with every tick of an open Monitor page.
 """
 
 from typing import Any
