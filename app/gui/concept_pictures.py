@@ -183,6 +183,8 @@ def arrive(home: Home, where: Where) -> tuple[Project, list[Project]]:
 
 def must_find(home: Home, where: Where, slug: str) -> Project:
     """The project in sight, or the one on its way where none is yet. UserError when it is gone."""
+    if not (slug or where.project):
+        raise UserError("This page was not ready yet, and nothing was done.", "Do it again.")
     project = projects.find(home, slug or where.project)
     if project is None:
         raise UserError("This project is not there any more.", "Choose another one.")

@@ -16,6 +16,8 @@ def gradients(step: TrainingStep, number: int) -> None:
     if launched.rank()[0] == RANK and number == STEP:
         if WHAT == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        elif WHAT == "asked to end":
+            os.kill(os.getpid(), signal.SIGTERM)
         elif WHAT == "asked to stop":
             (RUN / "control").mkdir(exist_ok=True)
             (RUN / "control" / "stop").touch()

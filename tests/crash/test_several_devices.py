@@ -108,6 +108,17 @@ def test_both_stop_when_a_person_asks_for_it_and_the_run_goes_on_alone(tmp_path,
     assert apart(alone, stopped) < 1e-5
 
 
+def test_a_process_that_is_asked_to_end_saves_first(tmp_path, base, pictures, alone):
+    ended = made(tmp_path / "ended", base, pictures, *FEW)
+    done = train(ended, what=(BEFALLS, "asked to end", "0", "2"))
+    assert done.returncode == 0, done.stderr
+    last = told(ended)[-1]
+    assert (last["type"], last["step"], last["paused"]) == ("stopped", 3, True)
+    (ended / "control" / "pause").unlink()
+    train_here(ended)
+    assert apart(alone, ended) == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_run_whose_process_is_killed_can_be_resumed(tmp_path, base, pictures, alone, rank):

@@ -41,6 +41,7 @@ def choose(page: Page, folder: Path) -> None:
 def test_a_folder_brings_its_pictures_and_their_captions(served, open_page, folder, way):
     project = projects.create_own(served.context.home, "Pets", "object")
     page = open_page(f"{served.address}?project=pets")
+    expect(page.get_by_role("radio", name="Object")).to_be_checked()  # the page knows its project
     page.get_by_role("button", name="Add pictures").click()
     expect(page.get_by_role("button", name="Choose a folder")).to_be_visible()
     way(page, folder)
