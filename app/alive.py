@@ -55,8 +55,9 @@ def write_record(folder: Path, process: subprocess.Popen, **more: Any) -> None:
 
 
 def forget(folder: Path) -> None:
-    """What was written of processes that have ended, so that the next one is told from them."""
-    (folder / RECORD).unlink(missing_ok=True)
+    """What was written of processes that have ended, so that the next one is told from them. OSError on a full disk."""
+    if (folder / RECORD).exists():  # not removed: on a full disk that would make room for what must not begin there
+        write_whole(folder / RECORD, b"{}")
     locks.forget_holder(folder / LOCK)
 
 
