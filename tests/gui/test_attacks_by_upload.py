@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import socket
+import time
 import zipfile
 from pathlib import Path
 
@@ -119,10 +120,14 @@ def test_an_upload_that_is_cut_off_leaves_nothing(served, home):
         lines += ["Content-Type: multipart/form-data; boundary=x", "Content-Length: 9000000", "", ""]
         connection.sendall("\r\n".join(lines).encode() + PART % b"cat.png")
         connection.sendall(bytes(2**20))
-        while not uploaded(home):
+        end = time.monotonic() + PATIENCE / 1000
+        while not uploaded(home) and time.monotonic() < end:
             pass
-    while uploaded(home):
+        assert uploaded(home)
+    end = time.monotonic() + PATIENCE / 1000
+    while uploaded(home) and time.monotonic() < end:
         pass
+    assert not uploaded(home)
 
 
 def test_another_request_than_an_upload_is_bounded_too(served, monkeypatch):
