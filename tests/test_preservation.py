@@ -90,8 +90,8 @@ def test_the_adapter_moves_the_unprompted_prediction_less(base, text_encoder):
 
 def test_a_fresh_adapter_preserves_everything(base):
     step = built(base, 1.0)
-    _, seen = step.micro_step(0)
-    assert step.preservation(0, *seen, torch.Generator()).item() == 0
+    _, inputs = step.preservation.inputs(0, step.look(0), torch.Generator())
+    assert step.preservation.error(*inputs).item() == 0
 
 
 def test_the_last_of_each_few_batches_pays_for_all(base):

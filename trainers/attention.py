@@ -1,13 +1,14 @@
 """Which attention kernel runs: each one that is there is tried on the run's own shapes before it is trusted.
 
 A kernel is correct where its output and its gradients are those of torch's plain mathematics. On GPUs the fastest
-correct ones come first, and are remembered for the device; on a CPU torch has one fused kernel, which is taken where it
-is correct: a choice by time could fall differently in two sittings of a run, and its last bits with it.
+correct ones come first, and are remembered for the device. Where all sittings of a run are to agree to the bit, torch's
+own order stays, as on a CPU: a choice by time could fall differently in two of them.
 """
 
 import logging
 import math
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -38,6 +39,7 @@ BACKENDS = {  # in torch's own order
 ON_CPU = ("flash", "math")
 CLEARLY = 0.9  # of the time of torch's own first choice: by less, noise would decide
 REPEATS = 5
+FEW_TOKENS = 1024  # mathematics takes 0.1 GB for them, and 3 GB for the 9,216 of a picture of 768 pixels
 TOLERANCE = {torch.float32: 5e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}  # of the largest value; fp32 may be TF32
 FILE = "attention.json"  # in the cache
 
@@ -107,22 +109,23 @@ def set_attention(
 
 
 def probe(device: torch.device, dtype: torch.dtype, shapes: Counter[Shape]) -> Verdict:
-    """Try every kernel once on each shape, forward and backward, against mathematics; on a GPU, time them too."""
+    """Try every kernel once on each shape, forward and backward, against mathematics; where that is free, time them."""
     names = ON_CPU if device.type == "cpu" else tuple(BACKENDS)
+    by_time = device.type != "cpu" and not torch.are_deterministic_algorithms_enabled()
     spent, broken = dict.fromkeys(names, 0.0), {}
     for shape, count in shapes.items():
         few = _few(shape)
         inputs, whole = _inputs(few, device, dtype), _inputs(shape, device, dtype)
         expected = _results(_backend("math"), inputs)
-        plain = _seconds(_backend("math"), inputs, device) * math.prod(shape[0][:2]) / math.prod(few[0][:2])
+        plain = _seconds(_backend("math"), inputs, device) * _scores(shape) / _scores(few) if by_time else 0.0
         for name in names:
             able, reason = _check(_backend(name), inputs, expected)
             if reason:
                 broken[name] = f"{reason}, at {list(shape[0])}"
-            timed = able and not reason and name != "math"
+            timed = by_time and able and not reason and name != "math"
             spent[name] += count * (_seconds(_backend(name), whole, device) if timed else plain)
     order = [name for name in names if name not in broken]
-    if device.type != "cpu" and order:
+    if by_time and order:
         first = spent[order[0]]
         order.sort(key=lambda name: spent[name] if spent[name] < CLEARLY * first else first)  # stable
         times = ", ".join(f"{name} {1000 * spent[name]:.2f} ms" for name in order)
@@ -155,6 +158,7 @@ def _remembered(device: torch.device, dtype: torch.dtype, shapes: Counter[Shape]
     if device.type == "cpu" or folder is None:
         return probe(device, dtype, shapes)
     about = {"torch": torch.__version__, "dtype": str(dtype), "shapes": sorted(map(str, shapes.items()))}
+    about["exact"] = torch.are_deterministic_algorithms_enabled()
     key = content_key(kind="attention", device=devices.name_of(device), **about)
     known = remembered(folder / FILE)
     with suppress(ValueError):  # none, or damaged
@@ -173,8 +177,13 @@ def _backend(name: str) -> Attention:
 
 
 def _few(shape: Shape) -> Shape:
-    """One picture and two heads of it: mathematics holds the whole score matrix, and no kernel minds the number."""
-    return tuple((1, min(2, heads), *rest) for _, heads, *rest in shape)
+    """One picture, two heads and few tokens of it: mathematics holds the whole score matrix."""
+    return tuple((1, min(2, heads), min(FEW_TOKENS, tokens), width) for _, heads, tokens, width in shape)
+
+
+def _scores(shape: Shape) -> int:
+    """Numbers in the score matrices."""
+    return math.prod(shape[0][:3]) * shape[1][2]
 
 
 def _inputs(shape: Shape, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
@@ -194,7 +203,9 @@ def _results(attention: Attention, inputs: list[Tensor]) -> list[Tensor]:
 def _check(attention: Attention, inputs: list[Tensor], expected: list[Tensor]) -> tuple[bool, str]:
     """(whether it takes this shape, why it is broken)."""
     try:
-        found = _results(attention, inputs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, which says at length why a kernel does not take a shape
+            found = _results(attention, inputs)
     except RuntimeError as error:
         refused = "no available kernel" in str(error).lower()  # SDPA's way to say that it does not take a shape
         return False, "" if refused else _first_line(error)
@@ -208,9 +219,7 @@ def _check(attention: Attention, inputs: list[Tensor], expected: list[Tensor]) -
 
 
 def _seconds(attention: Attention, inputs: list[Tensor], device: torch.device) -> float:
-    """The best of a few, forward and backward. On a CPU nothing is timed."""
-    if device.type == "cpu":
-        return 0.0
+    """The best of a few, forward and backward."""
     best = float("inf")
     for _ in range(REPEATS):
         devices.synchronize(device)

@@ -458,6 +458,19 @@ class MemoryConfig(Section):
         "Compile the denoiser's blocks at the start, which takes minutes. auto: on a GPU, kept only where a few trial "
         "steps are faster. all: wherever it works. Not with adapter dropout, a quantised base or streamed weights.",
     )
+    graphs: Literal["none", "auto"] = setting(
+        "auto",
+        "CUDA graphs",
+        "Record a step once and let the card play it back: the same numbers, and less waiting for the processor. auto: "
+        "on NVIDIA cards, kept only where a few trial steps are faster. Not with adapter dropout or streamed weights.",
+    )
+    exact: Literal["none", "auto", "all"] = setting(
+        "auto",
+        "The same to the bit",
+        "Let a graphics card add up in the same order every time, so that a run which was stopped and resumed ends in "
+        "the very same weights. auto: in 16 bits on NVIDIA cards since the RTX 30 series, where that takes 16% of a "
+        "step (H100, Stable Diffusion 1.5, 512 pixels); elsewhere attention would take several times as long.",
+    )
     retry: bool = setting(
         True,
         "Try again by itself",

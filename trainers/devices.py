@@ -1,6 +1,9 @@
 """The devices that torch reaches, asked in the same words whoever made them."""
 
 import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -43,6 +46,28 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has done all that it was asked."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
+
+
+def allow_exact() -> None:
+    """Call it before torch is used: CUDA's library of matrix products reads it once (`exactly`)."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+@contextmanager
+def exactly(on: bool) -> Iterator[None]:
+    """Inside, where `on`, sums on a GPU are added up in the same order every time: the same numbers to the bit.
+
+    Raises RuntimeError where torch comes upon an operator that cannot.
+    """
+    if not on:
+        yield
+        return
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it would write all that is about to be overwritten
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def give_back() -> None:

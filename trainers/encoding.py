@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from trainers import devices
 from trainers.data.cache import Cache, latent_key
 from trainers.data.images import open_picture, pixels
 from trainers.data.overlap import ahead, written_behind
 from trainers.data.types import Crop, Example
+from trainers.failure import is_out_of_memory
 from trainers.families.base import Components, Family
 from trainers.families.residence import bring, release
 from trainers.identities import identify
@@ -69,7 +71,7 @@ def encode_pictures(
     done = 0
     with written_behind(cache) as put:
         for batch in _batches(ahead(lambda one: _read(one, cache), wanted), device):
-            for ready, kept in zip(batch, _moments(batch, family, components, device), strict=True):
+            for ready, kept in zip(batch, moments(batch, family, components, device), strict=True):
                 if ready.kept is None:
                     put(ready.wanted.name, kept)
                 _add(store, family, ready.wanted, kept)
@@ -104,26 +106,40 @@ def together(width: int, height: int, device: torch.device) -> int:
 
 
 def _batches(found: Iterator[Ready], device: torch.device) -> Iterator[list[Ready]]:
-    """Pictures of one bucket that are all to be encoded together, or one that is in the cache."""
-    for (bucket, known), some in groupby(found, lambda ready: (ready.wanted.crop.bucket, ready.kept is not None)):
-        size = 1 if known else together(bucket.width, bucket.height, device)
-        batch = []
-        for ready in some:
-            batch.append(ready)
-            if len(batch) == size:
-                yield batch
-                batch = []
-        if batch:
+    """Pictures of one bucket that are encoded together: the same ones whatever of them is in the cache."""
+    for bucket, some in groupby(found, lambda ready: ready.wanted.crop.bucket):
+        size = together(bucket.width, bucket.height, device)
+        while batch := list(islice(some, size)):
             yield batch
 
 
-def _moments(batch: list[Ready], family: Family, components: Components, device: torch.device) -> list[dict]:
-    """Posterior mean and logvar [C, h, w] of each, fp32 on the CPU."""
-    if batch[0].kept is not None:
+def moments(batch: list[Ready], family: Family, components: Components, device: torch.device) -> list[dict]:
+    """Posterior mean and logvar [C, h, w] of each, fp32 on the CPU.
+
+    A picture's numbers depend in their last bits on how many it is encoded with. So if one is missing, all are encoded:
+    after an interruption the missing ones are what they would have been without.
+    """
+    if all(ready.kept for ready in batch):
         return [ready.kept for ready in batch]
+    pixel = [_read(ready.wanted, None).pixel if ready.pixel is None else ready.pixel for ready in batch]
+    encoded = _encoded(pixel, family, components, device)
+    return [ready.kept or new for ready, new in zip(batch, encoded, strict=True)]
+
+
+def _encoded(pixel: list[Tensor], family: Family, components: Components, device: torch.device) -> list[dict]:
     # Families load the VAE in fp32: fp16 VAEs overflow on some bases, and this is done once.
     vae = bring(components.vae, device, mapped=False)
-    mean, logvar = family.encode_image(vae, torch.stack([ready.pixel for ready in batch]).to(device))
+    try:
+        mean, logvar = family.encode_image(vae, torch.stack(pixel).to(device))
+    except Exception as error:
+        if len(pixel) == 1 or not is_out_of_memory(error):
+            raise
+        mean = None
+    if mean is None:  # out here nothing of the failed call is held any more
+        devices.give_back()
+        middle = len(pixel) // 2
+        halves = (pixel[:middle], pixel[middle:])
+        return [one for half in halves for one in _encoded(half, family, components, device)]
     return [{"mean": m, "logvar": v} for m, v in zip(mean.float().cpu(), logvar.float().cpu(), strict=True)]
 
 

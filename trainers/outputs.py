@@ -23,6 +23,7 @@ from trainers.export.facts import pack
 from trainers.export.metadata import RunFacts
 from trainers.families.base import Components
 from trainers.finish import write_adapter
+from trainers.graphs import Recorded
 from trainers.memory.decide import free_gb, room
 from trainers.memory.units import recomputes
 from trainers.prompts import preview_prompts
@@ -66,6 +67,7 @@ class Outputs:
     held_out: list[int]
     resolution: int
     facts: Callable[[Position], RunFacts]
+    recorded: Recorded | None = None  # the step's CUDA graphs, whose memory is needed here
     writer: CheckpointWriter = field(init=False)
     saved_at: float = field(init=False)  # on the monotonic clock: when the last checkpoint was begun
 
@@ -172,6 +174,7 @@ class Outputs:
         """Measure the held-out pictures, where the run has any."""
         if self.held_out:
             step = self.step
+            self._rest()
             how = (step.noise, step.loss, step.family, step.denoiser, step.seed)
             with self._as_exported():
                 losses = Validator(step.feed, self.held_out, *how).measure(step.feed.text, step.dtype)
@@ -192,10 +195,15 @@ class Outputs:
                 parameter.copy_(value)
                 parameter.requires_grad_(False)
         step = self.step
+        self._rest()  # they would go on with what is no longer trained
         optimizers.settle(step.optimizer, parameters)
         if step.ema:
             step.ema.settle(parameters)
         step.parameters = [parameter for parameter in step.parameters if parameter.requires_grad]
+
+    def _rest(self) -> None:
+        if self.recorded:
+            self.recorded.rest()
 
     def _prompts(self) -> list[str]:
         """What a person edited while it trains, else the settings' own."""
@@ -208,6 +216,7 @@ class Outputs:
 
     def _sampled(self, prompts: list[str], settings: PreviewConfig, strength: float = 1.0) -> list[Image.Image]:
         text, family = self.step.feed.text, self.step.family
+        self._rest()
         with self._as_exported(), self.adapter.at_strength(strength):
             told = text.tell([*prompts, settings.negative])
             together = preview.at_once(self.config.data.batch_size, recomputes(self.components.denoiser))

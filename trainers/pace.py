@@ -18,12 +18,14 @@ from trainers.encoding import together
 from trainers.families.base import Components, Family, plain_sizes
 from trainers.families.residence import lent
 from trainers.files import write_whole
+from trainers.graphs import record_passes
 from trainers.memory import Plan
 from trainers.memory.hollow import Count, emptied_model
 from trainers.memory.meter import Meter
 from trainers.memory.units import recomputes
 from trainers.step import TrainingStep
 from trainers.stores import TOGETHER
+from trainers.trial import settle_exact
 
 CHEAP = 1e11  # floating-point operations of what is worth doing on a CPU for its time: about a second
 LEAST, MOST, LONG = 3, 10, 0.5  # how often something is tried: at least; at most, unless it takes so many seconds
@@ -70,12 +72,16 @@ def pace(
     began = clock()
     step = engine_step(family, components, config, plan, steps=LEAST)
     thread_count.settle(step, config)
+    settle_exact(step, plan.exact)
+    recorded = record_passes(step, config, lambda event: None)
     ready = clock() - began
     whole = alone = _step(step, clock)
     if config.data.batch_size > 1:
         batches, step.feed.batches = step.feed.batches, step.feed.batches.sized(1)
         alone = _step(step, clock)
         step.feed.batches = batches
+    if recorded:
+        recorded.rest()
     return Pace(
         step=whole,
         alone=alone,

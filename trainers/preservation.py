@@ -21,7 +21,7 @@ from trainers.identities import identify
 from trainers.loss import Loss
 from trainers.noise import Noise
 from trainers.ranks import ALL, cut
-from trainers.stores import Batch, Feed, Progress, TextStore
+from trainers.stores import Feed, Progress, Seen, TextStore
 
 EMPTY_SHARE = 0.25  # of the class pictures are looked at under the empty caption
 FORMAT = 1  # raise it when the same settings are to give other class pictures
@@ -125,32 +125,40 @@ class Preservation:
         """Whether micro-step `number` has this loss: the last of each `every`."""
         return (number + 1) % self.every == 0
 
-    def __call__(
-        self,
-        number: int,
-        batch: Batch,
-        noisy: Tensor,
-        timesteps: Tensor,
-        generator: torch.Generator,
-        pictures: slice = ALL,
-    ) -> Tensor:
-        """The micro-step's noisy latents [B, C, h, w] and timesteps [B] -> the weighted loss, a scalar on the device.
+    def inputs(
+        self, number: int, seen: Seen, generator: torch.Generator, pictures: slice = ALL
+    ) -> tuple[float, tuple[Tensor | None, ...]]:
+        """(the share of these `pictures` in the micro-step's, what `error` takes).
 
-        `generator` draws which class pictures are looked at, where there are any; of a batch, this process looks at
-        those `pictures`.
+        `generator` draws which class pictures are looked at, where there are any.
         """
+        noisy, timesteps = seen.noisy, seen.timesteps
         if self.drawn:
             latents, rows = self.drawn.batch(self.noise, timesteps, generator)
             noisy, sizes = latents.to(noisy.dtype), self.drawn.sizes
             sizes = None if sizes is None else sizes.expand(len(noisy), -1)
         else:
-            rows, sizes = self.feed.preserved(number, batch.pictures), batch.sizes
+            rows, sizes = self.feed.preserved(number, seen.batch.pictures), seen.batch.sizes
         share, noisy, timesteps, rows, sizes = cut(pictures, noisy, timesteps, rows, sizes)
-        if not share:
-            return torch.zeros((), device=noisy.device)
+        base = self.base_text.rows(rows).to(noisy.dtype)
+        known = self.feed.text.known(rows, noisy.dtype)
+        return share, (noisy, timesteps, rows, sizes, base.embeds, base.pooled, *known)
+
+    def error(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        rows: Tensor,
+        sizes: Tensor | None,
+        base_embeds: Tensor,
+        base_pooled: Tensor | None,
+        embeds: Tensor | None,
+        pooled: Tensor | None,
+    ) -> Tensor:
+        """The weighted loss, a scalar on the device: noisy latents [B, C, h, w] at timesteps [B], captions rows [B]."""
         with torch.no_grad(), self.adapter.disabled():
-            base = self.base_text.rows(rows).to(noisy.dtype).sized(sizes)
+            base = Conditioning(base_embeds, base_pooled).sized(sizes)
             target = self.family.denoise(self.denoiser, noisy, timesteps, base)
-        conditioning = self.feed.text.conditioning(rows).to(noisy.dtype).sized(sizes)
+        conditioning = self.feed.text.told(rows, embeds, pooled, noisy.dtype).sized(sizes)
         prediction = self.family.denoise(self.denoiser, noisy, timesteps, conditioning)
-        return share * self.weight * self.loss(prediction, target, timesteps)
+        return self.weight * self.loss(prediction, target, timesteps)

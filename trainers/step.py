@@ -1,6 +1,7 @@
 """One optimizer step: the part of a run that repeats, and that `darkroom bench` times."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -8,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from trainers import optimizers
+from trainers import devices, optimizers
 from trainers.adapters.adapter import Adapter
 from trainers.adapters.targets import dotted
 from trainers.adapters.tokens import NewTokens
@@ -22,12 +23,13 @@ from trainers.loss import Loss
 from trainers.memory import Plan
 from trainers.noise import Noise, build_noise
 from trainers.preservation import ClassPictures, Preservation
-from trainers.ranks import Ranks, cut
+from trainers.ranks import ALL, Ranks, cut
 from trainers.schedules import build_schedule
-from trainers.stores import Batch, Feed
+from trainers.stores import Feed, Seen
 
 STREAM = 1 << 32  # micro-steps per seed: every one has a random stream of its own
-Seen = tuple[Batch, Tensor, Tensor]  # noisy latents [B, C, h, w], timesteps [B]
+Inputs = tuple[Tensor | None, ...]
+ErrorOf = Callable[..., Tensor]  # inputs -> a loss, a scalar on the device
 
 
 @dataclass
@@ -53,7 +55,9 @@ class TrainingStep:
     mark: Callable[[str], None] = lambda phase: None  # told what begins: forward, backward, optimizer
     mend: Callable[[Exception], bool] | None = None  # asked when a pass fails: whether to do the step again
     careful: bool = False  # look at every step's numbers before they are used: that waits for the device
+    exact: bool = False  # let a GPU add up in the same order every time
     ranks: Ranks = field(default_factory=Ranks)  # who else does a part of each step
+    recorded: Callable[[ErrorOf, Inputs], Tensor] | None = None  # does a pass in place of `both_passes` (graphs.py)
     whole: bool = True  # not while the weights are changed: between two steps, and while gradients are computed
     total: Tensor = field(init=False)  # sum of micro-step losses since the last `mean_loss`, on the device
     _generator: torch.Generator = field(init=False)
@@ -86,26 +90,84 @@ class TrainingStep:
 
     def gradients(self, step: int) -> None:
         """Forward and backward passes of the step's micro-batches, as far as they are this process's."""
-        for micro_step in self.ranks.micro_steps(step, self.accumulation):
-            self.mark("forward")
-            error, seen = self.micro_step(micro_step)
-            self.mark("backward")
-            if error.requires_grad:  # not where module dropout has left out every layer
-                self.accelerator.backward(error)  # divides by the accumulation, scales fp16
-            self.total = self.total + error.detach()  # a new tensor: a step that fails is done again from the old one
-            if self.preservation and self.preservation.due(micro_step):
-                self.mark("forward")
-                kept = self.preservation(micro_step, *seen, self._generator, self.ranks.pictures(self.accumulation))
-                self.mark("backward")
-                if kept.requires_grad:
-                    self.accelerator.backward(kept)
+        for number in self.ranks.micro_steps(step, self.accumulation):
+            self.total = self.total + self.micro_step(number)  # a new tensor: a step that fails begins at the old one
+
+    def micro_step(self, number: int) -> Tensor:
+        """Look at one micro-batch and add its gradients, those of output preservation too; its loss without that."""
+        seen, pictures = self.look(number), self.ranks.pictures(self.accumulation)
+        with devices.exactly(self.exact):
+            loss = self.learn(self.error, *self.inputs(seen, pictures))
+            if self.preservation and self.preservation.due(number):
+                inputs = self.preservation.inputs(number, seen, self._generator, pictures)
+                self.learn(self.preservation.error, *inputs)
+        return loss
+
+    def look(self, number: int) -> Seen:
+        """Draw the micro-batch's pictures, captions, timesteps and noise."""
+        seed = self.seed * STREAM + number
+        self._generator.manual_seed(seed)
+        torch.manual_seed(seed)  # dropout inside modules draws from here
+        batch = self.feed.batch(number, self._generator)
+        timesteps = self.noise.timesteps(len(batch.latents), self._generator)
+        noise = self.noise.noise_like(batch.latents, self._generator)
+        noisy, target = self.noise.corrupt(batch.latents, noise, timesteps)
+        return Seen(batch, noisy.to(self.dtype), target, timesteps)
+
+    def inputs(self, seen: Seen, pictures: slice = ALL) -> tuple[float, Inputs]:
+        """(this process's share of the batch, what `error` takes of its pictures)."""
+        whole = (seen.noisy, seen.target, seen.timesteps, seen.batch.captions, seen.batch.sizes)
+        share, noisy, target, timesteps, captions, sizes = cut(pictures, *whole)
+        return share, (noisy, target, timesteps, captions, sizes, *self.feed.text.known(captions, self.dtype))
+
+    def error(
+        self,
+        noisy: Tensor,
+        target: Tensor,
+        timesteps: Tensor,
+        captions: Tensor,
+        sizes: Tensor | None,
+        embeds: Tensor | None,
+        pooled: Tensor | None,
+    ) -> Tensor:
+        """The mean loss of some pictures; embeds and pooled are what `TextStore.known` says of their captions."""
+        conditioning = self.feed.text.told(captions, embeds, pooled, self.dtype).sized(sizes)
+        return self.loss(self.family.denoise(self.denoiser, noisy, timesteps, conditioning), target, timesteps)
+
+    def learn(self, error_of: ErrorOf, share: float, inputs: Inputs) -> Tensor:
+        """Add the gradients of a `share` of error_of(*inputs) to the parameters'; returns that share."""
+        if self.recorded and share == 1:
+            return self.recorded(error_of, inputs)
+        return self.both_passes(error_of, inputs, share)
+
+    def both_passes(self, error_of: ErrorOf, inputs: Inputs, share: float = 1.0) -> Tensor:
+        """`learn`, operator by operator."""
+        if not share:
+            return torch.zeros_like(self.total)
+        self.mark("forward")
+        error = error_of(*inputs)
+        error = error if share == 1 else share * error
+        self.mark("backward")
+        if error.requires_grad:  # not where module dropout has left out every layer
+            self.accelerator.backward(error)  # divides by the accumulation, scales fp16
+        return error.detach()
+
+    @contextmanager
+    def unscaled(self) -> Iterator[None]:
+        """Inside, gradients in fp16 are not multiplied."""
+        scaler, self.accelerator.scaler = self.accelerator.scaler, None
+        try:
+            yield
+        finally:
+            self.accelerator.scaler = scaler
 
     def update(self, step: int) -> None:
         """Let the optimizer take the gradients."""
         self.mark("optimizer")
         norm = None
         if self.clip_norm:
-            self.accelerator.unscale_gradients(self.optimizer)
+            if scaler := self.accelerator.scaler:
+                scaler.unscale_(self.optimizer.optimizer)
             norm = optimizers.clip(self.parameters, self.clip_norm)
         if self.careful:
             self._refuse_overflow(step, norm)
@@ -125,29 +187,6 @@ class TrainingStep:
             raise Overflowed(f"The loss became {self.total.item()}", step + 1)
         if norm is not None and not norm.isfinite():
             raise Overflowed(f"The gradient's norm became {norm.item()}", step + 1)
-
-    def micro_step(self, number: int) -> tuple[Tensor, Seen]:
-        """The loss of one micro-batch (timesteps, noise, target, prediction, weighted error), and what it looked at."""
-        seed = self.seed * STREAM + number
-        self._generator.manual_seed(seed)
-        torch.manual_seed(seed)  # dropout inside modules draws from here
-        batch = self.feed.batch(number, self._generator)
-        timesteps = self.noise.timesteps(len(batch.latents), self._generator)
-        noise = self.noise.noise_like(batch.latents, self._generator)
-        noisy, target = self.noise.corrupt(batch.latents, noise, timesteps)
-        noisy = noisy.to(self.dtype)
-        return self._error(batch, noisy, target, timesteps), (batch, noisy, timesteps)
-
-    def _error(self, batch: Batch, noisy: Tensor, target: Tensor, timesteps: Tensor) -> Tensor:
-        """The share in the batch's mean loss of the pictures that are this process's."""
-        whole = (noisy, target, timesteps, batch.captions, batch.sizes)
-        share, noisy, target, timesteps, captions, sizes = cut(self.ranks.pictures(self.accumulation), *whole)
-        if not share:
-            return torch.zeros_like(self.total)
-        conditioning = self.feed.text.conditioning(captions).to(self.dtype).sized(sizes)
-        prediction = self.family.denoise(self.denoiser, noisy, timesteps, conditioning)
-        error = self.loss(prediction, target, timesteps)
-        return error if share == 1 else share * error
 
     def mean_loss(self) -> float:
         """Mean loss since the last call. Waits for the device: call it every few steps only."""
@@ -176,10 +215,10 @@ def build_step(
     """
     frugal(components.denoiser)
     accelerator = Accelerator(
-        cpu=plan.device.type == "cpu",
-        mixed_precision="fp16" if plan.precision == "fp16" else "no",  # for the gradient scaler; we cast the weights
-        gradient_accumulation_steps=config.optimizer.accumulation,
+        cpu=plan.device.type == "cpu", mixed_precision="no", gradient_accumulation_steps=config.optimizer.accumulation
     )
+    if plan.precision == "fp16":  # ours: accelerate would keep the process at the first precision that it is told
+        accelerator.scaler = torch.amp.GradScaler(plan.device.type)
     parameters = [*adapter.denoiser_parameters(), *adapter.text_parameters(), *adapter.token_parameters()]
     weights = [(place[0], dotted(place), name, parameter) for place, name, parameter in adapter.trained()]
     groups = optimizers.parameter_groups(weights, config.optimizer)

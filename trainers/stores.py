@@ -37,6 +37,16 @@ class Batch:
     sizes: Tensor | None  # [B, 6], where the family is told them
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a micro-step looks at: noisy latents and what is to be predicted [B, C, h, w], timesteps [B]."""
+
+    batch: Batch
+    noisy: Tensor
+    target: Tensor
+    timesteps: Tensor
+
+
 class LatentStore:
     """Posterior mean and standard deviation of every picture, one stack per bucket, shifted and scaled, fp32.
 
@@ -111,7 +121,7 @@ class TextStore:
         self.family, self.components, self.clip_skip, self.device = family, components, clip_skip, device
         self.tokens = tuple(t.to(device) for t in family.tokenize(components, self.captions))
         self.cached: Conditioning | None = None  # set it to what `encode_all` returned once the encoders are frozen
-        self.told: dict[str, Conditioning] = {}  # texts of `tell`, one row each, on the CPU
+        self.spoken: dict[str, Conditioning] = {}  # texts of `tell`, one row each, on the CPU
         self.still = False  # whether the encoders are, and stay, the base's own
 
     def held(self, base: Conditioning | None = None) -> int:
@@ -136,9 +146,11 @@ class TextStore:
                 some = range(start, min(start + TOGETHER, len(self.captions)))
                 kept = {i: cache.get(names[i]) if cache else None for i in some}
                 missing = [i for i in some if kept[i] is None]
-                for i, row in zip(missing, self._encode(missing), strict=True):
-                    kept[i] = row
-                    put(names[i], row)
+                # All of them if one is missing: how many are encoded together shows in the last bits.
+                for i, row in zip(some, self._encode(list(some) if missing else []), strict=bool(missing)):
+                    if kept[i] is None:
+                        kept[i] = row
+                        put(names[i], row)
                 for i in some:
                     for name, tensor in kept[i].items():
                         rows.setdefault(name, Collector(budget, folder)).add(tensor)
@@ -162,13 +174,13 @@ class TextStore:
         if not self.still:
             return encode_texts(self.family, self.components, texts, self.clip_skip, self.device)
         for text in texts:
-            if text in self.row and text not in self.told:
-                self.told[text] = self.cached.rows(torch.tensor([self.row[text]], device=self.device)).on(CPU)
-        new = [text for text in dict.fromkeys(texts) if text not in self.told]
+            if text in self.row and text not in self.spoken:
+                self.spoken[text] = self.cached.rows(torch.tensor([self.row[text]], device=self.device)).on(CPU)
+        new = [text for text in dict.fromkeys(texts) if text not in self.spoken]
         if new:
             found = encode_texts(self.family, self.components, new, self.clip_skip, self.device).on(CPU)
-            self.told |= {text: found.rows(torch.tensor([i])) for i, text in enumerate(new)}
-        return joined([self.told[text] for text in texts]).on(self.device)
+            self.spoken |= {text: found.rows(torch.tensor([i])) for i, text in enumerate(new)}
+        return joined([self.spoken[text] for text in texts]).on(self.device)
 
     def conditioning(self, rows: Tensor) -> Conditioning:
         """Rows [B] -> embeds [B, L, D]; runs the text encoder while it is being trained."""
@@ -176,6 +188,17 @@ class TextStore:
             return self.cached.rows(rows)
         tokens = tuple(t[rows] for t in self.tokens)
         return self.family.encode_text(self.components.text_encoders, tokens, self.clip_skip)
+
+    def known(self, rows: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
+        """(embeds, pooled) of rows [B] in `dtype`, where no encoder has to run for them; (None, None) else."""
+        if self.cached is None:
+            return None, None
+        found = self.cached.rows(rows).to(dtype)
+        return found.embeds, found.pooled
+
+    def told(self, rows: Tensor, embeds: Tensor | None, pooled: Tensor | None, dtype: torch.dtype) -> Conditioning:
+        """The conditioning of rows [B] of which `known` says embeds and pooled."""
+        return self.conditioning(rows).to(dtype) if embeds is None else Conditioning(embeds, pooled)
 
 
 def held_bytes(rows: Tensor | FiledRows | None) -> int:

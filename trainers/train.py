@@ -38,6 +38,7 @@ from trainers.families.registry import find_family
 from trainers.families.residence import bring, release
 from trainers.finish import gather
 from trainers.follower import Follower
+from trainers.graphs import record_passes
 from trainers.memory.decide import decide, draws
 from trainers.memory.saving import apply
 from trainers.memory.settle import settle
@@ -50,6 +51,7 @@ from trainers.schedules import total_steps
 from trainers.spill import Spill
 from trainers.step import build_step
 from trainers.stores import Feed, TextStore, caption_variants, cut_captions
+from trainers.trial import settle_exact
 
 log = logging.getLogger(__name__)
 FEW = 5  # names shown of many
@@ -161,7 +163,9 @@ def _train(
     prepack(components.denoiser, config.memory, saving)
     shapes = _attended(family, components, text, resolution, config.data.batch_size)
     kernels = (config.memory.attention, device, shapes, folders.cache, until_the_end)
-    for remark in attention.set_attention(components.denoiser, *kernels):
+    with devices.exactly(plan.exact):  # as the steps will be
+        remarks = attention.set_attention(components.denoiser, *kernels)
+    for remark in remarks:
         emit(remark)
     with ranks.one_by_one():
         drawn = draw_class_pictures(config, family, components, text, base_text, resolution, cache, preparing)
@@ -207,7 +211,9 @@ def _train(
         emit(Phase("Making preview pictures"))
         outputs.preview()  # the base column
     adapter.train()
+    settle_exact(step, plan.exact)
     compile_blocks(step, config, folders.cache, emit)
+    outputs.recorded = record_passes(step, config, emit)
     emit(Phase("Training"))
     devices.forget_peak(device)
     ends = _text_ends(config.adapter, adapter, steps)

@@ -1,21 +1,24 @@
 """What a run could do otherwise, tried on a real micro-step that is then forgotten: is it right, and faster?"""
 
+import logging
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from trainers import devices
 from trainers.config import TrainConfig
-from trainers.memory.regions import Regions, Shape
+from trainers.failure import is_out_of_memory
+from trainers.memory.regions import Shape
 from trainers.step import TrainingStep
 
+log = logging.getLogger(__name__)
 EAGER = "eager"
 MODES = {"compiled": "default", "compiled with CUDA graphs": "reduce-overhead"}  # torch.compile's names
 CLEARLY = 0.95  # of the eager time: by less, noise would decide
@@ -39,11 +42,26 @@ class Verdict:
         return ", ".join(f"{name} {1000 * spent:.0f} ms" for name, spent in self.seconds.items())
 
 
+class Way(Protocol):
+    """Another way to do a step's passes."""
+
+    exact: bool  # whether its results must be the eager ones to the bit
+
+    def put(self) -> None:
+        """Do them so from now on."""
+
+    def remove(self) -> None:
+        """Do them as before."""
+
+    def rest(self) -> None:
+        """Give back the memory that it keeps between passes."""
+
+
 class Trial:
     """Leaves no trace: no gradient, no number drawn, nothing of the optimizer is touched."""
 
-    def __init__(self, step: TrainingStep, ways: Mapping[str, Regions], number: int):
-        """`number`: of the micro-step that is tried. Afterwards no blocks are compiled, whatever was found."""
+    def __init__(self, step: TrainingStep, ways: Mapping[str, Way], number: int):
+        """`number`: of the micro-step that is tried. Afterwards the step is done eagerly, whatever was found."""
         self.step, self.ways, self.number = step, ways, number
         self.device = step.feed.text.device
 
@@ -59,58 +77,93 @@ class Trial:
         broken: dict[str, str] = {}
         with untouched(self.device):
             expected = self._pass()
-            for name, regions in self.ways.items():
-                if reason := self._broken(regions, expected):
+            seconds = {EAGER: self._seconds(None)}
+            for name, way in self.ways.items():
+                if reason := self._broken(way, expected):
                     broken[name] = reason
-            seconds = self._times([name for name in self.ways if name not in broken])
-        fastest = min(seconds, key=seconds.__getitem__, default=EAGER)
+                else:
+                    seconds[name] = self._seconds(way)
+                way.rest()
+        fastest = min(seconds, key=seconds.__getitem__)
         kept = fastest != EAGER and seconds[fastest] < CLEARLY * seconds[EAGER]
-        return Verdict(fastest if kept else EAGER, seconds, broken)
+        return Verdict(fastest if kept else EAGER, seconds if len(seconds) > 1 else {}, broken)
 
-    def _broken(self, regions: Regions, expected: Pass) -> str:
-        """Why a compiled pass cannot be used; "" where it can. It runs thrice: CUDA graphs are recorded after once."""
+    def _broken(self, way: Way, expected: Pass) -> str:
+        """Why a pass cannot be done so; "" where it can. It runs thrice: CUDA graphs are recorded after once."""
         try:
             for _ in range(3):
-                loss, grads = self._pass(regions)
+                loss, grads = self._pass(way)
         except Exception as error:  # compilers fail in as many ways as there are machines
             return first_line(error)
         worst = [difference([loss], [expected[0]]), difference(grads, expected[1])]
-        if all(one <= TOLERANCE[self.step.dtype] for one in worst):  # not NaN
+        if all(one <= (0 if way.exact else TOLERANCE[self.step.dtype]) for one in worst):  # not NaN
             return ""
         return f"Its result is wrong by {max(worst):.2g}"
 
-    def _times(self, names: list[str]) -> dict[str, float]:
-        """Median seconds of a pass, eager and each way, in turn so that all meet the same machine."""
-        ways = {EAGER: None} | {name: self.ways[name] for name in names}
-        spent: dict[str, list[float]] = {name: [] for name in ways} if names else {}
-        for _ in range(REPEATS):
-            for name in spent:
+    def _seconds(self, way: Way | None) -> float:
+        """Median of a few passes. One way after the other: each may want the device's memory for itself."""
+        spent = []
+        with _put(way):
+            for _ in range(REPEATS):
                 devices.synchronize(self.device)
                 start = perf_counter()
-                self._pass(ways[name])
-                devices.synchronize(self.device)
-                spent[name].append(perf_counter() - start)
-        return {name: statistics.median(some) for name, some in spent.items()}
+                with passed(self.step, self.number):
+                    devices.synchronize(self.device)
+                spent.append(perf_counter() - start)
+        return statistics.median(spent)
 
-    def _pass(self, regions: Regions | None = None) -> Pass:
-        if regions is None:
+    def _pass(self, way: Way | None = None) -> Pass:
+        with _put(way):
             return once(self.step, self.number)
-        try:
-            regions.put()
-            return once(self.step, self.number)
-        finally:
-            regions.remove()
 
 
-def once(step: TrainingStep, number: int) -> Pass:
-    """Loss and gradients of micro-step `number`, which stay nowhere else. Not scaled, in fp16 either."""
+@contextmanager
+def _put(way: Way | None) -> Iterator[None]:
+    """Inside, passes are done that way; None: eagerly."""
+    if way is None:
+        yield
+        return
     try:
-        error, _ = step.micro_step(number)
-        error.backward()
-        return error.detach(), [None if p.grad is None else p.grad.clone() for p in step.parameters]
+        way.put()
+        yield
+    finally:
+        way.remove()
+
+
+@contextmanager
+def passed(step: TrainingStep, number: int) -> Iterator[Tensor]:
+    """Micro-step `number`'s loss; inside, the parameters have its gradients. Not scaled, in fp16 either."""
+    try:
+        with step.unscaled():
+            loss = step.micro_step(number)
+        yield loss
     finally:
         for parameter in step.parameters:
             parameter.grad = None
+
+
+def once(step: TrainingStep, number: int) -> Pass:
+    """Loss and gradients of micro-step `number`, which stay nowhere else."""
+    with passed(step, number) as loss:
+        return loss.clone(), [None if p.grad is None else p.grad.clone() for p in step.parameters]
+
+
+def settle_exact(step: TrainingStep, wanted: bool) -> None:
+    """Let a GPU's sums be the same to the bit every time, where `wanted`: resumed runs end in the same weights then.
+
+    Where torch cannot do the step so, it is done as before, and the log says why.
+    """
+    if not wanted:
+        return
+    step.exact = True
+    try:
+        with untouched(step.feed.text.device), passed(step, number_of(step, common_shapes(step)[0])):
+            pass
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        step.exact = False
+        log.warning("a resumed run may differ in its last bits: %s", first_line(error))
 
 
 def common_shapes(step: TrainingStep) -> list[Shape]:

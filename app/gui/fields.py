@@ -87,7 +87,9 @@ ELSEWHERE = {  # more words that people look for: names of kohya_ss, sd-scripts 
     "memory.budget": "vram limit lowvram",
     "memory.quantize": "fp8_base nf4 qlora quantization weight_dtype",
     "memory.stream": "blocks_to_swap block swap layer offloading lowvram offload_fraction",
-    "memory.compile": "torch_compile dynamo inductor cuda graphs",
+    "memory.compile": "torch_compile dynamo inductor",
+    "memory.graphs": "cuda graphs cudagraph",
+    "memory.exact": "deterministic reproducible",
     "memory.cache_latents": "cache_latents latent_caching",
     "seed": "random",
 }

@@ -3,6 +3,7 @@
 peft builds delta-W; here it is cast to the base's dtype before it meets the input, and inputs can be dropped out.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,10 +33,20 @@ class Product:
 
     def _get_delta_activations(self, adapter_name: str, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         """delta-W x, without a bias: x [..., in] -> [..., out], or [B, in, H, W] -> [B, out, H', W']."""
-        thinned = self.training and self.rank_dropout[adapter_name] > 0
-        delta = self.get_delta_weight(adapter_name, apply_rank_dropout=thinned).to(x.dtype)
+        delta = self.get_delta_weight(adapter_name)
+        if self.training and self.rank_dropout[adapter_name]:
+            delta = delta * self._kept(delta, self.rank_dropout[adapter_name])
+        delta = delta.to(x.dtype)
         x = F.dropout(x, self.dropout, self.training)
         base = self.get_base_layer()
         if isinstance(base, nn.Linear):
             return F.linear(x, delta)
         return F.conv2d(x, delta, None, base.stride, base.padding, base.dilation, base.groups)
+
+    def _kept(self, delta: Tensor, dropout: float) -> Tensor:
+        """Which rows of delta-W [out, ...] stay, scaled up to what all would be: [out, 1, ...].
+
+        peft draws this on the CPU, and a GPU would wait for it.
+        """
+        kept = (torch.rand(len(delta), device=delta.device) > dropout).to(delta.dtype)
+        return (kept / kept.mean().clamp(min=1 / len(delta))).view(-1, *(1,) * (delta.ndim - 1))

@@ -21,14 +21,15 @@ from trainers.errors import UserError
 from trainers.events import Warned
 from trainers.families.base import Components, Conditioning, Family, LatentSpec, plain_sizes
 from trainers.families.residence import bring, release
+from trainers.graphs import record_passes
 from trainers.memory import Plan
 from trainers.memory.decide import decide, draws
-from trainers.memory.regions import Regions
 from trainers.memory.saving import apply
 from trainers.memory.settle import settle
 from trainers.prepacked import prepack
 from trainers.step import TrainingStep, build_step
 from trainers.stores import Feed, LatentStore, TextStore
+from trainers.trial import Way
 
 PICTURES = 8
 
@@ -73,13 +74,12 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
     return build_step(config, plan, family, components, adapter, feed, base_text, None, steps, lambda adjusted: None)
 
 
-class CompiledLoop:
-    """Darkroom's step with compiled blocks; between its steps they are as before."""
+class OtherLoop:
+    """Darkroom's step with its passes done another way; between its steps they are as before."""
 
-    def __init__(self, step: TrainingStep, regions: Regions):
-        self.step, self.regions = step, regions
+    def __init__(self, step: TrainingStep, way: Way):
+        self.step, self.way = step, way
         self.parameters, self.optimizer, self.ema = step.parameters, step.optimizer, step.ema
-        self.calls = 0  # of compiled graphs in the step before, forward and backward
 
     @property
     def mark(self) -> Callable[[str], None]:
@@ -90,13 +90,22 @@ class CompiledLoop:
         self.step.mark = told
 
     def __call__(self, number: int) -> None:
-        before = self.regions.calls
-        self.regions.put()
+        self.way.put()
         try:
             self.step(number)
         finally:
-            self.regions.remove()
-        self.calls = 2 * (self.regions.calls - before)
+            self.way.remove()
+
+
+class CompiledLoop(OtherLoop):
+    """With compiled blocks."""
+
+    calls = 0  # of compiled graphs in the step before, forward and backward
+
+    def __call__(self, number: int) -> None:
+        before = self.way.calls
+        super().__call__(number)
+        self.calls = 2 * (self.way.calls - before)
 
 
 def compiled_loop(step: TrainingStep, config: TrainConfig) -> CompiledLoop | None:
@@ -110,6 +119,16 @@ def compiled_loop(step: TrainingStep, config: TrainConfig) -> CompiledLoop | Non
     regions.remove()
     step.mend = None  # what fails is to be seen
     return CompiledLoop(step, regions)
+
+
+def recorded_loop(step: TrainingStep, config: TrainConfig) -> OtherLoop | None:
+    """The same step as CUDA graphs, where a run would use them."""
+    recorded = record_passes(step, config, lambda event: None)
+    if recorded is None:
+        return None
+    recorded.remove()
+    step.mend = None
+    return OtherLoop(step, recorded)
 
 
 class BareLoop:

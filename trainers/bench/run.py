@@ -14,14 +14,15 @@ from trainers.adapters.targets import shapes
 from trainers.bench import models
 from trainers.bench.count import count
 from trainers.bench.floor import floor
-from trainers.bench.loops import BareLoop, CompiledLoop, compiled_loop, engine_step
+from trainers.bench.loops import BareLoop, OtherLoop, compiled_loop, engine_step, recorded_loop
 from trainers.config import TrainConfig
 from trainers.families.base import Components, Conditioning, Family, plain_sizes
 from trainers.memory import Plan
 from trainers.step import TrainingStep
+from trainers.trial import settle_exact
 
 Progress = Callable[[str], None]
-Loop = TrainingStep | CompiledLoop | BareLoop
+Loop = TrainingStep | OtherLoop | BareLoop
 
 
 @dataclass
@@ -60,13 +61,16 @@ def bench(base: str, config: TrainConfig, meta: bool, steps: int, alone: bool, p
         ours = engine_step(family, components, config, plan, steps)
         if not meta:
             thread_count.settle(ours, config)
+            settle_exact(ours, plan.exact)
         compiled = None if meta else compiled_loop(ours, config)
-        loops = {"darkroom": ours} | ({"compiled": compiled} if compiled else {}) | loops
+        recorded = None if meta else recorded_loop(ours, config)
+        others = {"compiled": compiled, "recorded": recorded}
+        loops = {"darkroom": ours} | {name: loop for name, loop in others.items() if loop} | loops
         built = time.perf_counter() - began
         counted = {}
         for name, loop in loops.items():
             progress(f"Counting one step ({name})")
-            seen = not isinstance(loop, CompiledLoop)
+            seen = not isinstance(loop, OtherLoop)
             counted[name] = count(loop, _models_of(loop, components, config), len(places), seen)
     seconds = {} if meta else _timed(loops, steps, plan.device, progress)
     found = {
@@ -89,7 +93,8 @@ def bench(base: str, config: TrainConfig, meta: bool, steps: int, alone: bool, p
         "seconds_to_build": round(built, 2),
         "floor_gflop": {**least, "total": round(sum(least.values()), 2)},
         "loops": found,
-        "ratios": _ratios(seconds),
+        "ratios": _ratios(seconds, "darkroom"),
+        "recorded_ratios": _ratios(seconds, "recorded"),
         "process_peak_gb": None if meta else round(memory.peak_gb(plan.device), 2),
     }
 
@@ -153,11 +158,11 @@ def _timed(loops: dict[str, Loop], steps: int, device: torch.device, progress: P
     return found
 
 
-def _ratios(seconds: dict[str, Timed]) -> dict[str, float]:
-    """Darkroom's step to the bare loop's, by the clock and by what the processor worked for this process alone."""
-    if not {"darkroom", "bare"} <= seconds.keys():
+def _ratios(seconds: dict[str, Timed], name: str) -> dict[str, float]:
+    """A loop's step to the bare loop's, by the clock and by what the processor worked for this process alone."""
+    if not {name, "bare"} <= seconds.keys():
         return {}
-    ours, bare = seconds["darkroom"], seconds["bare"]
+    ours, bare = seconds[name], seconds["bare"]
     return {"wall": _ratio(ours.wall, bare.wall), "processor": _ratio(ours.processor, bare.processor)}
 
 

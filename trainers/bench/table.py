@@ -24,6 +24,10 @@ def table(result: dict) -> str:
             f"Darkroom's step takes {wall:.3f} of the bare loop's time (median of pairs); {processor:.3f} of its"
         )
         lines.append("processor time, which other programs do not lengthen.")
+    if result["recorded_ratios"]:
+        lines.append(
+            f"As CUDA graphs it takes {result['recorded_ratios']['wall']:.3f} of it; what is in them is not counted."
+        )
     if result["process_peak_gb"] is not None:
         lines.append(f"Peak memory of the whole measurement {result['process_peak_gb']} GB.")
     for name in ("cold", "warm") if "start" in result else ():

@@ -19,6 +19,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Plan:
     device: torch.device
     precision: str  # fp32, bf16 or fp16: the denoiser's weights and activations; adapters stay fp32
+    exact: bool = False  # whether a GPU is to add up in the same order every time
 
     @property
     def dtype(self) -> torch.dtype:
@@ -31,12 +32,21 @@ def plan(config: MemoryConfig) -> Plan:
     if device.type == "cpu":
         keep_freed_memory()
     if device.type == "cuda":
+        devices.allow_exact()
         torch.set_float32_matmul_precision("high")  # TF32 for what stays fp32: the VAE, the adapters' own sums
         torch.backends.cudnn.allow_tf32 = True
     precision = config.precision if config.precision != "auto" else devices.precision(device)
     if precision == "fp16" and device.type == "cpu":
         raise UserError("fp16 cannot be trained on a CPU.", "Set memory.precision to auto, fp32 or bf16.")
-    return Plan(device, precision)
+    return Plan(device, precision, _exact(config.exact, device, precision))
+
+
+def _exact(wish: str, device: torch.device, precision: str) -> bool:
+    """auto: where flash attention does it; the other kernel takes several times as long then."""
+    if device.type != "cuda" or wish == "none":
+        return False
+    quick = devices.kind_of(device) == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return wish == "all" or quick and precision != "fp32"
 
 
 def keep_freed_memory() -> None:

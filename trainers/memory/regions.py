@@ -19,6 +19,8 @@ class Regions:
     as a whole, with the second computation in its graph.
     """
 
+    exact = False  # compiled sums differ in their last bits
+
     def __init__(self, denoiser: nn.Module, shapes: Collection[Shape], mode: str = "default"):
         """`mode`: torch.compile's, "reduce-overhead" for CUDA graphs. Nothing is done before `put`."""
         self.denoiser, self.shapes, self.mode = denoiser, frozenset(shapes), mode
@@ -44,6 +46,9 @@ class Regions:
             self._hook.remove()
         for module in self.modules:
             module._compiled_call_impl = None
+
+    def rest(self) -> None:
+        """Nothing is kept between passes that is worth giving back."""
 
     def _begin(self, denoiser: nn.Module, inputs: tuple) -> None:
         """Before a forward pass of the denoiser, whose first input is the noisy latents."""
