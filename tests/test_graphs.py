@@ -11,6 +11,8 @@ from trainers import config_io, devices, graphs, memory, trial
 from trainers.bench.loops import engine_step
 from trainers.families.registry import find_family
 from trainers.graphs import NAME, Recorded, record_passes
+from trainers.memory.decide import GB
+from trainers.memory.regions import Regions
 from trainers.step import TrainingStep
 
 
@@ -56,6 +58,9 @@ class Card:
             "stream": lambda _: nullcontext(),
             "CUDAGraph": lambda: FakeGraph(self),
             "graph": self.record,
+            "graph_pool_handle": object,
+            "memory_allocated": lambda _: GB,
+            "memory_reserved": lambda _: GB * (1 + len(self.graphs)),
         }.items():
             monkeypatch.setattr(torch.cuda, name, value)
         monkeypatch.setattr(graphs.devices, "kind_of", lambda _: "cuda")
@@ -75,9 +80,6 @@ class FakeGraph:
     def __init__(self, card: Card):
         self.card, self.replayed = card, 0
 
-    def pool(self) -> tuple[int, int]:
-        return 0, 1
-
     def replay(self) -> None:
         self.replayed += 1
         self.loss.copy_(self.step.both_passes(*self.inputs))
@@ -96,7 +98,7 @@ def test_recorded_steps_end_in_the_very_weights(base, card):
         usual(number), recorded(number)
         if number == 3:
             way.rest()
-            assert not way.graphs and way.pool is None
+            assert not way.graphs and not way.gradients
     assert usual.mean_loss() == recorded.mean_loss()
     assert all(map(torch.equal, usual.parameters, recorded.parameters))
     assert all(map(torch.equal, usual.ema.values, recorded.ema.values))
@@ -122,7 +124,6 @@ def test_where_graphs_are_faster_they_are_used_and_given_up_when_one_fails(base,
     monkeypatch.setattr(trial, "CLEARLY", float("inf"))
     config, said = settings(base), []
     step = step_of(config)
-    step.exact = True
     recorded = record_passes(step, config, said.append)
     assert step.recorded is recorded and said[0].what == f"A step runs {NAME}"
     step(0)
@@ -148,6 +149,42 @@ def test_graphs_that_give_other_numbers_are_not_used(base, card, monkeypatch):
     config, said = settings(base), []
     step = step_of(config)
     assert record_passes(step, config, said.append) is None and step.recorded is None and said == []
+
+
+@pytest.mark.parametrize(("budget", "enough"), [(1.5, False), (2.5, False), (3.5, True)])
+def test_graphs_and_a_usual_pass_beside_them_keep_to_the_budget(base, card, monkeypatch, budget, enough):
+    """1 GB lies on the card, and a graph keeps another; the run has passes of two kinds."""
+    monkeypatch.setattr(trial, "CLEARLY", float("inf"))
+    config = settings(base, budget=budget, checkpointing="none")
+    assert (record_passes(step_of(config), config, lambda event: None) is not None) == enough
+
+
+def test_compiled_blocks_that_are_graphs_already_stay_so(base, card):
+    config = settings(base)
+    step = step_of(config)
+    regions = Regions(step.denoiser, [], "reduce-overhead")
+    assert record_passes(step, config, lambda event: None, regions) is None and card.graphs == []
+
+
+@pytest.mark.parametrize("mends", [1, 2, 3])
+def test_a_step_is_done_again_as_often_as_there_is_another_way(base, monkeypatch, mends):
+    step, asked = step_of(settings(base)), []
+    usual, failures = step.gradients, iter(range(2))
+
+    def failing(number):
+        if next(failures, None) is not None:
+            raise RuntimeError("a compiler")
+        usual(number)
+
+    monkeypatch.setattr(step, "gradients", failing)
+    step.mend = lambda error: len(asked) < mends and not asked.append(error)
+    if mends == 1:
+        with pytest.raises(RuntimeError, match="a compiler"):
+            step(0)
+    else:
+        step(0)
+        assert 0 < step.mean_loss() < 10
+    assert len(asked) == min(mends, 2)
 
 
 @pytest.mark.parametrize("change", [{"adapter": {"dropout": 0.1}}, {"stream": "all"}, {"graphs": "none"}])

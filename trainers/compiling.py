@@ -90,9 +90,10 @@ def _remembered(trial: Trial, config: TrainConfig, shapes: list[Shape], folder: 
 
 def _mending(step: TrainingStep, regions: Regions, emit: Callable[[Event], None]) -> Callable[[Exception], bool]:
     """What the step asks when a pass fails: it can be done again, without compiled blocks."""
+    earlier = step.mend
 
     def mend(error: Exception) -> bool:
-        step.mend = None
+        step.mend = earlier
         regions.remove()
         log.warning("a compiled pass failed", exc_info=error)
         emit(Warned("A compiled pass of the denoiser failed; training goes on without.", first_line(error)))

@@ -462,7 +462,8 @@ class MemoryConfig(Section):
         "auto",
         "CUDA graphs",
         "Record a step once and let the card play it back: the same numbers, and less waiting for the processor. auto: "
-        "on NVIDIA cards, kept only where a few trial steps are faster. Not with adapter dropout or streamed weights.",
+        "on NVIDIA cards, kept only where a few trial steps are faster. Not with adapter dropout, streamed weights or "
+        "activations in host memory, and on one device.",
     )
     exact: Literal["none", "auto", "all"] = setting(
         "auto",

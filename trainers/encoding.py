@@ -65,9 +65,10 @@ def encode_pictures(
     key = identify(components.vae, cache.folder) if cache else ""
     wanted = [
         Wanted(i, examples[i], crops[i], mirrored, latent_key(examples[i], crops[i], mirrored, key))
-        for i in sorted(range(len(examples)), key=lambda i: (crops[i].bucket.width, crops[i].bucket.height, i))
         for mirrored in ((False, True) if flip else (False,))
+        for i in range(len(examples))
     ]
+    wanted.sort(key=lambda one: (one.crop.bucket.width, one.crop.bucket.height))
     done = 0
     with written_behind(cache) as put:
         for batch in _batches(ahead(lambda one: _read(one, cache), wanted), device):
@@ -107,7 +108,7 @@ def together(width: int, height: int, device: torch.device) -> int:
 
 def _batches(found: Iterator[Ready], device: torch.device) -> Iterator[list[Ready]]:
     """Pictures of one bucket that are encoded together: the same ones whatever of them is in the cache."""
-    for bucket, some in groupby(found, lambda ready: ready.wanted.crop.bucket):
+    for (bucket, _), some in groupby(found, lambda ready: (ready.wanted.crop.bucket, ready.wanted.mirrored)):
         size = together(bucket.width, bucket.height, device)
         while batch := list(islice(some, size)):
             yield batch

@@ -38,11 +38,12 @@ class Estimate:
     pace: Pace | None  # None where it does not fit or the device is not here
     saved: str = ""  # what is given up for memory, in words and numbers
     instead: str = ""  # settings that would fit, where these do not
+    more_gb: float = 0.0  # that libraries may take more than usual
     span: tuple[float, float] | None = None  # seconds per step at least and at most, on a card that is not here
 
     @property
     def fits(self) -> bool:
-        return self.peak_gb < self.free_gb
+        return self.peak_gb + self.more_gb < self.free_gb
 
 
 def estimate(
@@ -66,7 +67,7 @@ def estimate(
     left, fitted = needed(family, components, config, plan, device, free, encoded)
     peak = left.peak(fitted)
     flops = operations(config, fitted.count)
-    fits = peak < min(left.budget, free)
+    fits = peak + left.more < min(left.budget, free)
     return Estimate(
         peak_gb=peak,
         free_gb=min(left.budget, free),
@@ -78,6 +79,7 @@ def estimate(
         pace=pace(family, components, config, plan, fitted.count, clock) if fits and not card else None,
         saved=_saved(fitted, left, device),
         instead="" if fits else _instead(family, components, config, plan, device, free, encoded),
+        more_gb=left.more,
         span=card.seconds(flops, fitted.moved * flops / fitted.count.flops) if card else None,
     )
 
@@ -105,7 +107,7 @@ def _instead(
         )
         left, fitted = needed(family, components, changed, plan, device, free, encoded)
         peak = left.peak(fitted)
-        if peak < min(left.budget, free):
+        if peak + left.more < min(left.budget, free):
             settings = [f"{s}.{key} = {value}" for s, values in change.items() for key, value in values.items()]
             return f"It would fit with {', '.join(settings)}: {peak:.1f} GB."
     return ""

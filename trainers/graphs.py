@@ -2,11 +2,12 @@
 
 Small batches keep a fast card waiting for the processor that tells it, operator by operator, what to do. A graph has
 the same kernels on the same numbers, so that a run ends in the same weights with or without; nothing is compiled. Its
-memory is of its own and stays: what else a run does on the card finds it free again after `rest`.
+memory is of its own and stays until `rest`: what else a run does on the card comes after that.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from trainers import devices
 from trainers.config import TrainConfig
 from trainers.events import Adjusted, Event, Warned
-from trainers.memory.decide import draws
+from trainers.memory.decide import GB, draws, free_gb
+from trainers.memory.regions import Regions
 from trainers.memory.units import streamed
 from trainers.step import ErrorOf, Inputs, TrainingStep
 from trainers.trial import EAGER, Trial, common_shapes, first_line, number_of
@@ -54,7 +56,8 @@ class Recorded:
         self.graphs: dict[tuple, Graph] = {}
         self.gradients: dict[nn.Parameter, Tensor] = {}
         self.stream = torch.cuda.Stream(step.feed.text.device)
-        self.pool: tuple[int, int] | None = None  # one memory for all graphs: they never run side by side
+        self.pool = torch.cuda.graph_pool_handle()  # one memory for all graphs: they never run side by side
+        self.kept = 0  # bytes of it, at the most
 
     @property
     def exact(self) -> bool:
@@ -68,12 +71,12 @@ class Recorded:
         self.step.recorded = None
 
     def rest(self) -> None:
-        """Give the memory back. What comes next is recorded anew."""
-        if self.graphs:
-            devices.synchronize(self.step.feed.text.device)
-            self.graphs.clear()
-            self.pool = None
-            devices.give_back()
+        """Between two steps: give the memory back. What comes next is recorded anew."""
+        devices.synchronize(self.step.feed.text.device)
+        self.graphs.clear()
+        self.gradients.clear()
+        self.pool = torch.cuda.graph_pool_handle()
+        devices.give_back()
 
     def __call__(self, error_of: ErrorOf, inputs: Inputs) -> Tensor:
         """Add the gradients of error_of(*inputs) to the parameters', as `TrainingStep.both_passes` does."""
@@ -97,15 +100,32 @@ class Recorded:
                 if parameter not in self.gradients:
                     self.gradients[parameter] = torch.zeros_like(parameter)
                 parameter.grad = self.gradients[parameter]
-            graph = torch.cuda.CUDAGraph()
-            # Other threads may use the card meanwhile; what the thread of the backward pass does is recorded as well.
-            with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
+            devices.give_back()
+            held, graph = torch.cuda.memory_reserved(step.feed.text.device), torch.cuda.CUDAGraph()
+            with self._recording(graph):
                 loss = step.both_passes(error_of, inputs)
+            self.kept += torch.cuda.memory_reserved(step.feed.text.device) - held
         finally:
             for parameter, grad in zip(step.parameters, before, strict=True):
                 parameter.grad = grad
-        self.pool = self.pool or graph.pool()
         return Graph(graph, inputs, used, loss)
+
+    @contextmanager
+    def _recording(self, graph: "torch.cuda.CUDAGraph") -> Iterator[None]:
+        """Inside, what the card is told is recorded and not done.
+
+        Other threads may use the card meanwhile; what the thread of the backward pass does is recorded as well.
+        """
+        device = self.step.feed.text.device
+        usual = torch.cuda.current_stream(device)
+        try:
+            with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
+                yield
+        except Exception:  # torch leaves off where its own end of the recording fails
+            torch.cuda.set_stream(usual)
+            with suppress(RuntimeError, AttributeError):
+                torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self.pool)
+            raise
 
     def _try(self, error_of: ErrorOf, inputs: Inputs) -> list[nn.Parameter]:
         """Do the pass once as usual, so that libraries are set up; the parameters that it has gradients for."""
@@ -135,19 +155,27 @@ class Recorded:
             torch._foreach_zero_(fresh)
 
 
-def record_passes(step: TrainingStep, config: TrainConfig, emit: Callable[[Event], None]) -> Recorded | None:
+def record_passes(
+    step: TrainingStep, config: TrainConfig, emit: Callable[[Event], None], regions: Regions | None = None
+) -> Recorded | None:
     """Let the step run as CUDA graphs where that is the same to the bit and faster; what was found is told and logged.
 
-    Should a recorded pass fail later, the step is done again without.
+    `regions`: its compiled blocks. Should a recorded pass fail later, the step is done again without.
     """
     if config.memory.graphs == "none" or devices.kind_of(step.feed.text.device) != "cuda":
         return None
-    if reason := unfit(step, config):
+    reason = unfit(step, config)
+    if regions and regions.mode == "reduce-overhead":
+        reason = "its compiled blocks are CUDA graphs already"
+    if reason:
         log.info("no CUDA graphs: %s", reason)
         return None
     recorded = Recorded(step)
     verdict = Trial(step, {NAME: recorded}, number_of(step, common_shapes(step)[0])).timed()
     log.info("the step runs %s; forward and backward: %s; %s", verdict.chosen, verdict.times, verdict.broken)
+    if verdict.chosen != EAGER and not has_room(step, config, recorded.kept):
+        log.info("no CUDA graphs: their %.1f GB and a usual pass do not fit side by side", recorded.kept / GB)
+        return None
     if verdict.seconds:
         emit(Adjusted(f"A step runs {verdict.chosen}", f"a forward and backward pass takes {verdict.times}"))
     if verdict.chosen == EAGER:
@@ -155,6 +183,18 @@ def record_passes(step: TrainingStep, config: TrainConfig, emit: Callable[[Event
     recorded.put()
     step.mend = _mending(step, recorded, emit)
     return recorded
+
+
+def has_room(step: TrainingStep, config: TrainConfig, kept: int) -> bool:
+    """Whether graphs that keep so many bytes fit into the budget, and a usual pass beside them where there are several.
+
+    A pass is done as usual once before it is recorded, while the memory of earlier graphs stays theirs.
+    """
+    device = step.feed.text.device
+    several = step.preservation is not None or len(common_shapes(step)) > 1
+    taken = torch.cuda.memory_allocated(device)
+    budget = min((config.memory.budget or float("inf")) * GB, free_gb(device) * GB)
+    return taken + kept * (1 + several) <= budget
 
 
 def unfit(step: TrainingStep, config: TrainConfig) -> str:

@@ -68,25 +68,30 @@ class TrainingStep:
         self.total, self._generator = torch.zeros((), device=device), torch.Generator(device)
 
     def __call__(self, step: int) -> None:
-        """Do step number `step` (from 0); its data, noise and dropout follow from (seed, step) alone. No host sync.
+        """Do step number `step` (from 0); its data, noise and dropout follow from (seed, step) alone.
+
+        It never waits for the device, but where a pass is recorded.
 
         Raises:
             Overflowed: it is `careful`, and a loss or gradient is not finite; nothing is changed then.
         """
-        total, failed = self.total, False
-        try:
-            self.gradients(step)
-        except Exception as error:  # whatever a compiler raises
-            failed = bool(self.mend and self.mend(error))
-            if not failed:
-                raise
-        if failed:  # out here nothing of the failed pass is held any more
+        total = self.total
+        while not self._gradients_or_mended(step):  # out here nothing of a failed pass is held any more
             self.total = total
             self.optimizer.zero_grad()
-            self.gradients(step)
         if self.ranks.count > 1:
             self.total = total + self.ranks.add_up(self.parameters, self.total - total)
         self.update(step)
+
+    def _gradients_or_mended(self, step: int) -> bool:
+        """Whether the passes are done; False where one failed and can be done again otherwise."""
+        try:
+            self.gradients(step)
+        except Exception as error:  # whatever a compiler raises
+            if self.mend and self.mend(error):
+                return False
+            raise
+        return True
 
     def gradients(self, step: int) -> None:
         """Forward and backward passes of the step's micro-batches, as far as they are this process's."""

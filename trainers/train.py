@@ -212,8 +212,8 @@ def _train(
         outputs.preview()  # the base column
     adapter.train()
     settle_exact(step, plan.exact)
-    compile_blocks(step, config, folders.cache, emit)
-    outputs.recorded = record_passes(step, config, emit)
+    regions = compile_blocks(step, config, folders.cache, emit)
+    outputs.recorded = record_passes(step, config, emit, regions)
     emit(Phase("Training"))
     devices.forget_peak(device)
     ends = _text_ends(config.adapter, adapter, steps)

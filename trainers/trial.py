@@ -14,7 +14,6 @@ from torch import Tensor
 
 from trainers import devices
 from trainers.config import TrainConfig
-from trainers.failure import is_out_of_memory
 from trainers.memory.regions import Shape
 from trainers.step import TrainingStep
 
@@ -155,15 +154,24 @@ def settle_exact(step: TrainingStep, wanted: bool) -> None:
     """
     if not wanted:
         return
-    step.exact = True
+    step.exact, earlier = True, step.mend
+
+    def mend(error: Exception) -> bool:
+        """What the step asks when a pass fails: whether it can be done again, in any order."""
+        step.mend = earlier
+        if "deterministic" not in str(error):
+            return bool(earlier and earlier(error))
+        step.exact = False
+        log.warning("a resumed run may differ in its last bits: %s", first_line(error))
+        return True
+
+    step.mend = mend
     try:
         with untouched(step.feed.text.device), passed(step, number_of(step, common_shapes(step)[0])):
             pass
     except RuntimeError as error:
-        if is_out_of_memory(error):
+        if not mend(error):
             raise
-        step.exact = False
-        log.warning("a resumed run may differ in its last bits: %s", first_line(error))
 
 
 def common_shapes(step: TrainingStep) -> list[Shape]:

@@ -55,7 +55,9 @@ def test_a_run_that_was_paused_ends_in_the_same_weights(tmp_path, base, pictures
         "compiled": {"compile": "all"},
     }[how]
     adapter = {"dropout": 0.0} if how in ("as chosen", "compiled") else {}  # else neither is used
-    resumes_to_the_same_weights(tmp_path, base, pictures, memory={**GPU, **memory}, adapter=adapter)
+    seen = resumes_to_the_same_weights(tmp_path, base, pictures, memory={**GPU, **memory}, adapter=adapter)
+    told = [e.what for e in seen if isinstance(e, events.Adjusted) and e.what.startswith("A step runs")]
+    assert bool(told) == (how in ("as chosen", "compiled"))
 
 
 @pytest.mark.parametrize("graphs", ["none", "auto"])

@@ -63,10 +63,11 @@ def test_no_step_waits_for_the_device(kind, text, precision):
 
 
 @pytest.mark.parametrize("how", SAVING)
-def test_what_saves_memory_leaves_loss_and_gradients_alone(how):
+def test_what_saves_memory_leaves_loss_and_gradients_alone(how, monkeypatch):
     def of(saving: dict) -> tuple:
         step = step_of(memory=saving)
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # rounds to 10 bits
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # it rounds to 10 bits
+        monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
         return once(step, 0)
 
     expected, found = of({}), of(SAVING[how])
@@ -81,16 +82,21 @@ def test_what_saves_memory_saves_memory(how):
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "saving"),
-    [("lora", False, "all"), *((kind, text, "none") for kind in ADAPTERS for text in (False, True))],
+    ("kind", "text", "saving", "precision"),
+    [
+        ("lora", False, "all", "fp32"),
+        ("lora", True, "none", "bf16"),
+        ("lora", True, "none", "fp16"),
+        *((kind, text, "none", "fp32") for kind in ADAPTERS for text in (False, True)),
+    ],
 )
-def test_a_step_as_cuda_graphs_is_the_same_to_the_bit(kind, text, saving):
+def test_a_step_as_cuda_graphs_is_the_same_to_the_bit(kind, text, saving, precision):
     usual, recorded = (
         step_of(
             adapter={"type": kind, "text_encoder": text},
             loss={"preservation": 1.0, "preservation_every": 4},
             optimizer={"accumulation": 2, "ema": True},
-            memory={"checkpointing": saving},
+            memory={"checkpointing": saving, "precision": precision},
         )
         for _ in range(2)
     )

@@ -65,7 +65,10 @@ def room(
     if device.type == "cpu":
         weights += prepacked_bytes(components.denoiser, config.memory)
     more = 0.0 if device.type in BESIDE else MORE_ON_GPU
-    return Room(budget, weights / GB, kept(config, trained) / GB, beside(device), held / GB, more)
+    adapter = kept(config, trained)
+    if device.type == "cuda" and config.memory.graphs != "none" and config.optimizer.accumulation == 1:
+        adapter += trained  # a graph's gradients stay from step to step, too
+    return Room(budget, weights / GB, adapter / GB, beside(device), held / GB, more)
 
 
 def kept(config: TrainConfig, trained: int) -> float:

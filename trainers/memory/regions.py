@@ -48,7 +48,7 @@ class Regions:
             module._compiled_call_impl = None
 
     def rest(self) -> None:
-        """Nothing is kept between passes that is worth giving back."""
+        """What compiled code keeps for its graphs stays with it."""
 
     def _begin(self, denoiser: nn.Module, inputs: tuple) -> None:
         """Before a forward pass of the denoiser, whose first input is the noisy latents."""
