@@ -20,7 +20,7 @@ from trainers.step import TrainingStep
 log = logging.getLogger(__name__)
 EAGER = "eager"
 MODES = {"compiled": "default", "compiled with CUDA graphs": "reduce-overhead"}  # torch.compile's names
-CLEARLY = 0.95  # of the eager time: by less, noise would decide
+CLEARLY = 0.95  # of the time before: by less, noise would decide
 SHAPES = 8  # batches of so many different shapes run compiled, the commonest ones; each takes graphs of its own
 REPEATS = 5  # timed passes of each
 # Of the norm: fp32 may be TF32. Random tiny models differed by 6e-6 in fp32 and 5e-3 in bf16.
@@ -45,6 +45,7 @@ class Way(Protocol):
     """Another way to do a step's passes."""
 
     exact: bool  # whether its results must be the eager ones to the bit
+    worth: float  # of the eager time: the most that it may take, to be worth what it costs beside
 
     def put(self) -> None:
         """Do them so from now on."""
@@ -84,7 +85,7 @@ class Trial:
                     seconds[name] = self._seconds(way)
                 way.rest()
         fastest = min(seconds, key=seconds.__getitem__)
-        kept = fastest != EAGER and seconds[fastest] < CLEARLY * seconds[EAGER]
+        kept = fastest != EAGER and seconds[fastest] < self.ways[fastest].worth * seconds[EAGER]
         return Verdict(fastest if kept else EAGER, seconds if len(seconds) > 1 else {}, broken)
 
     def _broken(self, way: Way, expected: Pass) -> str:

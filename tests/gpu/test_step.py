@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trainers import config_io, devices, memory, trial
+from trainers import config_io, devices, memory
 from trainers.bench.loops import engine_step
 from trainers.choices import ADAPTERS
 from trainers.families.registry import find_family
@@ -130,7 +130,7 @@ def test_graphs_give_their_memory_back():
 
 def test_a_run_takes_graphs_where_they_are_faster_and_goes_on_without_when_one_fails(monkeypatch):
     step, said = step_of(data={"batch_size": 1}), []
-    monkeypatch.setattr(trial, "CLEARLY", float("inf"))  # how fast they are depends on the card
+    monkeypatch.setattr(Recorded, "worth", float("inf"))  # how fast they are depends on the card
     recorded = record_passes(step, config_io.parse({"data": {"batch_size": 1}}), said.append)
     assert step.recorded is recorded and said[0].what == "A step runs as a CUDA graph"
     step(0)
