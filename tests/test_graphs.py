@@ -121,7 +121,7 @@ def test_a_pass_that_was_not_recorded_and_one_that_was_add_up(base, card):
 
 
 def test_where_graphs_are_faster_they_are_used_and_given_up_when_one_fails(base, card, monkeypatch):
-    monkeypatch.setattr(Recorded, "worth", float("inf"))
+    monkeypatch.setattr(trial.Trial, "_seconds", lambda _, way: 0.1 if way else 1.0)
     config, said = settings(base), []
     step = step_of(config)
     recorded = record_passes(step, config, said.append)
@@ -144,7 +144,7 @@ def raising(*_: object) -> None:
 
 
 def test_graphs_that_give_other_numbers_are_not_used(base, card, monkeypatch):
-    monkeypatch.setattr(Recorded, "worth", float("inf"))
+    monkeypatch.setattr(trial.Trial, "_seconds", lambda _, way: 0.1 if way else 1.0)
     monkeypatch.setattr(FakeGraph, "replay", lambda graph: graph.loss.fill_(1.0))
     config, said = settings(base), []
     step = step_of(config)
@@ -154,7 +154,7 @@ def test_graphs_that_give_other_numbers_are_not_used(base, card, monkeypatch):
 @pytest.mark.parametrize(("budget", "enough"), [(1.5, False), (2.5, False), (3.5, True)])
 def test_graphs_and_a_usual_pass_beside_them_keep_to_the_budget(base, card, monkeypatch, budget, enough):
     """1 GB lies on the card, and a graph keeps another; the run has passes of two kinds."""
-    monkeypatch.setattr(Recorded, "worth", float("inf"))
+    monkeypatch.setattr(trial.Trial, "_seconds", lambda _, way: 0.1 if way else 1.0)
     config = settings(base, budget=budget, checkpointing="none")
     assert (record_passes(step_of(config), config, lambda event: None) is not None) == enough
 
