@@ -10,7 +10,7 @@ from trainers.families.registry import find_family
 from trainers.graphs import Graph, Recorded, record_passes
 from trainers.memory.packing import FORMS
 from trainers.step import TrainingStep
-from trainers.trial import difference, once, settle_exact
+from trainers.trial import Trial, difference, once, settle_exact
 
 pytestmark = pytest.mark.gpu
 EVERYTHING = {
@@ -130,9 +130,7 @@ def test_graphs_give_their_memory_back():
 
 def test_a_run_takes_graphs_where_they_are_faster_and_goes_on_without_when_one_fails(monkeypatch):
     step, said = step_of(data={"batch_size": 1}), []
-    monkeypatch.setattr(
-        trial.Trial, "_seconds", lambda _, way: 0.1 if way else 1.0
-    )  # how fast they are depends on the card
+    monkeypatch.setattr(Trial, "_seconds", lambda _, way: 0.1 if way else 1.0)  # how fast they are depends on the card
     recorded = record_passes(step, config_io.parse({"data": {"batch_size": 1}}), said.append)
     assert step.recorded is recorded and said[0].what == "A step runs as a CUDA graph"
     step(0)
