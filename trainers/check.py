@@ -92,7 +92,8 @@ def _verdict(need: Estimate, steps: int, spent: Duration | None) -> str:
     """Sentences on memory and on time."""
     if not need.fits:
         advice = need.instead or "Lower data.resolution or adapter.rank, or choose a smaller base."
-        return f"This needs about {need.peak_gb:.1f} GB of memory and {need.free_gb:.1f} GB are free. {advice}"
+        most = need.peak_gb + need.more_gb
+        return f"This needs up to {most:.1f} GB of memory and {need.free_gb:.1f} GB are free. {advice}"
     fits = f"It fits: about {need.peak_gb:.1f} of {need.free_gb:.1f} GB."
     if need.span:
         least, most = (_spent(seconds * steps) for seconds in need.span)
