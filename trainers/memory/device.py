@@ -43,10 +43,11 @@ def plan(config: MemoryConfig) -> Plan:
 
 def _exact(wish: str, device: torch.device, precision: str) -> bool:
     """auto: where flash attention does it; the other kernel takes several times as long then."""
-    if device.type != "cuda" or wish == "none":
+    if device.type != "cuda" or wish != "auto":
+        return device.type == "cuda" and wish == "all"
+    if precision == "fp32" or devices.kind_of(device) != "cuda":
         return False
-    quick = devices.kind_of(device) == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return wish == "all" or quick and precision != "fp32"
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def keep_freed_memory() -> None:
