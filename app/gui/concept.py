@@ -37,7 +37,7 @@ def wire_project(layout: Layout, project: ProjectHandlers, here: Here) -> None:
     shown = [pictures.show, pictures.search, pictures.resolution, pictures.framing, *layout.view]
     asked = [layout.project, about.told, *layout.look]
     here.on_show("concept", project.refresh, [*fields, *notes, *shown], asked, **CAPTIONS)
-    top.choice.input(lambda where, slug: going(where, project=slug), [here.where, top.choice], here.where, **QUIET)
+    top.choice.select(lambda where, slug: going(where, project=slug), [here.where, top.choice], here.where, **QUIET)
     top.train.click(lambda where: going(where, page="train"), here.where, here.where, **QUIET)
     top.new.click(lambda: [gr.update(visible=True)] * 2, None, [form.box, top.samples], **QUIET)
     top.samples.act(in_words(project.samples), here.where, [form.box, here.where], **QUIET)

@@ -62,7 +62,8 @@ def build_rerun(page: Library) -> list[gr.Component]:
             return [gr.skip(), refusal(error)]
         return [going(where, page="monitor", project=made.key.partition("/")[0], run=made.key), ""]
 
-    setting.input(in_words(on_setting), [page.shown, setting], [value, said, train], **QUIET)
+    # `select` is a choice; a dropdown's `input` comes also when it is left, and would undo what was typed since.
+    setting.select(in_words(on_setting), [page.shown, setting], [value, said, train], **QUIET)
     value.change(in_words(on_value), [page.shown, setting, value], [said, train], trigger_mode="always_last", **QUIET)
     train.click(in_words(on_train), [page.here.where, page.shown, setting, value], [page.here.where, said], **QUIET)
     return [setting, value, said, train]

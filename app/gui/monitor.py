@@ -81,7 +81,7 @@ def build_monitor_page(context: Context, here: Here) -> None:
     timer.tick(refresh_now, place, parts, **clock("monitor"))
     details.expand(lambda: True, None, reading, **QUIET).then(refresh_now, place, parts, **ordered)
     details.collapse(lambda: False, None, reading, **QUIET)
-    shown["runs"].input(lambda where, key: going(where, run=key), [here.where, shown["runs"]], here.where, **QUIET)
+    shown["runs"].select(lambda where, key: going(where, run=key), [here.where, shown["runs"]], here.where, **QUIET)
     for name in ("actions", "ending"):
         shown[name].act(do, place, [here.where, *parts], **ordered)
     fields = [sent, asking.prompt, asking.seed, asking.strength]

@@ -31,7 +31,7 @@ def build_results_page(context: Context, here: Here) -> None:
     filled = partial(filled_in, parts)
     everything = list(parts.values())
     here.on_show("results", filled(partial(comparing.show, home)), everything, seen, **ORDERED)
-    parts["run"].input(_go, [here.where, parts["run"]], here.where, **QUIET)
+    parts["run"].select(_go, [here.where, parts["run"]], here.where, **QUIET)
     looked = [here.where, *seen, parts["mark"], parts["told"]]
     timer.tick(filled(partial(comparing.tick, context)), looked, everything, **clock("results"))
     _wire_comparison(context, parts)

@@ -17,7 +17,7 @@ def build_train_page(context: Context, here: Here) -> None:
     shown, sight = layout.shown, [here.where, layout.project]
     here.on_show("train", drafting.arrive, shown, **ORDERED)
     layout.nothing.act(in_words(drafting.begin), here.where, here.where, **QUIET)
-    choice.project.input(
+    choice.project.select(
         lambda where, slug: going(where, project=slug), [here.where, choice.project], here.where, **QUIET
     )
     for part in (settings.form, settings.cards, layout.side.numbers):

@@ -1,9 +1,12 @@
 """Answers that come late change nothing of what has been asked for since."""
 
+import json
+
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from app import projects
+from app.gui.markup import script
 from app.gui.server import Served
 from tests.gui.conftest import let_in
 from tests.gui.held import Held
@@ -63,12 +66,12 @@ def test_a_late_answer_to_a_click_on_a_tab_does_not_bring_another_project_back(s
 
 
 def test_nothing_is_shown_of_a_clocks_answer_that_an_event_has_overtaken(served, open_page):
-    page, late = open_page(f"{served.address}?show=library"), []
-    expect(page.get_by_role("tab", name="Library", exact=True)).to_have_attribute("aria-selected", "true")
-    numbers = page.evaluate("Object.keys(TURNS).filter((number) => TURNS[number] === 'runs').map(Number)")
-    outputs = page.evaluate("CLOCKS")
-    clock = next(one for one in numbers if str(one) in outputs)
-    event = next(one for one in numbers if str(one) not in outputs)
+    window = open_page(served.address)
+    expect(window.get_by_role("tab", name="Library", exact=True)).to_be_visible()
+    turns, outputs = window.evaluate("TURNS"), window.evaluate("CLOCKS")
+    clock = next(number for number, name in turns.items() if name == "runs" and number in outputs)
+    event = next(number for number, name in turns.items() if name == "runs" and number not in outputs)
+    page, late = window.context.new_page(), []
 
     def heard(route: Route) -> None:
         """The clock's first answer comes after the event's."""
@@ -79,14 +82,18 @@ def test_nothing_is_shown_of_a_clocks_answer_that_an_event_has_overtaken(served,
         if len(late) == 1:
             late.append(late[0].fulfill(json={"data": ["late"]}))
 
-    page.route("**/run/predict?probe", heard)
+    page.route("**/*", lambda route: route.fulfill(content_type="text/html", body=""))  # asks for nothing by itself
+    page.route("**/run/predict", heard)
+    page.goto(served.address)
+    page.add_script_tag(content=f"const TURNS = {json.dumps(turns)}, CLOCKS = {json.dumps(outputs)};")
+    page.add_script_tag(content=script("in_turn.js"))
     answers = page.evaluate(
         """async ([clock, event]) => {
             const asked = (number) => ({method: 'POST', body: JSON.stringify({fn_index: number})});
-            const ask = async (number) => (await (await fetch('run/predict?probe', asked(number))).json()).data;
+            const ask = async (number) => (await (await fetch('run/predict', asked(number))).json()).data;
             const late = ask(clock), own = await ask(event);
             return [await late, own, await ask(clock)];
         }""",
         [clock, event],
     )
-    assert answers == [[{"__type__": "update"}] * outputs[str(clock)], ["in time"], ["in time"]]
+    assert answers == [[{"__type__": "update"}] * outputs[clock], ["in time"], ["in time"]]

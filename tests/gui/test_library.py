@@ -187,6 +187,8 @@ def test_two_runs_are_compared_and_one_trained_again_with_a_change(library, made
     expect(library.get_by_role("alert")).to_contain_text("between 1 and 1024")
     value.fill("8")
     expect(library.get_by_text("Rank: 8 instead of 16")).to_be_visible()
+    library.get_by_label("Setting to change").focus()
+    value.focus()  # leaving the setting changes nothing
     library.get_by_role("tab", name="Monitor").click()
     expect(library.get_by_role("tabpanel", name="Monitor")).to_be_visible()
     annotate(made["grey"], "ink on paper")
