@@ -16,6 +16,7 @@ from tests.gui.conftest import photograph
 from trainers.errors import UserError
 from trainers.events import EventLog, Finished, Started, Step
 
+pytestmark = pytest.mark.gui  # the browser comes by `request`
 ODD = "<img src=x onerror=alert(1)>"
 FACTS = {
     "family": "Stable Diffusion 1.x",
