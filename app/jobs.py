@@ -23,6 +23,7 @@ from trainers.errors import UserError
 from trainers.events import Event, Failed, Finished, RunState, Stopped
 from trainers.families.locate import require_base
 from trainers.files import write_whole
+from trainers.locks import locked
 from trainers.prompts import preview_prompts
 
 ENGINE = (sys.executable, "-m", "trainers")
@@ -54,6 +55,12 @@ def start(run: Run, home: Home, command: Sequence[str] | None = None) -> Job:
     Raises:
         UserError: the run is being trained already, or a glance at its settings and base shows that it cannot be.
     """
+    home.root.mkdir(parents=True, exist_ok=True)
+    with locked(home.root / "start.lock"):  # two could start it at the same moment
+        return _start(run, home, command or ENGINE)
+
+
+def _start(run: Run, home: Home, command: Sequence[str]) -> Job:
     if is_alive(run):
         name = run.folder.name
         raise UserError(f"{name} is being trained already.", f"See it with `darkroom status {name}`, or stop it first.")
@@ -67,7 +74,7 @@ def start(run: Run, home: Home, command: Sequence[str] | None = None) -> Job:
     environment["DARKROOM_SWEPT"] = "1"  # what control/ holds from now on is meant for this sitting
     with run.log.open("ab") as log:
         process = subprocess.Popen(
-            [*(command or ENGINE), str(run.folder)],
+            [*command, str(run.folder)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

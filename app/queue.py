@@ -24,6 +24,7 @@ from trainers.locks import locked
 PAUSE = 1.0  # seconds between looks at what runs
 STARTED = (RECORD, LOCK)  # a run has them when it was ever begun
 WINDING_DOWN = ("pausing", "stopping")
+GONE = "Its folder is not there any more."
 log = logging.getLogger(__name__)
 
 
@@ -109,10 +110,10 @@ class Queue:
         """Runs that left the queue because they could not be started, each with the reason, the newest last."""
         return [(problem.run, problem.text) for problem in self._read().problems]
 
-    def dismiss(self, run: Run) -> None:
-        """Forget the problems of a run, which a person has read."""
+    def dismiss(self, key: str) -> None:
+        """Forget the problems of the run of that key, which a person has read."""
         with self._locked() as kept:
-            kept.problems = [problem for problem in kept.problems if problem.run != run]
+            kept.problems = [problem for problem in kept.problems if problem.run.key != key]
 
     def tick(self) -> None:
         """Start the next run if one waits and nothing runs."""
@@ -193,11 +194,15 @@ class Queue:
             ]
         except (OSError, ValueError, KeyError, TypeError):  # none yet, or written by no version of this app
             return _Kept()
-        # os.path: pathlib raises where a name is too long
-        there = [Run(folder) for folder in dict.fromkeys(waiting) if os.path.isfile(folder / "config.toml")]
+        there, gone = [], []
+        for run in map(Run, dict.fromkeys(waiting)):
+            if os.path.isfile(run.config):  # pathlib raises where a name is too long
+                there.append(run)
+            elif run.folder.parent.name == "runs" and os.path.isdir(run.folder.parent):
+                gone.append(_Problem(run, GONE, f"Put it back: {run.folder}. Then train it again."))
         return _Kept(
             [run for run in there if not is_alive(run)],  # started, but the app was killed before it wrote so
-            [problem for problem in problems if os.path.isfile(problem.run.config)],
+            [one for one in problems if one.message == GONE or os.path.isfile(one.run.config)] + gone,
             found.get("held") is True,
         )
 

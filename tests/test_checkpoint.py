@@ -53,6 +53,17 @@ def test_a_run_without_a_whole_checkpoint_says_so_and_does_not_begin_anew(tmp_pa
     assert only.exists()
 
 
+def test_a_folder_that_lost_all_its_files_is_named_and_put_aside_until_the_next_one_is_saved(tmp_path):
+    older, emptied = (checkpoint.save(tmp_path, saved(step), keep=2) for step in (1, 2))
+    for file in emptied.iterdir():
+        file.unlink()
+    (tmp_path / "step_by_step").mkdir()  # a person's own
+    found, told = checkpoint.newest_whole(tmp_path)
+    assert found == older and [one.message for one in told] == ["The checkpoint step_000002 is damaged (state.json)."]
+    checkpoint.save(tmp_path, saved(2), keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000001", "step_000002", "step_by_step"]
+
+
 def test_a_checkpoint_of_an_earlier_version_without_checksums_is_read(tmp_path):
     folder = checkpoint.save(tmp_path, saved(1), keep=1)
     (folder / "SHA256SUMS").unlink()

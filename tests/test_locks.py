@@ -95,7 +95,7 @@ def test_a_file_system_without_locks_lets_everybody_in_and_can_tell_nothing(path
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refused)
-    with locks.alone(path) as alone:
+    with locks.alone(path) as alone, locks.locked(path):
         assert alone and locks.held(path) is None
 
 

@@ -27,6 +27,8 @@ from trainers.errors import UserError, disk_error
 from trainers.files import flush_folder
 
 FORMAT = 1
+STATE = "state.json"
+NAMED = re.compile(r"step_\d{1,18}")
 TORCH_WRITES = re.compile("inline_container|PytorchStreamWriter")  # torch.save on a full disk: a RuntimeError
 
 
@@ -64,7 +66,8 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
     Raises:
         UserError: the disk is full, or has no room for it; then nothing is written.
     """
-    _make_sure_of_room(folder, saved)
+    averaged = None if saved.exported is None or _equal(saved.exported, saved.adapter) else saved.exported
+    _make_sure_of_room(folder, saved, [saved.adapter, saved.ema, averaged, saved.optimizer])
     target = folder / f"step_{saved.position.step:06d}"
     partial = folder / f".partial_{target.name}"
     try:
@@ -73,13 +76,13 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
         save_file(saved.adapter, partial / "adapter.safetensors")
         if saved.ema is not None:
             save_file(saved.ema, partial / "ema.safetensors")
-        if saved.exported is not None and not _equal(saved.exported, saved.adapter):
-            save_file(saved.exported, partial / "exported.safetensors")
+        if averaged is not None:
+            save_file(averaged, partial / "exported.safetensors")
         if saved.facts is not None:
             (partial / "facts.json").write_text(json.dumps(saved.facts), encoding="utf-8")
         state = {"optimizer": saved.optimizer, "schedule": saved.schedule, "scaler": saved.scaler}
         torch.save(state, partial / "optimizer.pt")
-        (partial / "state.json").write_text(json.dumps({"format": FORMAT, **asdict(saved.position)}), encoding="utf-8")
+        (partial / STATE).write_text(json.dumps({"format": FORMAT, **asdict(saved.position)}), encoding="utf-8")
         sums.write(partial)
         for file in partial.iterdir():
             _flush(file)
@@ -96,6 +99,8 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
         if TORCH_WRITES.search(str(error)) or disk_error(error):
             raise _refused(folder, saved, isinstance(error, OSError) and error.errno == errno.EIO) from error
         raise
+    for aside in folder.glob("damaged_step_*"):
+        shutil.rmtree(aside, ignore_errors=True)
     others = [one for one in list_checkpoints(folder) if one != target]
     lasting = [one for one in others if not is_rolling(one)]
     room = keep if saved.position.rolling else keep - 1
@@ -104,8 +109,8 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
     return target
 
 
-def _make_sure_of_room(folder: Path, saved: Saved) -> None:
-    needed = sum(tensor.nbytes for tensor in _tensors([saved.adapter, saved.ema, saved.exported, saved.optimizer]))
+def _make_sure_of_room(folder: Path, saved: Saved, content: list[Any]) -> None:
+    needed = sum(tensor.nbytes for tensor in _tensors(content))
     if shutil.disk_usage(_there(folder)).free < needed:
         raise _refused(folder, saved)
 
@@ -162,9 +167,8 @@ def _forget(file: Path) -> None:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
-    found = [p for p in folder.glob("step_*") if (p / "state.json").exists()]
-    return sorted(found, key=step_of)
+    """Checkpoints that were finished, oldest first; what has happened to them since is for `newest_whole` to see."""
+    return sorted([p for p in folder.glob("step_*") if NAMED.fullmatch(p.name) and p.is_dir()], key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -181,7 +185,8 @@ def newest_step(folder: Path) -> int:
 def newest_whole(folder: Path) -> tuple[Path | None, list[Damaged]]:
     """(the checkpoint from which a run goes on, what is to be said of newer ones that are damaged).
 
-    Those are put aside as `damaged_step_000500`, so that they are not taken for the newest again.
+    Those are put aside as `damaged_step_000500`, so that they are not taken for the newest again, until `save` has
+    written another one.
 
     Raises:
         Damaged: there are checkpoints, and none is whole.
@@ -189,7 +194,8 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[Damaged]]:
     told: list[str] = []
     found = list_checkpoints(folder)
     for one in reversed(found):
-        if not (broken := sums.wrong(one)):
+        broken = sums.wrong(one) or ("" if (one / STATE).exists() else STATE)
+        if not broken:
             for damaged in found[found.index(one) + 1 :]:
                 aside = folder / f"damaged_{damaged.name}"
                 shutil.rmtree(aside, ignore_errors=True)
@@ -217,7 +223,7 @@ def threads_of(checkpoint: Path | None) -> int:
 def _state(checkpoint: Path) -> dict[str, Any]:
     """Its state.json; nothing where that is damaged: `load` says so."""
     try:
-        state = json_values.read(checkpoint / "state.json")
+        state = json_values.read(checkpoint / STATE)
     except (OSError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}
@@ -228,7 +234,7 @@ def load(folder: Path) -> Saved:
     if broken := sums.wrong(folder):
         raise _damaged(folder, broken)
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         written = state.pop("format")
         if written != FORMAT:
             told = f"is in format {str(written)[:20]}, and this version reads format {FORMAT}"

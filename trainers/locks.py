@@ -25,14 +25,16 @@ MOMENT = 0.002  # seconds; a look at a lock takes less
 def locked(path: Path) -> Iterator[None]:
     """Wait until no other thread or process is inside a block locked with the same file. Do not nest it.
 
-    The file is made when it is missing, and stays. OSError where it cannot be made.
+    The file is made when it is missing, and stays. A file system without locks lets everybody in. OSError where the
+    file cannot be made.
     """
     with path.open("ab") as file:
-        _take(file)
+        taken = _taken(file)
         try:
             yield
         finally:
-            _give(file)
+            if taken:
+                _give(file)
 
 
 @contextmanager
@@ -137,14 +139,19 @@ def _unreadable(file: IO[bytes]) -> bool:
         return True
 
 
-def _take(file: IO[bytes]) -> None:
+def _taken(file: IO[bytes]) -> bool:
+    """Wait for it; False where the file system has no locks."""
     if os.name != "nt":
-        fcntl.flock(file, fcntl.LOCK_EX)
-        return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            return False
+        return True
     while True:
         file.seek(0)
         try:
-            return msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+            return True
         except OSError:  # it gives up after ten seconds
             continue
 

@@ -141,14 +141,15 @@ def _wire_queue(page: Library, panels: list[gr.HTML]) -> None:
             if done["act"] == "go_on":
                 queue.go_on()
                 return [gr.skip(), shown.again(), ""]
+            if done["act"] == "dismiss":  # its run may be gone
+                queue.dismiss(done["key"])
+                return [gr.skip(), shown.again(), ""]
             run = run_of(home, done["key"])
             match done["act"]:
                 case "move":
                     queue.move(run, done["place"])
                 case "remove":
                     queue.remove(run)
-                case "dismiss":
-                    queue.dismiss(run)
         except UserError as error:  # it has begun meanwhile
             return [gr.skip(), shown.again(), refusal(error)]
         return [gr.skip(), shown.again(), ""]

@@ -179,7 +179,7 @@ def test_problem_that_was_read_is_gone(queue, run, place):
         json.dumps({"waiting": [], "problems": [{"run": str(run.folder), "message": "No.", "hint": ""}]}), "utf-8"
     )
     assert queue.problems() == [(run, "No.")]
-    queue.dismiss(run)
+    queue.dismiss(run.key)
     assert queue.problems() == []
 
 
@@ -191,6 +191,25 @@ def test_runs_that_are_gone_and_files_that_are_damaged_do_no_harm(queue, run, pl
     for damaged in ("", "[]", '{"waiting": 3}', '{"waiting": [1, null], "problems": "no"}'):
         file.write_text(damaged, "utf-8")
         assert queue.waiting() == []
+
+
+def test_a_waiting_run_whose_folder_was_moved_away_is_named_and_waits_again_once_it_is_back(
+    queue, run, make_run, place
+):
+    waiting, elsewhere = make_run(), place.root / "elsewhere"
+    (place.root / "queue.json").write_text(
+        json.dumps({"waiting": [waiting.folder.as_posix()], "problems": []}), "utf-8"
+    )
+    waiting.folder.rename(elsewhere)
+    assert queue.waiting() == []
+    assert queue.problems() == [
+        (waiting, f"Its folder is not there any more. Put it back: {waiting.folder}. Then train it again.")
+    ]
+    elsewhere.rename(waiting.folder)
+    assert queue.waiting() == [waiting] and queue.problems() == []
+    waiting.folder.rename(elsewhere)
+    queue.dismiss(waiting.key)
+    assert queue.problems() == [] and queue.waiting() == []
 
 
 def test_ended_processes_are_looked_at_once(queue, run, make_run, monkeypatch):

@@ -3,6 +3,9 @@
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -11,6 +14,7 @@ from app.queue import Queue
 from app.runs import Run
 from tests.app.test_cli_queue import WITH_FAKE_ENGINE
 from trainers import config_io, events
+from trainers.errors import UserError
 from trainers.events import EventLog, Finished, Started
 
 ADD = """
@@ -48,6 +52,32 @@ def test_two_apps_on_one_home_start_each_run_once(several, place):
     assert [runs.status(run).word for run in several] == ["finished"] * len(several)
     first_words = [json.loads(run.events.read_text("utf-8").splitlines()[0])["awake"] for run in several]
     assert first_words == sorted(first_words)
+
+
+def test_a_run_that_is_started_in_two_places_at_the_same_moment_is_started_once(run, place, engine_mode, monkeypatch):
+    engine_mode("wait")
+    at_once, looked = threading.Barrier(2), []
+    alive = jobs.is_alive
+
+    def seen(one: Run) -> bool:
+        """Both look before either has started it, unless one waits for the other."""
+        looked.append(alive(one))
+        with suppress(threading.BrokenBarrierError):
+            at_once.wait(1)
+        return looked[-1]
+
+    monkeypatch.setattr(jobs, "is_alive", seen)
+
+    def start() -> str:
+        try:
+            return str(jobs.start(run, place).process.pid)
+        except UserError as error:
+            return error.message
+
+    with ThreadPoolExecutor(2) as threads:
+        said = sorted((one.result() for one in [threads.submit(start) for _ in range(2)]), key=str.isdigit)
+    assert said[1].isdigit() and said[0] == f"{run.folder.name} is being trained already."
+    jobs.end(run)
 
 
 def test_a_run_whose_app_was_killed_is_found_paused_and_followed_by_the_next(several, place, engine_mode):

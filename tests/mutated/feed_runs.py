@@ -35,7 +35,7 @@ def queue(scratch: Scratch, data: bytes) -> None:
     for run in found.waiting():
         found.move(run, 0)
     for run, _ in found.problems():
-        found.dismiss(run)
+        found.dismiss(run.key)
     found.held()
 
 
