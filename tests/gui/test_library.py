@@ -1,6 +1,7 @@
 """The Library page: the queue is put in order, runs are found, named, thrown away and put back, files inspected."""
 
 import json
+import shutil
 
 import psutil
 import pytest
@@ -31,7 +32,7 @@ class FakeQueue:
     """Holds an order, and starts nothing."""
 
     def __init__(self, home):
-        self.runs = []
+        self.runs, self.told = [], []
 
     def add(self, run):
         self.runs.append(run)
@@ -46,7 +47,10 @@ class FakeQueue:
         return False
 
     def problems(self):
-        return []
+        return self.told
+
+    def dismiss(self, key):
+        self.told = [(run, said) for run, said in self.told if run.key != key]
 
     def move(self, run, place):
         self.runs.remove(run)
@@ -101,6 +105,17 @@ def library(made, monkeypatch, request):
     page.served = served
     expect(page.get_by_role("article")).to_have_count(3)
     return page
+
+
+def test_a_waiting_run_whose_folder_is_gone_is_named_until_that_was_read(library, made):
+    queue, gone = library.served.context.queue, made["grey"]
+    shutil.move(gone.folder, library.served.context.home.root / "elsewhere")
+    queue.told = [(gone, "Its folder is not there any more.")]
+    expect(library.get_by_text("Its folder is not there any more.")).to_be_visible()
+    expect(library.get_by_role("article")).to_have_count(2)
+    library.get_by_role("button", name="Understood").click()
+    expect(library.get_by_text("Its folder is not there any more.")).to_have_count(0)
+    assert queue.told == []
 
 
 def test_the_queue_is_put_in_order(library, made):
