@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from trainers import locks
+from trainers import json_values, locks
 from trainers.files import write_whole
 
 LOCK, RECORD = "lock", "process.json"
@@ -64,7 +64,7 @@ def forget(folder: Path) -> None:
 def record(folder: Path) -> dict[str, Any]:
     """What was written when a process was started for the folder; {} where none was."""
     try:
-        found = json.loads((folder / RECORD).read_text("utf-8"))
+        found = json_values.read(folder / RECORD)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

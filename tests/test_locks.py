@@ -104,3 +104,5 @@ def test_what_a_full_disk_left_of_the_holders_name_names_nobody(path):
     assert locks.holder(path) == {}
     path.write_bytes(b"")
     assert locks.holder(path) == {} and locks.held(path) is False
+    path.write_bytes(bytes(locks.GUARD) + b"[" * 4096)
+    assert locks.holder(path) == {}

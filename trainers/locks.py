@@ -11,6 +11,8 @@ from typing import IO, Any
 
 import psutil
 
+from trainers import json_values
+
 if os.name == "nt":
     import msvcrt
 else:
@@ -87,7 +89,7 @@ def holder(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(GUARD)
-            found = json.loads(file.read(4096))
+            found = json_values.parse(file.read(4096))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -138,3 +138,9 @@ def test_without_locks_the_number_and_its_birth_decide(run, monkeypatch, strange
     assert runs.is_alive(run)
     run.process.write_text(json.dumps({"pid": stranger.pid, "create_time": stranger.create_time() - 3600}))
     assert not runs.is_alive(run)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[]", b"[" * 3000, b"\xff", b'{"pid": "1"}'])
+def test_a_damaged_record_names_nobody(run, damaged):
+    run.process.write_bytes(damaged)
+    assert not runs.is_alive(run) and runs.status(run).word == "new"
