@@ -143,4 +143,4 @@ def test_without_locks_the_number_and_its_birth_decide(run, monkeypatch, strange
 @pytest.mark.parametrize("damaged", [b"", b"[]", b"[" * 3000, b"\xff", b'{"pid": "1"}'])
 def test_a_damaged_record_names_nobody(run, damaged):
     run.process.write_bytes(damaged)
-    assert not runs.is_alive(run) and runs.status(run).word == "new"
+    assert not runs.is_alive(run) and runs.status(run).word == "interrupted" and alive.processes(run.folder) == []
