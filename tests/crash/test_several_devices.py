@@ -120,6 +120,17 @@ def test_a_process_that_is_asked_to_end_saves_first(tmp_path, base, pictures, al
 
 
 @pytest.mark.slow
+def test_both_save_first_when_their_launcher_is_asked_to_end(tmp_path, base, pictures, alone):
+    ended = made(tmp_path / "ended", base, pictures, *FEW)
+    befallen(ended, "its launcher asked to end", 0, 2)  # what the launcher then says of itself is its own affair
+    last = told(ended)[-1]
+    assert (last["type"], last["step"], last["paused"]) == ("stopped", 3, True)
+    (ended / "control" / "pause").unlink()
+    train_here(ended)
+    assert apart(alone, ended) < 1e-5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_run_whose_process_is_killed_can_be_resumed(tmp_path, base, pictures, alone, rank):
     killed = made(tmp_path / "killed", base, pictures, *FEW)
