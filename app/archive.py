@@ -21,7 +21,7 @@ from app.paths import Home
 from app.projects import RESERVED, slug
 from app.runs import Run
 from app.trash import Thrown, require_idle, throw_run
-from app.zips import DAMAGED
+from app.zips import DAMAGED, TAKEN
 from trainers import config_io, json_values
 from trainers.errors import UserError, disk_error
 from trainers.files import write_whole
@@ -141,10 +141,15 @@ def read_contents(packed: zipfile.ZipFile) -> Contents:
     name = Path(str(packed.filename)).name
     if CONTENTS not in packed.namelist():
         raise UserError(f"{name} is no archive of a run.", f"Darkroom's own hold a file {CONTENTS}.")
-    if packed.getinfo(CONTENTS).file_size > CONTENTS_BYTES:
+    if odd := next((entry for entry in packed.infolist() if entry.compress_type not in TAKEN), None):
+        told = f"{name} holds a file that is packed in an unusual way: {odd.filename[:100]}."
+        raise UserError(told, "Darkroom's own archives are packed with Deflate.")
+    size = packed.getinfo(CONTENTS).file_size
+    if size > CONTENTS_BYTES:
         raise UserError(f"{name} is no archive of a run: its list of files is too long.")
     try:
-        said = json_values.parse(packed.read(CONTENTS))
+        with packed.open(CONTENTS) as source:
+            said = json_values.parse(source.read(size))  # without a number, all is unpacked before it is cut to size
         files = {str(path): (int(size), str(digest)) for path, (size, digest) in said["files"].items()}
         settings = {key: str(said["settings"][key]) for key in PROJECT}
         contents = Contents(str(said["project"]), settings, str(said["run"]), files)

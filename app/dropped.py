@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from app import projects
 from app.projects import PICTURE_ENDINGS, RESERVED, Project
-from app.zips import DAMAGED
+from app.zips import DAMAGED, TAKEN
 from trainers.data.captions import ENDINGS as CAPTION_ENDINGS
 from trainers.data.captions import caption_file
 from trainers.errors import UserError, disk_error
@@ -101,9 +101,19 @@ def _unpack(project: Project, file: Path, added: Added) -> None:
                 path = PurePosixPath(_entry_name(entry).replace("\\", "/"))  # only its last part names a file of ours
                 if not any(part.startswith((".", "__MACOSX")) and part != ".." for part in path.parts):
                     inside.append(_Dropped(path.name, str(path.parent), entry))
-            _take(project, inside, archive, added)
+            _take(project, _without_odd(inside, file, added), archive, added)
     except DAMAGED as error:
         added.skipped.append(f"{file.name} is damaged, or no zip file. {str(error).rstrip('.')}.")
+
+
+def _without_odd(inside: list[_Dropped], file: Path, added: Added) -> list[_Dropped]:
+    """The files of a zip file that are packed in a usual way; of the others, one sentence tells."""
+    odd = [one.name for one in inside if one.source.compress_type not in TAKEN]
+    if odd:
+        first = f"{odd[0]} and {len(odd) - 1:,} more" if odd[1:] else odd[0]
+        told = f"{first} in {file.name} cannot be unpacked: packed in an unusual way."
+        added.skipped.append(f"{told} Make the zip file again in the usual one, Deflate.")
+    return [one for one in inside if one.source.compress_type in TAKEN]
 
 
 def _entry_name(entry: zipfile.ZipInfo) -> str:

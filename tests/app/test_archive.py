@@ -1,5 +1,6 @@
 """Archives and the trash: what went comes back to the byte, and nothing leaves the folders it belongs to."""
 
+import hashlib
 import json
 import os
 import stat
@@ -10,6 +11,7 @@ import pytest
 from app import archive, jobs, projects, runs, trash
 from app.chores import Chores
 from tests.app.library_runs import contents, make_run
+from tests.app.traced_memory import most_bytes
 from trainers.errors import UserError
 
 
@@ -107,6 +109,42 @@ def test_a_file_that_unpacks_to_far_too_much_is_refused(place, packed, cat, monk
 
     with pytest.raises(UserError, match="far more than a run"):
         archive.restore(place, packed(named, added=[(bomb, bytes(3 * 2**20))]))
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        (zipfile.ZIP_DEFLATED, "no zip that can"),
+        (zipfile.ZIP_BZIP2, "an unusual way"),
+        (zipfile.ZIP_LZMA, "an unusual way"),
+    ],
+)
+@pytest.mark.parametrize("check", [archive.require_restorable, archive.restore])
+def test_a_small_list_of_files_that_unpacks_to_a_large_one_fills_no_memory(check, how, told, place, tmp_path):
+    made, size = tmp_path / "made.zip", 30_000_000
+    with zipfile.ZipFile(made, "w") as packed:
+        packed.writestr(archive.CONTENTS, bytes(size), how)
+    data = made.read_bytes()
+    made.write_bytes(data.replace(size.to_bytes(4, "little"), (50).to_bytes(4, "little")))
+
+    def refused():
+        with pytest.raises(UserError, match=told):
+            check(place, made)
+
+    assert most_bytes(refused) < size / 2
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_file_that_is_packed_as_one_large_block_is_refused(how, place, packed, cat):
+    block = zipfile.ZipInfo(f"{cat.folder.name}/block")
+    block.compress_type = how
+
+    def named(said):
+        return said | {"files": said["files"] | {"block": [1, hashlib.sha256(b"x").hexdigest()]}}
+
+    with pytest.raises(UserError, match="packed in an unusual way.*block"):
+        archive.restore(place, packed(named, added=[(block, b"x")]))
+    assert not cat.folder.exists()
 
 
 @pytest.mark.parametrize(

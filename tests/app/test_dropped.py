@@ -11,6 +11,7 @@ from PIL import Image
 
 from app import concepts, dropped, projects
 from tests.app.own_pictures import held
+from tests.app.traced_memory import most_bytes
 from trainers.errors import UserError
 
 
@@ -138,6 +139,22 @@ def test_a_zip_file_that_lies_about_its_sizes_leaves_nothing_behind(project, tmp
     archive.write_bytes(data.replace((5_000_000).to_bytes(4, "little"), (50).to_bytes(4, "little")))
     added = dropped.add(project, [archive])
     assert "a.png cannot be unpacked" in added.skipped[0] and held(project) == {}
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_few_hundred_bytes_that_unpack_as_one_large_block_fill_no_memory(how, project, tmp_path):
+    archive, size = tmp_path / "block.zip", 30_000_000
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(save(tmp_path / "good.png"), "good.png")
+        file.writestr("a.png", bytes(size), how)
+        file.writestr("a.txt", "a block", how)
+    data = archive.read_bytes()
+    archive.write_bytes(data.replace(size.to_bytes(4, "little"), (50).to_bytes(4, "little")))
+    came = []
+    assert most_bytes(lambda: came.append(dropped.add(project, [archive]))) < size / 2
+    ((told,),) = (added.skipped for added in came)
+    assert held(project) == {"good.png": None}
+    assert "a.png and 1 more in block.zip cannot be unpacked" in told and "Deflate" in told
 
 
 def test_linked_projects_take_no_files(place, pictures, tmp_path):
