@@ -16,9 +16,9 @@ from typing import Any
 
 import tomlkit
 
-from app.library import project_of
+from app.library import is_on_another_computer, project_of
 from app.paths import Home
-from app.projects import RESERVED, slug
+from app.projects import OWN_PICTURES, RESERVED, slug
 from app.runs import Run
 from app.trash import Thrown, require_idle, throw_run
 from app.zips import DAMAGED, TAKEN
@@ -105,8 +105,9 @@ def list_archives(home: Home) -> list[Path]:
 def restore(home: Home, zip_file: Path, report: Report = lambda done, total: None) -> Run:
     """Unpack an archive as the run it was; its project is made again where it is not there.
 
-    Nothing that is there is overwritten, and nothing is written outside the run's new folder. UserError, with nothing
-    left behind, for a file that is no archive, is damaged, or holds what an archive does not.
+    Nothing that is there is overwritten, and nothing is written outside the run's new folder. What a process left in
+    the run stays in the zip; early archives hold its lock. A link to pictures on another computer is not kept.
+    UserError, with nothing left behind, for a file that is no archive, is damaged, or holds what an archive does not.
     """
     with _opened(home, zip_file) as (packed, contents, place):
         return _unpack(home, packed, contents, place, report)
@@ -185,7 +186,8 @@ def _require_harmless(packed: zipfile.ZipFile, contents: Contents, name: str) ->
 
 
 def _unpack(home: Home, packed: zipfile.ZipFile, contents: Contents, place: Path, report: Report) -> Run:
-    total = sum(size for size, _ in contents.files.values())
+    files = {name: facts for name, facts in contents.files.items() if not _is_of_a_process(name)}
+    total = sum(size for size, _ in files.values())
     home.archive.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(home.archive).free < total + SPARE:
         raise UserError(f"The disk has no room for the {total / 1e9:,.1f} GB of this run.")
@@ -193,7 +195,7 @@ def _unpack(home: Home, packed: zipfile.ZipFile, contents: Contents, place: Path
     workshop = home.archive / f".restoring-{uuid.uuid4().hex[:8]}"  # beside the projects, so that no half run shows
     workshop.mkdir()
     try:
-        for name, (size, digest) in contents.files.items():
+        for name, (size, digest) in files.items():
             file = workshop / name
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("xb") as target:
@@ -214,7 +216,10 @@ def _make_project(home: Home, contents: Contents) -> None:
     folder = home.projects / contents.project
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     if not (folder / "project.toml").exists():
-        write_whole(folder / "project.toml", tomlkit.dumps(contents.settings).encode())
+        settings = dict(contents.settings)
+        if is_on_another_computer(settings["pictures"]):  # which somebody else may have chosen
+            settings["pictures"] = OWN_PICTURES
+        write_whole(folder / "project.toml", tomlkit.dumps(settings).encode())
 
 
 def _verify(zip_file: Path, progress: "_Progress") -> None:
@@ -270,6 +275,11 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
             file = Path(place, name)
             if not (inside and name in LEFT_OUT) and not name.endswith(PARTIAL) and file.is_file():
                 yield file.relative_to(folder).as_posix(), file
+
+
+def _is_of_a_process(name: str) -> bool:
+    """Whether a path inside a run lies in what is left out, as Windows reads names: any letters, no dots at the end."""
+    return name.partition("/")[0].rstrip(". ").casefold() in LEFT_OUT
 
 
 def _free_name(folder: Path, name: str) -> Path:

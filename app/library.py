@@ -141,6 +141,8 @@ class Shelf:
             return BUILT_IN
         if family != "auto":
             return FAMILY_LABELS.get(family, family)
+        if is_on_another_computer(base):
+            return ""
         stamp = _stamp(Path(base))
         seen, label = self._families.get(base, (None, ""))
         if seen != (stamp,):
@@ -236,6 +238,11 @@ def base_in_words(base: str) -> str:
         return BUILT_IN
     local = base.startswith(("/", "\\", "~", ".")) or base[1:2] == ":" or base.lower().endswith(WEIGHT_FILES)
     return re.split(r"[/\\]", base.rstrip("/\\"))[-1] if local else base
+
+
+def is_on_another_computer(path: str) -> bool:
+    """Whether Windows would look for it in the network, and sign in there: \\\\host, //host, \\??\\UNC\\host."""
+    return bool(re.match(r"[/\\]([/\\]|\?\?)", path))
 
 
 def _settings(run: Run) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import stat
 import zipfile
 
@@ -163,6 +164,24 @@ def test_a_list_of_files_that_lies_is_refused(change, said, place, packed, cat):
     with pytest.raises(UserError, match=said):
         archive.restore(place, packed(change))
     assert not cat.folder.exists()
+
+
+@pytest.mark.parametrize("name", ["lock", "process.json", "control/stop", "Process.JSON", "control. /wish"])
+def test_what_a_process_left_in_a_run_does_not_come_back_with_it(name, place, packed, cat):
+    def named(said):
+        return said | {"files": said["files"] | {name: [1, hashlib.sha256(b"x").hexdigest()]}}
+
+    run = archive.restore(place, packed(named, added=[(f"{cat.folder.name}/{name}", b"x")]))
+    assert run.config.is_file() and not {path.name for path in run.folder.iterdir()} & {name, name.partition("/")[0]}
+
+
+@pytest.mark.parametrize("where", ["\\\\evil.example\\share", "//evil.example/share", "/\\evil.example/share"])
+def test_a_restored_project_does_not_look_for_its_pictures_on_another_computer(where, place, project, packed):
+    made = packed(lambda said: said | {"settings": said["settings"] | {"pictures": where}})
+    shutil.rmtree(project.folder)
+    run = archive.restore(place, made)
+    (restored,) = projects.list_projects(place)
+    assert restored.folder == run.folder.parent.parent and restored.owns_pictures
 
 
 def test_a_changed_file_is_noticed_and_nothing_is_left(place, packed, cat):

@@ -190,6 +190,22 @@ def test_settings_are_held_against_the_preset_they_came_from(project):
     assert compare.against_preset(config, "removed", known)[0] == 'the preset "Object"'
 
 
+@pytest.mark.parametrize("begin", ["//", "\\\\", "\\/", "\\\\?\\UNC\\", "\\??\\UNC\\"])
+def test_a_base_on_another_computer_is_not_looked_at(begin, project, shelf, monkeypatch):
+    """On Windows, to look at a file of another machine is to sign in there."""
+    run, looked = make_run(project, "a"), []
+    run.config.write_text(f"[model]\nbase = '{begin}evil.example/share/a.ckpt'\n", "utf-8")
+
+    def heard(function):
+        return lambda path, **named: looked.append(str(path)) or function(path, **named)
+
+    for name in ("stat", "lstat"):
+        monkeypatch.setattr(os, name, heard(getattr(os, name)))
+    (entry,) = shelf.entries()
+    assert entry.base == "a.ckpt" and entry.family == ""
+    assert looked and not [path for path in looked if "evil" in path]
+
+
 def test_events_cut_off_by_a_crash_are_no_obstacle(project, shelf):
     run = make_run(project, "a", end="nothing")
     with run.events.open("ab") as file:
