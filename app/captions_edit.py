@@ -1,6 +1,7 @@
 """Captions edited one by one or many at once, each change undoable: the only thing written among a user's pictures."""
 
 import base64
+import errno
 import json
 import os
 import threading
@@ -65,34 +66,23 @@ def changes(captions: Mapping[Path, str | None], edit: Edit) -> dict[Path, str]:
 
 
 def write(project: Project, captions: Mapping[Path, str], what: str) -> int:
-    """Write captions beside their pictures as UTF-8, and note what stood there; returns how many files changed.
+    """Note what stands beside pictures, and write captions there as UTF-8; returns how many files changed.
 
     Args:
         captions: by picture; each becomes one line. An existing caption file keeps its name, whatever its ending.
         what: the change in words, shown where it can be taken back.
 
     Raises:
-        UserError: a caption cannot be written; those written before it stay, and can be taken back.
+        UserError: a caption cannot be read, or the change not noted: no caption is changed then. Or a caption cannot
+            be written: those written before it stay, and can be taken back.
     """
     with _writing:
-        before: dict[str, str | None] = {}
-        after: dict[str, str] = {}
-        try:
-            for picture, caption in captions.items():
-                file = caption_file(picture) or picture.with_suffix(".txt")
-                old = read_bytes(file) if file.exists() else None
-                new = one_line(caption)
-                if new == (decode(old) if old is not None else "") or str(file) in after:
-                    continue
-                _replace(file, new.encode())
-                before[str(file)] = None if old is None else base64.b64encode(old).decode()
-                after[str(file)] = new
-        except OSError as error:
-            raise _not_written(file, error) from error
-        finally:
-            if after:
-                _keep(project, [*_history(project), _Change(what, before, after)])
-        return len(after)
+        change = _planned(captions, what)
+        if change.after:
+            history = _history(project)
+            _keep(project, [*history, change])  # first, so that whatever a kill leaves behind can be taken back
+            _carry_out(project, history, change)
+        return len(change.after)
 
 
 def undoable(project: Project) -> str:
@@ -115,22 +105,23 @@ def undo(project: Project) -> str:
         for name, old in last.before.items():
             file = Path(name)
             try:
-                if (
-                    not _is_caption(file, project)
-                    or not file.exists()
-                    or decode(read_bytes(file)) != last.after.get(name)
-                ):
+                before = None if old is None else base64.b64decode(old)
+                ours = _is_caption(file, project)
+                now = read_bytes(file) if ours and os.path.isfile(file) else None
+                if ours and now == before:  # the change was cut off before it came to this caption
+                    continue
+                if now is None or decode(now) != last.after.get(name):
                     others += 1
-                elif old is None:
+                elif before is None:
                     file.unlink()
                     back += 1
                 else:
-                    _replace(file, base64.b64decode(old))
+                    _replace(file, before)
                     back += 1
             except ValueError:  # no name, or no text: the list is damaged there
                 others += 1
             except OSError as error:
-                raise _not_written(file, error) from error
+                raise _not_written(f"The caption {file}", error) from error
         _keep(project, history)
     told = f"Taken back: {last.what} ({_captions(back)})."
     changed = "was" if others == 1 else "were"
@@ -142,10 +133,50 @@ def one_line(caption: str) -> str:
     return " ".join(caption.replace("\0", " ").split())
 
 
-def _not_written(file: Path, error: OSError) -> UserError:
+def _planned(captions: Mapping[Path, str], what: str) -> _Change:
+    """What `write` will change, with all that stands there now. UserError where a caption cannot be read."""
+    before: dict[str, str | None] = {}
+    after: dict[str, str] = {}
+    for picture, caption in captions.items():
+        file = caption_file(picture) or picture.with_suffix(".txt")
+        new = one_line(caption)
+        try:
+            old = _content(file)
+        except OSError as error:
+            raise _not_written(f"The caption {file}", error) from error
+        if new != (decode(old) if old is not None else "") and str(file) not in after:
+            before[str(file)] = None if old is None else base64.b64encode(old).decode()
+            after[str(file)] = new
+    return _Change(what, before, after)
+
+
+def _carry_out(project: Project, history: list[_Change], change: _Change) -> None:
+    """Write the captions of a change; where one cannot be written, only those before it stay noted."""
+    done: list[str] = []
+    for name, caption in change.after.items():
+        try:
+            _replace(Path(name), caption.encode())
+        except OSError as error:
+            before, after = ({name: all_of[name] for name in done} for all_of in (change.before, change.after))
+            with suppress(UserError):  # `undo` tells by itself which captions were changed
+                _keep(project, [*history, _Change(change.what, before, after)] if done else history)
+            raise _not_written(f"The caption {name}", error) from error
+        done.append(name)
+
+
+def _content(file: Path) -> bytes | None:
+    """What a caption file holds; None where there is none. OSError where it is a folder, or a pipe, which never ends."""
+    if os.path.isfile(file):
+        return read_bytes(file)
+    if os.path.exists(file):
+        raise OSError(errno.EINVAL, "it is not an ordinary file", str(file))
+    return None
+
+
+def _not_written(what: str, error: OSError) -> UserError:
     full = disk_error(error)
     reason, hint = (full, "Make room.") if full else (f"{error.strerror or error}.", "Is the folder read-only?")
-    return UserError(f"The caption {file} cannot be written: {reason}", hint)
+    return UserError(f"{what} cannot be written: {reason}", hint)
 
 
 def _is_caption(file: Path, project: Project) -> bool:
@@ -168,7 +199,11 @@ def _history(project: Project) -> list[_Change]:
 
 def _keep(project: Project, history: list[_Change]) -> None:
     lines = "".join(json.dumps(asdict(entry)) + "\n" for entry in history[-KEPT:])
-    write_whole(project.folder / HISTORY, lines.encode())
+    file = project.folder / HISTORY
+    try:
+        write_whole(file, lines.encode())
+    except OSError as error:
+        raise _not_written(f"The list of changes {file}", error) from error
 
 
 def _replace(file: Path, content: bytes) -> None:

@@ -1,13 +1,27 @@
 """Captions are written beside their pictures as the trainer reads them, and every change can be taken back."""
 
+import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from app import captions_edit, projects
 from app.captions_edit import Edit
-from trainers.data.captions import read_caption
+from trainers.data.captions import read_bytes, read_caption
 from trainers.errors import UserError
+
+KILLED_AT_THE_SECOND = """
+import os, pathlib, sys
+from app import captions_edit, projects
+from app.paths import Home
+
+project, replace, calls = projects.list_projects(Home(pathlib.Path(sys.argv[1])))[0], captions_edit._replace, []
+captions_edit._replace = lambda *one: (calls.append(one), os._exit(9) if calls[1:] else replace(*one))
+captions_edit.write(project, {pathlib.Path(project.pictures, f"{i}.png"): "new" for i in range(3)}, "many")
+"""
 
 
 @pytest.fixture
@@ -91,3 +105,53 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(project, pictures, monkey
     with pytest.raises(UserError, match="cannot be written: Permission denied"):
         captions_edit.write(project, {pictures / "0.png": "x"}, "x")
     assert contents(pictures) == before
+
+
+def test_what_a_killed_change_of_many_captions_has_changed_is_taken_back(place, project, pictures):
+    before = contents(pictures)
+    killed = subprocess.run([sys.executable, "-c", KILLED_AT_THE_SECOND, place.root], timeout=120)
+    assert killed.returncode == 9 and (pictures / "0.txt").read_text("utf-8") == "new"
+    assert {**contents(pictures), "0.txt": before["0.txt"]} == before
+    assert captions_edit.undo(project) == "Taken back: many (1 caption)."
+    assert contents(pictures) == before and captions_edit.undoable(project) == ""
+
+
+def test_a_change_that_cannot_be_noted_changes_no_caption(project, pictures, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = contents(pictures)
+    with monkeypatch.context() as full:
+        full.setattr(captions_edit, "write_whole", refuse)
+        with pytest.raises(UserError, match="list of changes .* cannot be written: The disk is full"):
+            captions_edit.write(project, {pictures / "0.png": "x", pictures / "2.png": "x"}, "x")
+    assert contents(pictures) == before and captions_edit.undoable(project) == ""
+
+
+def test_captions_written_before_one_that_cannot_be_are_taken_back(project, pictures, monkeypatch):
+    replace, before = captions_edit._replace, contents(pictures)
+
+    def refuse(file, content):
+        if file.name == "1.caption":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        replace(file, content)
+
+    monkeypatch.setattr(captions_edit, "_replace", refuse)
+    with pytest.raises(UserError, match="1.caption cannot be written"):
+        captions_edit.write(project, {pictures / f"{i}.png": "new" for i in range(3)}, "many")
+    assert {**contents(pictures), "0.txt": before["0.txt"]} == before
+    assert captions_edit.undo(project) == "Taken back: many (1 caption)."
+    assert contents(pictures) == before
+
+
+@pytest.mark.parametrize("make", [os.mkdir, getattr(os, "mkfifo", os.mkdir)])
+def test_what_is_no_ordinary_file_is_not_written_over_and_no_other_caption_either(make, project, pictures, monkeypatch):
+    def read(file):
+        assert file.is_file()  # reading a pipe would wait for ever
+        return read_bytes(file)
+
+    monkeypatch.setattr(captions_edit, "read_bytes", read)
+    make(pictures / "2.txt")
+    with pytest.raises(UserError, match="2.txt cannot be written: it is not an ordinary file"):
+        captions_edit.write(project, {pictures / "0.png": "new", pictures / "2.png": "new"}, "many")
+    assert (pictures / "0.txt").read_bytes() == "Ein Käfer".encode("cp1252") and captions_edit.undoable(project) == ""
