@@ -93,7 +93,7 @@ def _process(written: dict[str, Any], folder: Path) -> psutil.Process | None:
         if process.status() == psutil.STATUS_ZOMBIE:
             return None
         return process if _as_born(process, written) or str(folder) in process.cmdline() else None
-    except (ValueError, KeyError, TypeError, psutil.Error):
+    except (ValueError, KeyError, TypeError, OverflowError, psutil.Error):
         return None
 
 

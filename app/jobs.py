@@ -82,7 +82,7 @@ def _start(run: Run, home: Home, command: Sequence[str]) -> Job:
             env=environment,
             **detached(os.name),
         )
-    alive.write_record(run.folder, process, offset=offset)
+    alive.write_record(run.folder, process, offset=offset, started=time.time())
     return Job(run, process, offset)
 
 

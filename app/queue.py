@@ -2,8 +2,10 @@
 
 import json
 import logging
+import math
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app import jobs
-from app.alive import LOCK, RECORD
+from app.alive import LOCK, RECORD, record
 from app.paths import Home
 from app.runs import Run, is_alive, status
 from app.story import read_story
@@ -19,6 +21,7 @@ from trainers import config_io, json_values
 from trainers.errors import UserError, disk_error
 from trainers.families.locate import require_base
 from trainers.files import write_whole
+from trainers.json_values import is_number
 from trainers.locks import locked
 
 PAUSE = 1.0  # seconds between looks at what runs
@@ -182,7 +185,8 @@ class Queue:
             before = kept.as_json(self.home)
             yield kept
             if kept.as_json(self.home) != before:
-                write_whole(self._file, json.dumps(kept.as_json(self.home), ensure_ascii=False, indent=1).encode())
+                content = {**kept.as_json(self.home), "written": time.time()}
+                write_whole(self._file, json.dumps(content, ensure_ascii=False, indent=1).encode())
 
     def _read(self) -> "_Kept":
         try:
@@ -192,7 +196,8 @@ class Queue:
                 _Problem(Run(self.home.projects / str(one["run"])), str(one["message"]), str(one["hint"]))
                 for one in found["problems"]
             ]
-        except (OSError, ValueError, KeyError, TypeError):  # none yet, or written by no version of this app
+            written = float(found.get("written", math.inf))
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):  # none yet, or of no version of this app
             return _Kept()
         there, gone = [], []
         for run in map(Run, dict.fromkeys(waiting)):
@@ -201,7 +206,7 @@ class Queue:
             elif run.folder.parent.name == "runs" and os.path.isdir(run.folder.parent):
                 gone.append(_Problem(run, GONE, f"Put it back: {run.folder}. Then train it again."))
         return _Kept(
-            [run for run in there if not is_alive(run)],  # started, but the app was killed before it wrote so
+            [run for run in there if not is_alive(run) and not _started_since(run, written)],
             [one for one in problems if one.message == GONE or os.path.isfile(one.run.config)] + gone,
             found.get("held") is True,
         )
@@ -209,6 +214,12 @@ class Queue:
     @property
     def _file(self) -> Path:
         return self.home.root / "queue.json"
+
+
+def _started_since(run: Run, moment: float) -> bool:
+    """Whether it was started after the queue was written last: the app was killed before it wrote so."""
+    started = record(run.folder).get("started")
+    return is_number(started) and started > moment
 
 
 def _written(file: Path) -> tuple[int, int]:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,6 +63,42 @@ def test_a_folder_that_lost_all_its_files_is_named_and_put_aside_until_the_next_
     assert found == older and [one.message for one in told] == ["The checkpoint step_000002 is damaged (state.json)."]
     checkpoint.save(tmp_path, saved(2), keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000001", "step_000002", "step_by_step"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the name of an open file is told by Linux")
+def test_every_file_has_reached_the_disk_before_the_checkpoint_has_its_name(tmp_path, monkeypatch):
+    done, fsync, replace = [], os.fsync, os.replace
+
+    def flushed(handle: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+
+    def renamed(old: Path, new: Path) -> None:
+        done.append((Path(old).name, Path(new).name))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", renamed)
+    folder = checkpoint.save(tmp_path, saved(1), keep=1)
+    named = done.index((".partial_step_000001", "step_000001"))
+    assert {file.name for file in folder.iterdir()} | {".partial_step_000001"} == set(done[:named])
+    assert done[named + 1 :] == [tmp_path.name]
+
+
+def test_a_whole_checkpoint_that_cannot_be_read_now_is_not_put_aside(tmp_path, monkeypatch):
+    older, newer = (checkpoint.save(tmp_path, saved(step), keep=2) for step in (1, 2))
+    real = Path.open
+
+    def shut(path, *given, **named):
+        if path == newer / "optimizer.pt":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *given, **named)
+
+    with monkeypatch.context() as shutting:
+        shutting.setattr(Path, "open", shut)
+        with pytest.raises(PermissionError):
+            checkpoint.newest_whole(tmp_path)
+    assert checkpoint.newest_whole(tmp_path) == (newer, []) and older.exists()
 
 
 def test_a_checkpoint_of_an_earlier_version_without_checksums_is_read(tmp_path):

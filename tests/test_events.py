@@ -1,7 +1,10 @@
 """The event log survives crashes, and the state of a run follows from it alone."""
 
 import dataclasses
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -137,3 +140,32 @@ def test_what_is_done_again_after_a_crash_counts_once():
 def test_failure_is_forgotten_when_the_run_goes_on():
     state = events.fold([Failed("The disk is full.", "Make room."), STORY[5]])
     assert (state.status, state.message, state.hint) == ("running", "", "")
+
+
+def test_a_line_that_a_full_disk_cuts_off_does_not_swallow_the_next_one(log, monkeypatch):
+    log(Phase("Caching"))
+    real = Path.open
+
+    def full(path, *given, **named):
+        with real(path, "ab") as file:
+            file.write(b'{"seq": 1, "type": "st')
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as filling:
+        filling.setattr(Path, "open", full)
+        with pytest.raises(OSError, match="No space"):
+            log(Step(10, 100, 0.5, 1e-4, 0.2, 1.0))
+    log(Failed("The disk is full."))
+    log(Phase("Again"))
+    assert list(events.read(log.path)) == [Phase("Caching"), Failed("The disk is full."), Phase("Again")]
+
+
+def test_what_matters_has_reached_the_disk_when_it_is_said_and_a_step_may_wait(log, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(os.fstat(handle).st_size))
+    sizes = []
+    for event in STORY:
+        log(event)
+        sizes.append(log.path.stat().st_size)
+    waits = [isinstance(event, Step | Phase) for event in STORY]
+    assert flushed == [size for size, may_wait in zip(sizes, waits, strict=True) if not may_wait]

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from trainers import json_values, sums
 from trainers.errors import UserError, disk_error
+from trainers.failure import is_out_of_memory
 from trainers.files import flush_folder
 
 FORMAT = 1
@@ -251,6 +252,8 @@ def load(folder: Path) -> Saved:
     except UserError:
         raise
     except Exception as error:  # any way a file can be damaged
+        if is_out_of_memory(error) or sums.is_in_the_way(error):
+            raise
         raise _damaged(folder, type(error).__name__) from error
 
 
@@ -272,6 +275,8 @@ def load_exported(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = load_file(averaged if averaged.exists() else folder / "adapter.safetensors")
         return tensors, json.loads(facts.read_text(encoding="utf-8"))
     except Exception as error:  # any way a file can be damaged
+        if is_out_of_memory(error) or sums.is_in_the_way(error):
+            raise
         raise _damaged(folder, type(error).__name__) from error
 
 

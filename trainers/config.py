@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+MOST_ACCUMULATION = 1024
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -325,7 +326,7 @@ class OptimizerConfig(Section):
     )
     weight_decay: float = setting(0.01, "Weight decay", "Pulls adapter weights towards zero.", ge=0, le=10)
     clip_norm: float = setting(1.0, "Gradient clip", "Largest gradient norm; 0 turns clipping off.", ge=0)
-    accumulation: int = setting(1, "Accumulation", "Micro-batches per optimizer step.", ge=1, le=1024)
+    accumulation: int = setting(1, "Accumulation", "Micro-batches per optimizer step.", ge=1, le=MOST_ACCUMULATION)
     ema: bool = setting(False, "EMA", "Keep a moving average of the adapter and save that.")
     ema_decay: Share = setting(0.99, "EMA decay", "Weight of the past in the average.", lt=1)
 

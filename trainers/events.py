@@ -144,6 +144,7 @@ class EventLog:
     def __init__(self, path: Path):
         self.path = path
         self.seq = sum(1 for _ in read(path)) if path.exists() else 0
+        self.cut = False  # whether the last line may not have been written to its end
         if path.exists() and path.stat().st_size:
             with path.open("rb+") as file:  # a line cut off by a crash must not swallow the next one
                 file.seek(-1, os.SEEK_END)
@@ -152,11 +153,12 @@ class EventLog:
 
     def __call__(self, event: Event) -> None:
         line = {"seq": self.seq, "time": time.time(), "awake": awake(), "type": event.type, **asdict(event)}
+        begin, self.cut = "\n" if self.cut else "", True
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(f"{begin}{json.dumps(line, ensure_ascii=False)}\n")
             file.flush()
             os.fsync(file.fileno()) if not isinstance(event, (Step, Phase)) else None
-        self.seq += 1
+        self.seq, self.cut = self.seq + 1, False
 
 
 def read_from(path: Path, offset: int = 0) -> tuple[list[tuple[float, Event]], int]:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from trainers import config_io, json_values, memory
-from trainers.config import TrainConfig
+from trainers.config import MOST_ACCUMULATION, TrainConfig
 from trainers.errors import Crowded, Overflowed, UserError
 from trainers.events import Adjusted
 from trainers.failure import is_out_of_memory
@@ -26,15 +26,16 @@ REPLACED = {
     "data.batch_size",
     "optimizer.accumulation",
 }
+STEP = {"data.batch_size", "optimizer.accumulation"}  # together they make the size of a step
 Way = tuple[dict[str, str | int], str]  # settings, and what that means
 
 
 def settings_of(config: TrainConfig, run: Path) -> tuple[TrainConfig, Adjusted | None]:
-    """What a run goes on with, and what is told where that is not all its own.
+    """What a run with these settings goes on with, and what is told where that is not all its own.
 
     A setting that a person has changed since is the person's again.
     """
-    changes = {name: value for name, (was, value) in _kept(run).items() if _text(config, name) == was}
+    changes = _in_force(config, run)
     if not changes:
         return config, None
     lines = [f"{name}={value}" for name, value in changes.items()]
@@ -48,18 +49,19 @@ def settings_of(config: TrainConfig, run: Path) -> tuple[TrainConfig, Adjusted |
 def another_way(config: TrainConfig, error: Exception, run: Path, devices: int = 1) -> Adjusted | None:
     """Find the next way for a run that failed, and keep it in the run's folder; returns what is told of it.
 
-    `config` is what the run has been trained with, on so many devices. None where there is no other way, or the person
-    wants none.
+    `config` has the run's own settings; it was trained with those of `settings_of`, on so many devices. None where
+    there is no other way, or the person wants none.
     """
     if not config.memory.retry and not isinstance(error, Crowded):
         return None
-    plan, kept = memory.plan(config.memory), _kept(run)
+    went, _ = settings_of(config, run)
+    plan = memory.plan(went.memory)
     if isinstance(error, Overflowed):
         found, reason = _safer(plan.precision), error.message
     elif isinstance(error, Crowded):
-        found, reason = _smaller(config, plan.device.type, devices), "A person wants it to use less memory."
+        found, reason = _smaller(went, plan.device.type, devices), "A person wants it to use less memory."
     elif is_out_of_memory(error):
-        found, reason = _smaller(config, plan.device.type, devices), "The memory ran out."
+        found, reason = _smaller(went, plan.device.type, devices), "The memory ran out."
         if found is None:
             (run / FILE).unlink(missing_ok=True)  # a resume may find more memory, and begins with its own
     else:
@@ -67,8 +69,8 @@ def another_way(config: TrainConfig, error: Exception, run: Path, devices: int =
     if found is None:
         return None
     changes, what = found
-    taken = {name: [kept[name][0] if name in kept else _text(config, name), value] for name, value in changes.items()}
-    write_whole(run / FILE, json.dumps(kept | taken).encode())
+    kept = {name: [_text(config, name), value] for name, value in (_in_force(config, run) | changes).items()}
+    write_whole(run / FILE, json.dumps(kept).encode())
     return Adjusted(f"The run goes on from its last good state, {what}", reason)
 
 
@@ -90,7 +92,8 @@ def _smaller(config: TrainConfig, device: str, devices: int) -> Way | None:
     """The next of: fewer pictures at once, as many per step; activations computed again; moved; weights streamed."""
     at_once, times = config.data.batch_size, config.optimizer.accumulation
     divisors = [number for number in range(2, at_once + 1) if at_once % number == 0]
-    shared = [number for number in divisors if can_share(at_once // number, times * number, devices)]
+    fitting = [number for number in divisors if times * number <= MOST_ACCUMULATION]
+    shared = [number for number in fitting if can_share(at_once // number, times * number, devices)]
     if shared:
         parts = shared[0]
         changes = {"data.batch_size": at_once // parts, "optimizer.accumulation": times * parts}
@@ -102,9 +105,16 @@ def _smaller(config: TrainConfig, device: str, devices: int) -> Way | None:
         return {"memory.checkpointing": "all"}, "with activations computed again in the backward pass (checkpointing)"
     if not config.memory.offload and device != "cpu":
         return {"memory.offload": "true"}, "with activations in the computer's memory"
-    if config.memory.stream != "all":
+    packed_here = device == "cpu" and config.memory.quantize != "none"  # streaming reads the base's file again
+    if config.memory.stream != "all" and not packed_here:
         return {"memory.stream": "all"}, "with the frozen weights streamed block by block"
     return None
+
+
+def _in_force(config: TrainConfig, run: Path) -> dict[str, str | int]:
+    """The kept settings that still take the place of a run's own: setting -> value."""
+    changes = {name: value for name, (was, value) in _kept(run).items() if _text(config, name) == was}
+    return changes if changes.keys() >= STEP else {name: changes[name] for name in changes.keys() - STEP}
 
 
 def _kept(run: Path) -> dict[str, list[str]]:

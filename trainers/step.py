@@ -1,5 +1,6 @@
 """One optimizer step: the part of a run that repeats, and that `darkroom bench` times."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -170,10 +171,10 @@ class TrainingStep:
         """Let the optimizer take the gradients."""
         self.mark("optimizer")
         norm = None
-        if self.clip_norm:
+        if self.clip_norm or self.careful:
             if scaler := self.accelerator.scaler:
                 scaler.unscale_(self.optimizer.optimizer)
-            norm = optimizers.clip(self.parameters, self.clip_norm)
+            norm = optimizers.clip(self.parameters, self.clip_norm or math.inf)
         if self.careful:
             self._refuse_overflow(step, norm)
         self.whole = False

@@ -72,17 +72,19 @@ def train(config: TrainConfig, folders: Folders, emit: Callable[[Event], None], 
     if told:
         emit(Phase("Reading the pictures"))  # with which every sitting begins
         emit(told)
-    while _failed_and_goes_on(settings, folders, emit, ranks):
+    while _failed_and_goes_on(config, settings, folders, emit, ranks):
         settings, _ = recovery.settings_of(config, folders.run)
         devices.give_back()
     ranks.leave()
 
 
-def _failed_and_goes_on(config: TrainConfig, folders: Folders, emit: Callable[[Event], None], ranks: Ranks) -> bool:
-    """Train; whether that failed and there is another way, which is told."""
+def _failed_and_goes_on(
+    config: TrainConfig, settings: TrainConfig, folders: Folders, emit: Callable[[Event], None], ranks: Ranks
+) -> bool:
+    """Train with what takes the place of the run's own `config`; whether that failed and another way is told."""
     try:
         with ranks.together(), ExitStack() as until_the_end:
-            _train(config, folders, emit, ranks, until_the_end)
+            _train(settings, folders, emit, ranks, until_the_end)
     except EndedEarly:
         emit(Stopped(checkpoint.newest_step(folders.checkpoints), paused=not folders.control.asked("stop")))
     except Lost:

@@ -1,6 +1,7 @@
 """Whether a run is trained is told by its lock: no number, no copy and no clock makes it seem so, or hides it."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tests.app.conftest import FAKE
 from trainers import locks
 from trainers.errors import UserError
 
+OWN = b'{"pid": %d, "create_time": 1%s}' % (os.getpid(), b"0" * 400)
 WORDLESS = [sys.executable, "-c", "import sys; sys.stdin.read()"]
 
 
@@ -140,7 +142,7 @@ def test_without_locks_the_number_and_its_birth_decide(run, monkeypatch, strange
     assert not runs.is_alive(run)
 
 
-@pytest.mark.parametrize("damaged", [b"", b"[]", b"[" * 3000, b"\xff", b'{"pid": "1"}'])
+@pytest.mark.parametrize("damaged", [b"", b"[]", b"[" * 3000, b"\xff", b'{"pid": "1"}', b'{"pid": 1e999}', OWN])
 def test_a_damaged_record_names_nobody(run, damaged):
     run.process.write_bytes(damaged)
     assert not runs.is_alive(run) and runs.status(run).word == "interrupted" and alive.processes(run.folder) == []

@@ -174,6 +174,28 @@ def test_pause_frees_the_device_until_the_person_goes_on(queue, run, make_run, p
     end(queue, second)
 
 
+@pytest.mark.parametrize("ending", [jobs.pause, jobs.request_stop])
+def test_a_run_whose_start_was_not_written_down_does_not_start_again_by_itself(
+    queue, run, make_run, place, engine_mode, monkeypatch, ending
+):
+    engine_mode("wait")
+    other = make_run()
+    with queue._locked() as kept:
+        kept.waiting = [run, other]
+    with monkeypatch.context() as killed:
+        killed.setattr("app.queue.write_whole", lambda file, content: None)  # the app was killed before that
+        queue.tick()
+    assert queue.running() == run
+    ending(run)
+    wait(queue)
+    queue.tick()
+    assert queue.running() == other and queue.waiting() == []
+    end(queue, other)
+    queue.add(run)  # it may wait again when a person wants it
+    assert queue.running() == run
+    end(queue, run)
+
+
 def test_problem_that_was_read_is_gone(queue, run, place):
     (place.root / "queue.json").write_text(
         json.dumps({"waiting": [], "problems": [{"run": str(run.folder), "message": "No.", "hint": ""}]}), "utf-8"

@@ -254,9 +254,8 @@ def test_memory_that_runs_out_in_any_phase_costs_no_finished_step(tmp_path, base
 
 
 def test_each_way_costs_more_time_than_the_one_before_and_the_last_failure_is_told(tmp_path):
-    config, told = config_io.parse({"data": {"batch_size": 6}}), []
-    own = config
-    while found := recovery.another_way(config, MemoryError(), tmp_path):
+    own, told = config_io.parse({"data": {"batch_size": 6}}), []
+    while found := recovery.another_way(own, MemoryError(), tmp_path):
         told.append(found.what.partition(", ")[2])
         config, _ = recovery.settings_of(own, tmp_path)
     assert told == [
@@ -267,6 +266,62 @@ def test_each_way_costs_more_time_than_the_one_before_and_the_last_failure_is_to
     ]
     assert config.views_per_step == 6 and config.memory.stream == "all"
     assert recovery.settings_of(own, tmp_path) == (own, None)  # next time there may be more memory
+
+
+def test_after_a_person_changed_the_size_of_a_step_it_is_theirs_at_every_further_way(tmp_path):
+    def retreated(at_once: int, times: int) -> tuple[int, int]:
+        own = config_io.parse({"data": {"batch_size": at_once}, "optimizer": {"accumulation": times}})
+        recovery.another_way(own, MemoryError(), tmp_path)
+        went, _ = recovery.settings_of(own, tmp_path)
+        return went.data.batch_size, went.optimizer.accumulation
+
+    assert [retreated(4, 1), retreated(4, 1)] == [(2, 2), (1, 4)]
+    assert [retreated(6, 1), retreated(6, 1)] == [(3, 2), (1, 6)]
+    assert retreated(2, 1) == (1, 2)  # as an earlier way had it, and now a person
+    assert retreated(2, 3) == (1, 6)
+
+
+def test_no_way_leaves_the_bounds_of_a_setting(tmp_path):
+    own, ways = config_io.parse({"data": {"batch_size": 4}, "optimizer": {"accumulation": 600}}), []
+    while recovery.another_way(own, MemoryError(), tmp_path):
+        ways.append(recovery.settings_of(own, tmp_path)[0])
+    assert [way.memory.checkpointing for way in ways] == ["all"] * 2 and ways[-1].memory.stream == "all"
+    assert {way.views_per_step for way in ways} == {2400}
+
+
+def test_a_base_that_is_rounded_on_a_cpu_is_not_streamed(tmp_path):
+    own = config_io.parse({"memory": {"quantize": "int8", "checkpointing": "all", "device": "cpu"}})
+    assert recovery.another_way(own, MemoryError(), tmp_path) is None
+
+
+def test_a_gradient_that_is_none_is_noticed_where_nothing_is_clipped(tmp_path, base, pictures, monkeypatch):
+    spoil(monkeypatch, "gradient", at=4)
+    seen = run(tmp_path, base, pictures, 6, memory=BF16, optimizer={"clip_norm": 0})
+    assert begun_at(seen) == [0, 4] and isinstance(seen[-1], events.Finished)
+
+
+def test_where_nobody_looks_at_each_step_the_steps_since_the_last_checkpoint_are_made_again(
+    tmp_path, base, pictures, monkeypatch
+):
+    """As on a graphics card, which does not wait for anybody to look."""
+    monkeypatch.setattr(TrainingStep, "careful", property(lambda step: False, lambda step, wish: None))
+    spoil(monkeypatch, "gradient", at=4)
+    seen = run(tmp_path, base, pictures, 8, memory=BF16, saving={"every": 3})
+    assert begun_at(seen) == [0, 3] and isinstance(seen[-1], events.Finished)
+    assert [event.step for event in all_of(events.Checkpoint, seen)] == [3, 6, 8]
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path).values())
+
+
+def test_memory_that_runs_out_while_a_checkpoint_is_read_does_not_make_it_a_damaged_one(
+    tmp_path, base, pictures, monkeypatch
+):
+    run(tmp_path / "straight", base, pictures, 5, data={"batch_size": 1})
+    run(tmp_path / "resumed", base, pictures, 5, stop_at=2, data={"batch_size": 1})
+    (tmp_path / "resumed" / "control" / "stop").unlink()
+    once(monkeypatch, checkpoint, "load_file", MemoryError())
+    seen = run(tmp_path / "resumed", base, pictures, 5, data={"batch_size": 1})
+    assert begun_at(seen) == [3] and not all_of(events.Warned, seen)
+    assert_same_weights(tmp_path / "straight", tmp_path / "resumed")
 
 
 def wish_at(folder: Path, step: int):
