@@ -11,7 +11,7 @@ from app.picture_facts import Facts, Measured
 from app.queue import Queue
 from tests.mutated.refusals import may_refuse
 from tests.mutated.scratch import STEP, Scratch
-from trainers import checkpoint, config_io, events, recovery, sums
+from trainers import checkpoint, config_io, events, locks, recovery, sums
 from trainers.control import Control
 from trainers.data.cache import Cache
 from trainers.files import remembered
@@ -40,7 +40,9 @@ def queue(scratch: Scratch, data: bytes) -> None:
 
 
 def process(scratch: Scratch, data: bytes) -> None:
+    """Who was started for the run, and who was inside its lock."""
     scratch.run.process.write_bytes(data)
+    scratch.run.lock.write_bytes(bytes(locks.GUARD) + data)
     assert not runs.is_alive(scratch.run)
     _watch(scratch)
 
