@@ -165,7 +165,7 @@ def _carry_out(project: Project, history: list[_Change], change: _Change) -> Non
 
 
 def _content(file: Path) -> bytes | None:
-    """What a caption file holds; None where there is none. OSError where it is a folder, or a pipe, which never ends."""
+    """What a caption file holds; None where there is none. OSError where it is a folder, or a pipe without an end."""
     if os.path.isfile(file):
         return read_bytes(file)
     if os.path.exists(file):
