@@ -2,6 +2,7 @@
 
 import functools
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +45,8 @@ def read_folder(folder: str) -> Files:
         if not is_picture and ending not in CAPTIONS:
             others.append(entry.path)
             continue
-        try:
-            facts = entry.stat()
-        except OSError:  # a broken link
+        facts = _ordinary(entry)
+        if facts is None:
             others.append(entry.path)
             continue
         (pictures if is_picture else captions)[entry.path] = (facts.st_mtime_ns, facts.st_size)
@@ -56,6 +56,15 @@ def read_folder(folder: str) -> Files:
             written.append((stem, entry.path))
     lonely = [caption for stem, caption in written if stem not in stems]
     return Files(pictures, captions, tuple(sorted([*pictures, *others, *lonely])))
+
+
+def _ordinary(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """What is known of a file, or of the one it links to; None for a broken link, and a pipe, which may never end."""
+    try:
+        facts = entry.stat()
+    except OSError:
+        return None
+    return facts if stat.S_ISREG(facts.st_mode) else None
 
 
 def _walk(folder: str, seen: set[str]) -> Iterator[os.DirEntry[str]]:

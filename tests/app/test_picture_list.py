@@ -1,5 +1,6 @@
 """What the trainer will see of each picture, what is remarked, and how it is shown."""
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -173,6 +174,25 @@ def test_folder_is_read_as_the_trainer_does(project):
     files = read_folder(project.pictures)
     assert (
         len(files.pictures) == 6 and files.caption(str(Path(project.pictures) / "good.jpg")) == "a zorb in the garden"
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are Unix's")
+def test_pipes_are_neither_pictures_nor_captions_and_links_to_files_are_both(tmp_path, project):
+    folder = Path(project.pictures)
+    os.mkfifo(folder / "small.txt")
+    (folder / "small.caption").write_text("a zorb", "utf-8")
+    (folder / "blurred.TXT").symlink_to(folder / "small.txt")
+    os.mkfifo(folder / "pipe.png")
+    (tmp_path / "elsewhere.txt").write_text("told elsewhere", "utf-8")
+    (folder / "linked.png").symlink_to(folder / "small.png")
+    (folder / "linked.txt").symlink_to(tmp_path / "elsewhere.txt")
+    files = read_folder(project.pictures)
+    pipes = {str(folder / name) for name in ("small.txt", "blurred.TXT", "pipe.png")}
+    assert not pipes & {*files.pictures, *files.captions} and pipes <= {*files.outline}
+    assert files.caption(str(folder / "small.png")) == "a zorb"
+    assert (
+        files.caption(str(folder / "linked.png")) == "told elsewhere" and str(folder / "linked.png") in files.pictures
     )
 
 
