@@ -1,6 +1,7 @@
 """Runs: folders that each tell the whole story of one training, and what that story says right now."""
 
 import difflib
+import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -129,7 +130,9 @@ def by_key(home: Home, key: str) -> Run | None:
     slug, _, name = key.partition("/")
     folder = home.projects / slug / "runs" / name
     plain = all(part not in ("", ".", "..") and Path(part).name == part for part in (slug, name))
-    return Run(folder) if plain and (folder / "config.toml").is_file() else None
+    return (
+        Run(folder) if plain and os.path.isfile(folder / "config.toml") else None
+    )  # pathlib raises where one is too long
 
 
 def find(home: Home, text: str) -> Run:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def may_be_shown(file: Path, home: Home) -> bool:
         return any(path.is_relative_to(place) for place in places)
 
     # First by its name alone: on Windows, to look at \\\\host\\picture.png is to sign in at that host.
-    return lies_there(file) and file.is_file() and lies_there(file.resolve())
+    # And not by pathlib, which raises where a name is too long.
+    return lies_there(file) and os.path.isfile(file) and lies_there(file.resolve())
 
 
 def thumbnail(file: Path, side: int, home: Home) -> Path:

@@ -11,6 +11,8 @@ from tests.app.library_runs import make_run
 from trainers import config_io, events
 from trainers.errors import UserError
 
+LONG = (f"cats/{'a' * 300}", f"{'a' * 300}/x")  # names that no file system takes
+
 
 @pytest.fixture
 def project(place, pictures):
@@ -107,8 +109,9 @@ def test_a_project_gets_another_name_but_not_one_that_is_taken(place, project, p
         rename_project(place, project, "  ")
 
 
-@pytest.mark.parametrize("key", ["", "cats", "../x", "cats/..", "cats/../../x", "/etc/passwd", "cats/nothing"])
+@pytest.mark.parametrize("key", ["", "cats", "../x", "cats/..", "cats/../../x", "/etc/passwd", "cats/nothing", *LONG])
 def test_a_key_that_names_no_run_is_refused(key, place, project):
+    project.runs.mkdir()
     with pytest.raises(UserError, match="no run"):
         library.run_of(place, key)
 

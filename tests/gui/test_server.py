@@ -57,6 +57,8 @@ def test_only_pictures_of_the_project_folders_are_served(served, home, tmp_path_
     assert picture(served, next((CONCEPTS / "mascot").glob("*.png")))[0] == 200
     for hidden in (other / "cat's 漢字.png", linked / "stolen.png", linked / "cat.txt", linked / "none.png", home):
         assert picture(served, hidden)[0] == 404
+    for side in (0, 160):  # a name that no file system takes
+        assert picture(served, home / "projects" / f"{'a' * 300}.png", side)[0] == 404
     assert picture(served, linked / ".." / other.name / "cat's 漢字.png")[0] == 404
 
 
