@@ -130,9 +130,8 @@ def by_key(home: Home, key: str) -> Run | None:
     slug, _, name = key.partition("/")
     folder = home.projects / slug / "runs" / name
     plain = all(part not in ("", ".", "..") and Path(part).name == part for part in (slug, name))
-    return (
-        Run(folder) if plain and os.path.isfile(folder / "config.toml") else None
-    )  # pathlib raises where one is too long
+    there = plain and os.path.isfile(folder / "config.toml")  # pathlib raises where a name is too long
+    return Run(folder) if there else None
 
 
 def find(home: Home, text: str) -> Run:
