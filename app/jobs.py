@@ -55,16 +55,21 @@ def start(run: Run, home: Home, command: Sequence[str] | None = None) -> Job:
     Raises:
         UserError: the run is being trained already, or a glance at its settings and base shows that it cannot be.
     """
+    _require_idle(run)  # what is refused leaves no trace in the home folder
+    require_base(config_io.load(run.config).model)  # the engine says it too, ten seconds later and in its own log
     home.root.mkdir(parents=True, exist_ok=True)
     with locked(home.root / "start.lock"):  # two could start it at the same moment
+        _require_idle(run)
         return _start(run, home, command or ENGINE)
 
 
-def _start(run: Run, home: Home, command: Sequence[str]) -> Job:
+def _require_idle(run: Run) -> None:
     if is_alive(run):
         name = run.folder.name
         raise UserError(f"{name} is being trained already.", f"See it with `darkroom status {name}`, or stop it first.")
-    require_base(config_io.load(run.config).model)  # the engine says it too, ten seconds later and in its own log
+
+
+def _start(run: Run, home: Home, command: Sequence[str]) -> Job:
     left_over = (run.stop_file, run.pause_file, run.less_memory_file, run.ended_file)  # of the sitting before
     for file in left_over:
         file.unlink(missing_ok=True)
