@@ -205,10 +205,11 @@ class Queue:
                 there.append(run)
             elif run.folder.parent.name == "runs" and os.path.isdir(run.folder.parent):
                 gone.append(_Problem(run, GONE, f"Put it back: {run.folder}. Then train it again."))
+        left = [run for run in there if not is_alive(run) and not _started_since(run, written)]
         return _Kept(
-            [run for run in there if not is_alive(run) and not _started_since(run, written)],
+            left,
             [one for one in problems if one.message == GONE or os.path.isfile(one.run.config)] + gone,
-            found.get("held") is True,
+            bool(left) and found.get("held") is True,
         )
 
     @property

@@ -220,10 +220,11 @@ def test_a_waiting_run_whose_folder_was_moved_away_is_named_and_waits_again_once
 ):
     waiting, elsewhere = make_run(), place.root / "elsewhere"
     (place.root / "queue.json").write_text(
-        json.dumps({"waiting": [waiting.folder.as_posix()], "problems": []}), "utf-8"
+        json.dumps({"waiting": [waiting.folder.as_posix()], "problems": [], "held": True}), "utf-8"
     )
+    assert queue.held()
     waiting.folder.rename(elsewhere)
-    assert queue.waiting() == []
+    assert queue.waiting() == [] and not queue.held()
     assert queue.problems() == [
         (waiting, f"Its folder is not there any more. Put it back: {waiting.folder}. Then train it again.")
     ]
