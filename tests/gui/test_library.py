@@ -96,21 +96,27 @@ def pictures_folder(tmp_path_factory):
 
 
 @pytest.fixture
-def library(made, monkeypatch, request):
-    """The page, served with a queue and a worker that only pretend."""
+def pretended(made, monkeypatch, request):
+    """The window, with a queue and a worker that only pretend."""
     monkeypatch.setattr(server, "Queue", FakeQueue)
     monkeypatch.setattr(server, "Worker", FakeWorker)
-    served = request.getfixturevalue("served")
-    page = request.getfixturevalue("open_page")(f"{served.address}?show=library")
-    page.served = served
+    return request.getfixturevalue("served")
+
+
+@pytest.fixture
+def library(pretended, open_page):
+    """Its page with three runs."""
+    page = open_page(f"{pretended.address}?show=library")
+    page.served = pretended
     expect(page.get_by_role("article")).to_have_count(3)
     return page
 
 
-def test_a_waiting_run_whose_folder_is_gone_is_named_until_that_was_read(library, made):
-    queue, gone = library.served.context.queue, made["grey"]
-    shutil.move(gone.folder, library.served.context.home.root / "elsewhere")
+def test_a_waiting_run_whose_folder_is_gone_is_named_until_that_was_read(pretended, open_page, made):
+    queue, gone = pretended.context.queue, made["grey"]
+    shutil.move(gone.folder, pretended.context.home.root / "elsewhere")
     queue.told = [(gone, "Its folder is not there any more.")]
+    library = open_page(f"{pretended.address}?show=library")
     expect(library.get_by_text("Its folder is not there any more.")).to_be_visible()
     expect(library.get_by_role("article")).to_have_count(2)
     library.get_by_role("button", name="Understood").click()

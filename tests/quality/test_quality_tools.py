@@ -39,10 +39,12 @@ def test_the_fluent_concept_shows_40_words_and_none_of_the_held_out():
 def test_the_mascot_pictures_are_what_the_program_draws():
     for name in draw_mascot.POSES:
         kept = CONCEPTS / "mascot" / f"{name}.png"
-        assert Image.open(kept).size == (256, 256)
+        with Image.open(kept) as picture:
+            assert picture.size == (256, 256)
         assert "zibbo" in kept.with_suffix(".txt").read_text(encoding="utf-8")
     name, pose = "standing", draw_mascot.POSES["standing"]
-    difference = renderings.as_tensor([draw_mascot.draw(pose), Image.open(CONCEPTS / "mascot" / f"{name}.png")])
+    with Image.open(CONCEPTS / "mascot" / f"{name}.png") as kept:
+        difference = renderings.as_tensor([draw_mascot.draw(pose), kept])
     assert (difference[0] - difference[1]).abs().mean() < 0.01  # Pillow versions may round an edge differently
 
 
@@ -69,7 +71,8 @@ def test_psnr_of_a_constant_error_of_a_tenth_of_the_range_is_20_db():
 
 def test_a_sheet_has_a_labelled_cell_for_every_picture(tmp_path):
     save_sheet(renderings.as_pictures(pictures(9)), [f"word {i}" for i in range(9)], tmp_path / "a" / "sheet.png")
-    assert Image.open(tmp_path / "a" / "sheet.png").size == (8 * 128, 2 * 144)
+    with Image.open(tmp_path / "a" / "sheet.png") as sheet:
+        assert sheet.size == (8 * 128, 2 * 144)
 
 
 def test_pictures_become_tensors_and_come_back_unchanged():
