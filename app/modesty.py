@@ -3,11 +3,36 @@
 import os
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import psutil
 
 LOW = 10  # of Unix's niceness, 0 to 19
+LONGEST = 0.3  # seconds that a piece of work gives way: an answer that takes long holds up nothing for good
+
+_answering = 0  # what a person waits for just now
+_answered = threading.Condition()
+
+
+@contextmanager
+def going_first() -> Iterator[None]:
+    """While a person waits for an answer: work that gives way rests."""
+    global _answering  # noqa: PLW0603 - all threads of the process share one interpreter
+    with _answered:
+        _answering += 1
+    try:
+        yield
+    finally:
+        with _answered:
+            _answering -= 1
+            _answered.notify_all()
+
+
+def give_way(longest: float = LONGEST) -> bool:
+    """Called between two pieces of work: wait, so many seconds at most, until nobody waits. Whether nobody does."""
+    with _answered:
+        return _answered.wait_for(lambda: not _answering, longest)
 
 
 def step_back() -> None:

@@ -13,7 +13,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from app.modesty import step_back
+from app.modesty import give_way, step_back
 from app.paths import Home
 from trainers import json_values
 from trainers.data.decoding import Unreadable, decode, read_bytes
@@ -86,6 +86,7 @@ class Measured:
         while True:
             folder, key = self._next()
             if key is not None:
+                give_way()
                 facts = self.measure(Path(key[0]))
                 with self.waiting:
                     self.known[key] = facts

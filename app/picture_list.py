@@ -1,14 +1,14 @@
 """A project's pictures as the trainer will see them: caption, crop, bucket, and what should be looked at."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from app.framing import Framing, crop_of
 from app.picture_facts import BLURRED, Facts, Key, Measured, twins
-from app.picture_folder import read_folder
+from app.picture_folder import Files, read_folder
 from app.projects import Project
 from app.trigger_words import CLIP_READS, EMBEDDED_READS, count, is_too_long
 from trainers.data.captions import fallback_caption, mentions, read_caption
@@ -83,13 +83,30 @@ class Overview:
 def overview(project: Project, measured: Measured, framing: Framing) -> Overview:
     """Look at a project's pictures; facts that are not known yet are being measured. UserError: the folder is gone."""
     files = read_folder(project.pictures)
-    found, problems = _found(project.pictures, files.outline)
-    usable = [one for one in found if one.file in files.pictures]
-    keys: list[Key] = [(one.file, *files.pictures[one.file]) for one in usable]
-    facts = measured.facts(project.pictures, keys)
+    keys = [_key(one, files) for one in _usable(project.pictures, files)[0]]
+    return _overview(project, files, measured.facts(project.pictures, keys), framing)
+
+
+def _unless_same(make: Callable[..., Overview]) -> Callable[..., Overview]:
+    """Give the last Overview again for equal arguments: pages are turned more often than pictures change."""
+    last: tuple[tuple, Overview] | None = None
+
+    def given(*arguments: object) -> Overview:
+        nonlocal last
+        before = last
+        if before is None or before[0] != arguments:
+            last = before = arguments, make(*arguments)
+        return before[1]
+
+    return given
+
+
+@_unless_same
+def _overview(project: Project, files: Files, facts: Mapping[Key, Facts], framing: Framing) -> Overview:
+    usable, problems = _usable(project.pictures, files)
     left_out = set(project.left_out)
     fallback, refused = fallback_caption(project.trigger, project.kind), framing.refused
-    known = [facts.get(key) for key in keys]
+    known = [facts.get(_key(one, files)) for one in usable]
     same = _twins(usable, known, left_out)
     pictures = []
     for one, fact in zip(usable, known, strict=True):
@@ -151,6 +168,15 @@ def _found(folder: str, outline: tuple[str, ...]) -> tuple[list[_Found], list[Pr
     """The pictures of a folder as the trainer lists them. `outline` is there to ask again when files come or go."""
     found, problems = list_pictures((folder,))
     return [_Found(_name(one.path, folder), str(one.path), printable(one.words)) for one in found], problems
+
+
+def _usable(folder: str, files: Files) -> tuple[list[_Found], list[Problem]]:
+    found, problems = _found(folder, files.outline)
+    return [one for one in found if one.file in files.pictures], problems
+
+
+def _key(picture: _Found, files: Files) -> Key:
+    return picture.file, *files.pictures[picture.file]
 
 
 def _name(path: Path, folder: str) -> str:

@@ -1,16 +1,16 @@
 """Opens the window: a socket that listens at once, a browser that waits at it, and the server behind both."""
 
 import contextlib
-import inspect
 import os
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from app import native_window
 from app.gui.gate import entrance, new_keys
 from app.paths import Home
+from app.quick_import import quick_import
 from trainers.errors import UserError
 
 HOST = "127.0.0.1"
@@ -29,7 +29,7 @@ def open_window(home: Home, port: int | None, browser: bool, native: bool, say: 
         address = entrance(place, keys.key)
         if browser and not native:  # before Gradio is loaded, which takes as long as a browser does to start
             threading.Thread(target=webbrowser.open, args=[entrance(place, keys.another())], daemon=True).start()
-        with _without_stubs():
+        with quick_import():
             from app.gui.server import serving  # noqa: PLC0415 - loads Gradio
 
         with serving(home, listening, keys):
@@ -45,7 +45,8 @@ def open_window(home: Home, port: int | None, browser: bool, native: bool, say: 
 def listen(port: int | None = None) -> socket.socket:
     """A socket that listens on this machine alone: on the port that is named, else on the first free one."""
     for number in PORTS if port is None else [port]:
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        # The protocol is named because asyncio turns Nagle's algorithm off only then: 40 ms of most answers.
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         if os.name != "nt":  # there it would let two programs have one port
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -57,20 +58,3 @@ def listen(port: int | None = None) -> socket.socket:
     if port is None:
         raise UserError(f"The ports {PORTS[0]} to {PORTS[-1]} are all taken.", "Name a free one with --port.")
     raise UserError(f"Port {port} cannot be used.", "It may be taken: name another with --port, or leave it out.")
-
-
-@contextlib.contextmanager
-def _without_stubs() -> Iterator[None]:
-    """Gradio parses its own sources at every import, to write .pyi files for editors: half of the time it takes.
-
-    It leaves out classes whose source has no file. Measured with Gradio 6.31: 3.9 s of processor time, 2.1 s without.
-    """
-
-    def no_file(_: object) -> str:
-        raise OSError("no source wanted")
-
-    getfile, inspect.getfile = inspect.getfile, no_file
-    try:
-        yield
-    finally:
-        inspect.getfile = getfile

@@ -1,9 +1,12 @@
-"""Answers to the browser that tell a person something are no failures of the server."""
+"""Answers to the browser: they go before all other work, and what tells a person something is no failure."""
 
 import json
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.modesty import going_first
+
+PREDICT = "/gradio_api/run/predict"
 TOLD = 203  # any success but 200, which Gradio's page takes for an answer with data
 
 
@@ -31,6 +34,20 @@ class ToldPlainly:
             await send(message)
 
         await self.app(scope, receive, pass_on if scope["type"] == "http" else send)
+
+
+class GoesFirst:
+    """Between browser and Gradio: work that gives way rests while the page waits for what a person did."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != PREDICT:
+            await self.app(scope, receive, send)
+            return
+        with going_first():
+            await self.app(scope, receive, send)
 
 
 def is_told(body: bytes) -> bool:

@@ -14,7 +14,7 @@ import gradio as gr
 import uvicorn
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from app.gui.answers import ToldPlainly
+from app.gui.answers import GoesFirst, ToldPlainly
 from app.gui.context import Context, clocks, turns
 from app.gui.gate import Gate, Keys, new_keys
 from app.gui.markup import script
@@ -71,6 +71,7 @@ def build_app(context: Context, keys: Keys, uploads: Path) -> fastapi.FastAPI:
     # Another site's page can make a browser ask 127.0.0.1, but only under that site's name [DNS rebinding].
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
     app.add_middleware(ToldPlainly)
+    app.add_middleware(GoesFirst)
     app.add_middleware(Bounded, folder=uploads)
     app.add_middleware(Ways, uploads=uploads)
     app.add_middleware(Gate, keys=keys)

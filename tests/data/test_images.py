@@ -36,6 +36,18 @@ def difference(a: Image.Image, b: Image.Image) -> float:
     return float(np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32)).mean())
 
 
+@pytest.mark.parametrize(("side", "size"), [(0, (1024, 512)), (320, (512, 256)), (512, (512, 256)), (513, (1024, 512))])
+def test_a_jpeg_can_come_smaller_and_never_smaller_than_asked(side, size):
+    smooth = Image.linear_gradient("L").resize((1024, 512)).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    data = encoded(smooth, "JPEG", quality=95, exif=exif)
+    small = decode(data, side)
+    assert small.size == size[::-1]
+    assert difference(small, decode(data).resize(small.size, Image.Resampling.BOX)) < 1
+    assert decode(encoded(smooth, "PNG"), side).size == smooth.size
+
+
 @pytest.mark.parametrize(
     ("form", "tolerance"),
     [("PNG", 0), ("BMP", 0), ("TIFF", 0), ("GIF", 12), ("JPEG", 4), ("WEBP", 4), ("AVIF", 4), ("HEIF", 4)],

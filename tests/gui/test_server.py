@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -147,6 +148,11 @@ def test_a_taken_port_is_a_sentence_and_else_the_next_one_is_used():
         assert first.getsockname()[0] == HOST and second.getsockname()[1] != port
         with pytest.raises(UserError, match=f"Port {port} cannot be used"):
             listen(port)
+
+
+def test_answers_are_sent_at_once():
+    with listen() as listening:
+        assert listening.proto == socket.IPPROTO_TCP  # asyncio turns Nagle's algorithm off for these alone
 
 
 def test_the_windows_process_is_free_of_torch(home):

@@ -70,11 +70,16 @@ def read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def decode(data: bytes) -> Image.Image:
-    """Bytes of a picture file -> upright 8-bit sRGB. Raises Unreadable."""
+def decode(data: bytes, side: int = 0) -> Image.Image:
+    """Bytes of a picture file -> upright 8-bit sRGB. Raises Unreadable.
+
+    With `side`, a JPEG may come smaller, in a part of the time, with a longer side of at least so many pixels.
+    """
     image = _open(data)
     with _turn(image):
         try:
+            if side and image.format in ("JPEG", "MPO"):
+                image.draft(image.mode, [math.ceil(pixels * side / max(image.size)) for pixels in image.size])
             image.load()
             turn = _UPRIGHT.get(_orientation(image))  # after load(): TIFF and HEIF turn themselves and say so then
             upright = image.transpose(turn) if turn is not None else image
