@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+import jinja2
+
 
 @contextlib.contextmanager
 def quick_import() -> Iterator[None]:
     """For the import of Gradio."""
-    with _without_stubs(), _without_collecting(), _pandas_later():
+    with _without_stubs(), _without_collecting(), _pandas_later(), _plain_docstrings():
         yield
 
 
@@ -70,3 +72,21 @@ def _pandas_later() -> Iterator[None]:
     finally:
         if sys.modules.get("pandas") is later:
             del sys.modules["pandas"]
+
+
+@contextlib.contextmanager
+def _plain_docstrings() -> Iterator[None]:
+    """Gradio compiles a template for each docstring of its events, two hundred of them, to put one word in."""
+
+    class Plain:
+        def __init__(self, source: str):
+            self.source = source
+
+        def render(self, **words: str) -> str:
+            return self.source
+
+    template, jinja2.Template = jinja2.Template, Plain
+    try:
+        yield
+    finally:
+        jinja2.Template = template
