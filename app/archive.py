@@ -192,7 +192,8 @@ def _unpack(home: Home, packed: zipfile.ZipFile, contents: Contents, place: Path
     if shutil.disk_usage(home.archive).free < total + SPARE:
         raise UserError(f"The disk has no room for the {total / 1e9:,.1f} GB of this run.")
     progress = _Progress(report, total)
-    workshop = home.archive / f".restoring-{uuid.uuid4().hex[:8]}"  # beside the projects, so that no half run shows
+    # Beside the projects, so that no half run shows.
+    workshop = home.archive / f".restoring-{uuid.uuid4().hex[:8]}{PARTIAL}"
     workshop.mkdir()
     try:
         for name, (size, digest) in files.items():

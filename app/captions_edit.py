@@ -2,6 +2,7 @@
 
 import base64
 import errno
+import hashlib
 import json
 import os
 import threading
@@ -85,21 +86,31 @@ def write(project: Project, captions: Mapping[Path, str], what: str) -> int:
         return len(change.after)
 
 
-def undoable(project: Project) -> str:
-    """The last change in words; "" where there is none to take back."""
+def undoable(project: Project) -> tuple[str, str]:
+    """(the last change in words, what tells it from all others); both "" where there is none to take back."""
     history = _history(project)
-    return history[-1].what if history else ""
+    return (history[-1].what, _mark(history)) if history else ("", "")
 
 
-def undo(project: Project) -> str:
+def undo(project: Project, change: str = "") -> str:
     """Take back the last change, to the byte; says what was done.
 
-    A caption that another program has changed since stays as it is. UserError where there is nothing to take back.
+    A caption that another program has changed since stays as it is.
+
+    Args:
+        change: which one it must be, as `undoable` told it; whichever it is where that is left out.
+
+    Raises:
+        UserError: there is nothing to take back, or another change came since.
     """
     with _writing:
         history = _history(project)
         if not history:
             raise UserError("There is no change to take back.")
+        if change and change != _mark(history):
+            raise UserError(
+                "The captions were changed again since.", f"Undo takes back the last change: {history[-1].what}."
+            )
         last = history.pop()
         back = others = 0
         for name, old in last.before.items():
@@ -195,6 +206,11 @@ def _history(project: Project) -> list[_Change]:
             with suppress(ValueError):
                 found.append(json_values.made(_Change, json_values.parse(line)))
     return found
+
+
+def _mark(history: list[_Change]) -> str:
+    last = json.dumps(asdict(history[-1]), sort_keys=True).encode("utf-8", "surrogatepass")
+    return f"{len(history)}-{hashlib.sha256(last).hexdigest()[:16]}"
 
 
 def _keep(project: Project, history: list[_Change]) -> None:

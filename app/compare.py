@@ -7,16 +7,23 @@ from statistics import mean
 from typing import Any
 
 from app import runs
+from app.new_runs import look_at_base, trained_pictures
 from app.presets import Preset, apply, load_presets
-from app.projects import list_pictures
 from app.runs import Run
 from trainers import config_io, events
 from trainers.config import TrainConfig
 from trainers.config_problems import SETTINGS
 from trainers.errors import UserError
-from trainers.families.locate import require_base
 
-SUBJECT = ("model.base", "data.folders", "data.folder_names", "data.trigger", "data.kind", "saving.name")
+SUBJECT = (
+    "model.base",
+    "data.folders",
+    "data.folder_names",
+    "data.leave_out",
+    "data.trigger",
+    "data.kind",
+    "saving.name",
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ def outcome(run: Run) -> Outcome:
     state = status.state
     steps = [event for event in told if isinstance(event, events.Step)]
     late = [loss for step, loss in state.losses if step > state.step * 0.9]
-    drawn = {sample.prompt: run.folder / sample.path for sample in state.samples}
+    drawn = {sample.prompt: run.folder / sample.path for sample in state.samples if not sample.asked}
     samples = {prompt: file for prompt, file in drawn.items() if file.is_file()}
     return Outcome(
         word=status.word,
@@ -92,9 +99,9 @@ def against_preset(
         title, advised = "the defaults", TrainConfig()
     else:
         try:
-            family = require_base(config.model).family
+            _, family = look_at_base(config.model)
         except UserError:  # the base was moved since
             family = ""
-        pictures = sum(1 for folder in config.data.folders for _ in list_pictures(Path(folder)))
+        pictures = trained_pictures(config.data)
         title, advised = f'the preset "{preset.title}"', apply(preset, pictures, config.model.base, family)
     return title, [change for change in changes(advised, config) if change.name not in SUBJECT]

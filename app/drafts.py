@@ -125,6 +125,8 @@ def plan(home: Home, project: Project, draft: Draft | None = None) -> Plan:
     for problem in wrong:
         for name in dict.fromkeys(NAMED.findall(problem.message)) or [""]:
             found.setdefault(name, []).append(_at_field(name, problem))
+    if config and not found and _pictures_of(config) != _pictures_of(start):
+        pictures = new_runs.trained_pictures(config.data)
     problems = {name: tuple(dict.fromkeys(those)) for name, those in found.items()}
     return Plan(draft, preset, start, None if problems else config, problems, says, family, pictures)
 
@@ -231,6 +233,10 @@ def _texts(config: TrainConfig, start: TrainConfig) -> dict[str, str]:
 
 def _file(project: Project) -> Path:
     return project.folder / "draft.toml"
+
+
+def _pictures_of(config: TrainConfig) -> tuple[tuple[str, ...], ...]:
+    return config.data.folders, config.data.folder_names, config.data.leave_out
 
 
 def _concept(project: Project) -> Concept:

@@ -10,15 +10,17 @@ from trainers.errors import UserError
 
 PAUSE = 0.7  # seconds without a change before a question is asked
 KEPT = 50  # answers
+FRESH = 120  # seconds that an answer is good for: other programs take memory, and give it back
 
 
 class Estimates:
-    """Answers of `check` by a key that stands for settings and pictures. Only the newest question is worth asking."""
+    """Answers of `check` by a key that stands for all they depend on. Only the newest question is worth asking."""
 
-    def __init__(self, worker: Worker, pause: float = PAUSE):
-        self._worker, self._pause = worker, pause
+    def __init__(self, worker: Worker, pause: float = PAUSE, fresh: float = FRESH):
+        self._worker, self._pause, self._fresh = worker, pause, fresh
         self._change = threading.Condition()
         self._known: dict[str, dict[str, Any] | UserError] = {}
+        self._answered: dict[str, float] = {}  # key -> when
         self._wanted: dict[str, tuple[str, TrainConfig]] = {}  # by project
         self._asked = ""  # the key that is being answered
         self._last = 0.0
@@ -47,10 +49,13 @@ class Estimates:
         with self._change:
             return key == self._asked or any(key == wanted for wanted, _ in self._wanted.values())
 
-    def forget_failures(self) -> None:
-        """So that what could not be estimated is tried again."""
+    def forget_stale(self) -> None:
+        """So that what could not be estimated is tried again, and what was found a while ago."""
         with self._change:
-            self._known = {key: found for key, found in self._known.items() if not isinstance(found, UserError)}
+            latest = time.monotonic() - self._fresh
+            for key, found in list(self._known.items()):
+                if isinstance(found, UserError) or self._answered[key] < latest:
+                    del self._known[key], self._answered[key]
 
     def _work(self) -> None:
         """Ends when nothing is wanted any more."""
@@ -65,9 +70,9 @@ class Estimates:
                     self._thread, self._asked = None, ""
                 raise
             with self._change:
-                self._known[key] = found
+                self._known[key], self._answered[key] = found, time.monotonic()
                 for old in list(self._known)[:-KEPT]:
-                    del self._known[old]
+                    del self._known[old], self._answered[old]
 
     def _next(self) -> tuple[str, TrainConfig] | None:
         with self._change:

@@ -101,7 +101,8 @@ class Shelf:
         project = run.folder.parent.parent
         name = names.get(project, project.name)
         parts = (run.config, run.events, run.process, run.stop_file, run.pause_file, about_file(run))
-        folders = (run.folder, run.folder / "samples", run.folder / "output", run.folder / "checkpoints")
+        folders = [run.folder, run.folder / "samples", run.folder / "output", run.folder / "checkpoints"]
+        folders += sorted((run.folder / "comparisons").glob("*"))
         state = (name, *(_stamp(path) for path in (*parts, *folders)))
         seen, entry = self._known.get(run.folder, (None, None))
         # One that trains may end without a word: it is asked again. One that is over stays so till its files change.

@@ -3,36 +3,42 @@
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import psutil
 
 LOW = 10  # of Unix's niceness, 0 to 19
-LONGEST = 0.3  # seconds that a piece of work gives way: an answer that takes long holds up nothing for good
+LONGEST = 0.3  # seconds that work gives way to an answer, which may take long: it holds up nothing for good
 
-_answering = 0  # what a person waits for just now
+_since: dict[object, float] = {}  # answers that a person waits for -> when they were asked for
 _answered = threading.Condition()
 
 
 @contextmanager
 def going_first() -> Iterator[None]:
     """While a person waits for an answer: work that gives way rests."""
-    global _answering  # noqa: PLW0603 - all threads of the process share one interpreter
+    answer = object()
     with _answered:
-        _answering += 1
+        _since[answer] = time.monotonic()
     try:
         yield
     finally:
         with _answered:
-            _answering -= 1
+            del _since[answer]
             _answered.notify_all()
 
 
 def give_way(longest: float = LONGEST) -> bool:
-    """Called between two pieces of work: wait, so many seconds at most, until nobody waits. Whether nobody does."""
+    """Called between two pieces of work: wait until nobody waits for an answer, or has for so many seconds.
+
+    Returns whether nobody does.
+    """
     with _answered:
-        return _answered.wait_for(lambda: not _answering, longest)
+        newest = max(_since.values(), default=0.0)
+        left = newest + longest - time.monotonic()
+        return not _since if left <= 0 else _answered.wait_for(lambda: not _since, left)
 
 
 def step_back() -> None:

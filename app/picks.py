@@ -78,9 +78,19 @@ def pick(run: Run, step: int, strength: float = 1.0) -> Pick:
 def export(run: Run, found: Pick, name: str, form: str, ask: Ask, report: Callable[[str], None] | None = None) -> Pick:
     """Make the adapter file of a picked checkpoint, verified, under a name, and remember that.
 
-    UserError where the name is none, or another file has it.
+    UserError where the name is none, or another file has it; or another checkpoint was picked meanwhile.
     """
-    return _remember(run, _exported(run, found, name, form, ask, report))
+    made = _exported(run, found, name, form, ask, report)
+    now = picked(run)
+    if now and now.step != made.step:
+        raise UserError(
+            f"Step {now.step:,} was picked meanwhile.",
+            f"{made.adapter} was made of step {made.step:,}; save once more to make one of step {now.step:,}.",
+        )
+    if now and now.strength != made.strength:
+        made = replace(made, strength=now.strength)
+        _suggest(run, list(made.files), made.strength)
+    return _remember(run, made)
 
 
 def for_program(run: Run, found: Pick, program: str, ask: Ask) -> Pick:

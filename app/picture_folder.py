@@ -4,6 +4,7 @@ import functools
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,8 @@ class Files:
         for ending in CAPTIONS:
             state = self.captions.get(stem + ending)
             if state is not None:
-                return _read(stem + ending, *state)
+                with suppress(OSError):
+                    return _read(stem + ending, *state)
         return None
 
 
@@ -91,8 +93,6 @@ def _walk(folder: str, seen: set[str]) -> Iterator[os.DirEntry[str]]:
 
 
 @functools.lru_cache(16384)
-def _read(path: str, changed: int, size: int) -> str | None:
-    try:
-        return decode(read_bytes(Path(path)))
-    except OSError:
-        return None
+def _read(path: str, changed: int, size: int) -> str:
+    """OSError where it cannot be read, which is not remembered: the next time it may be."""
+    return decode(read_bytes(Path(path)))

@@ -83,8 +83,9 @@ class Overview:
 def overview(project: Project, measured: Measured, framing: Framing) -> Overview:
     """Look at a project's pictures; facts that are not known yet are being measured. UserError: the folder is gone."""
     files = read_folder(project.pictures)
-    keys = [_key(one, files) for one in _usable(project.pictures, files)[0]]
-    return _overview(project, files, measured.facts(project.pictures, keys), framing)
+    usable = _usable(project.pictures, files)[0]
+    facts = measured.facts(project.pictures, [_key(one, files) for one in usable])
+    return _overview(project, files, facts, [files.caption(one.file) for one in usable], framing)
 
 
 def _unless_same(make: Callable[..., Overview]) -> Callable[..., Overview]:
@@ -102,15 +103,17 @@ def _unless_same(make: Callable[..., Overview]) -> Callable[..., Overview]:
 
 
 @_unless_same
-def _overview(project: Project, files: Files, facts: Mapping[Key, Facts], framing: Framing) -> Overview:
+def _overview(
+    project: Project, files: Files, facts: Mapping[Key, Facts], captions: Sequence[str | None], framing: Framing
+) -> Overview:
     usable, problems = _usable(project.pictures, files)
     left_out = set(project.left_out)
     fallback, refused = fallback_caption(project.trigger, project.kind), framing.refused
     known = [facts.get(_key(one, files)) for one in usable]
     same = _twins(usable, known, left_out)
     pictures = []
-    for one, fact in zip(usable, known, strict=True):
-        caption, out = files.caption(one.file), one.name in left_out
+    for one, fact, caption in zip(usable, known, captions, strict=True):
+        out = one.name in left_out
         used = caption or one.words or fallback
         crop = crop_of(fact.size, framing) if fact and not fact.reason and not refused else None
         remarks = () if out else _of_facts(fact, crop, same.get(one.name))
@@ -153,8 +156,9 @@ def caption_of(picture: Path) -> str:
 
 
 def captions_by_path(pictures: Sequence[Picture]) -> Mapping[Path, str | None]:
-    """What the pictures' captions are; None where there is no file."""
-    return {picture.path: picture.caption for picture in pictures}
+    """What the pictures' captions are; None where there is no file. OSError where one cannot be read."""
+    shown = {picture.path: picture.caption for picture in pictures}
+    return {path: read_caption(path) if caption is None else caption for path, caption in shown.items()}
 
 
 class _Found(NamedTuple):

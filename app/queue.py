@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app import jobs
-from app.alive import LOCK, RECORD, record
+from app.alive import LOCK, RECORD, forget, record
 from app.paths import Home
 from app.runs import Run, is_alive, status
 from app.story import read_story
@@ -59,6 +59,7 @@ class Queue:
             if first and self.running() is None:
                 self._start(run)
             else:
+                forget(run.folder)  # by a clock that was put back since, it would have been started later than this
                 kept.waiting.insert(0 if first else len(kept.waiting), run)
                 self._start_next(kept)
 

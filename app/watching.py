@@ -81,7 +81,7 @@ def watch(run: Run, queue: Queue) -> Watched:
     sudden = jobs.sudden_end(run) if word == "interrupted" and not ended else ""
     problem = "" if found.alive or word == "waiting" else dict(queue.problems()).get(run, "")
     config = _config(run.config, run.config.stat().st_mtime_ns)
-    names = tuple(run_name(one) for one in waiting if one != run)
+    names = tuple(_name(one) for one in waiting if one != run)
     late = word in ("stopping", "pausing") and _asked_since(run) > PATIENCE
     return Watched(
         found,
@@ -100,6 +100,14 @@ def watch(run: Run, queue: Queue) -> Watched:
         prompts=tuple(_prompts(run, config)),
         read=(story.born, story.offset),
     )
+
+
+def _name(run: Run) -> str:
+    """What a waiting run is called; one whose settings cannot be read is told of when its turn comes."""
+    try:
+        return run_name(run)
+    except (UserError, OSError):
+        return run.folder.name
 
 
 def recent(home: Home, shown: Run | None) -> Sequence[Run]:

@@ -82,12 +82,23 @@ class PictureHandlers:
             self._change(project, done)
         return self.drawn(where, slug, show, search, crops, number, own)
 
-    def undo(self, where: Where, slug: str, *looked: Any) -> list[Any]:
+    def undo(
+        self,
+        where: Where,
+        slug: str,
+        show: str,
+        search: str,
+        crops: int,
+        number: int,
+        own: Framing,
+        event: gr.EventData,
+    ) -> list[Any]:
+        """Take back the change that the button named."""
         try:
-            said = views.undone(captions_edit.undo(must_find(self.home, where, slug)))
+            said = views.undone(captions_edit.undo(must_find(self.home, where, slug), str(acted(event)["change"])))
         except (UserError, OSError) as error:
             said = refusal(error)
-        first, undoing, *rest = self.drawn(where, slug, *looked)
+        first, undoing, *rest = self.drawn(where, slug, show, search, crops, number, own)
         return [first, undoing + said, *rest]
 
     def preview(self, where: Where, slug: str, way: str, words: str, instead: str, *looked: Any) -> list[Any]:
@@ -120,16 +131,21 @@ class PictureHandlers:
             projects.update(project, left_out=tuple(sorted({*project.left_out} - {name})))
             return
         path = picture_list.path_of(project, name)
-        typed = self.unsaved[path].caption if path in self.unsaved else picture_list.caption_of(path)
+
+        def typed() -> str:
+            return self.unsaved[path].caption if path in self.unsaved else picture_list.caption_of(path)
+
         match done["act"]:
             case "leave":
                 projects.update(project, left_out=tuple(sorted({*project.left_out, name})))
             case "caption":
                 self._write(project, path, str(done["value"]), f"the caption of {path.name}")
             case "trigger":
-                self._write(project, path, Edit("front", project.trigger)(typed), f"trigger word added to {path.name}")
+                self._write(
+                    project, path, Edit("front", project.trigger)(typed()), f"trigger word added to {path.name}"
+                )
             case "again":
-                self._write(project, path, typed, f"the caption of {path.name}")
+                self._write(project, path, typed(), f"the caption of {path.name}")
             case "give_up":
                 self.unsaved.pop(path, None)
 
@@ -158,7 +174,7 @@ def draw(project: Project, look: Look, measured: Measured, unsaved: Mapping[Path
     measured.hurry(picture.path for picture in shown if picture.facts is None)
     return [
         views.summary(seen),
-        views.undo_button(captions_edit.undoable(project)),
+        views.undo_button(*captions_edit.undoable(project)),
         views.grid(shown, seen, project, unsaved),
         views.pager(number, pages, len(chosen)),
         number,

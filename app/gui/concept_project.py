@@ -108,7 +108,8 @@ class ProjectHandlers:
         return trigger_remark(word, Look(*looked).framing)
 
     def leave_trigger(self, where: Where, slug: str, word: str, *looked: Any) -> list[Any]:
-        told = self.save_trigger(where, slug, word, *looked)
+        """What was typed is saved by then; where nothing was, another tab may know a newer word than this one."""
+        told = trigger_remark(" ".join(word.split()), Look(*looked).framing)
         return [told, *self.pictures.drawn(where, slug, *looked)]
 
     def suggest_trigger(self, where: Where, slug: str, word: str, *looked: Any) -> list[Any]:

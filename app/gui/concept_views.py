@@ -168,12 +168,13 @@ def pager(number: int, pages: int, count: int) -> str:
     return f'<div class="dr-row dr-pager">{back}<span>{place}</span>{on}</div>'
 
 
-def undo_button(what: str) -> str:
-    """Takes back the last change of captions, which it names."""
+def undo_button(what: str, change: str) -> str:
+    """Takes back the last change of captions, which it names; `change` tells it from all others."""
     if not what:
         return '<button type="button" class="dr-button" disabled>Nothing to undo</button>'
-    return f'<button type="button" class="dr-button" title="{text(what)}" {act("undo")}>Undo</button> ' + (
-        f'<span class="dr-quiet">Last change: {text(what)}</span>'
+    return (
+        f'<button type="button" class="dr-button" title="{text(what)}" {act("undo", change=change)}>Undo</button> '
+        + (f'<span class="dr-quiet">Last change: {text(what)}</span>')
     )
 
 

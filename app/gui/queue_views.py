@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from app.gui.library_views import labelled
 from app.gui.markup import button, empty, notice, text
+from app.gui.monitor_views import pace
 from app.progress import duration
 from app.runs import Run, Status
 
@@ -46,7 +47,7 @@ def progress_words(status: Status) -> str:
         return f"{state.phase}{counted}" if state.phase else "Starting"
     parts = [f"Step {state.step:,} of {state.steps:,}"]
     if state.seconds_per_step:
-        parts.append(f"{state.seconds_per_step:.2g} s/step")
+        parts.append(pace(state.seconds_per_step))
     if status.seconds_left:
         parts.append(f"about {duration(status.seconds_left)} left")
     return ", ".join(parts)

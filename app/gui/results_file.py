@@ -72,7 +72,8 @@ def send(context: Context, values: dict[str, Any], at: str) -> Changes:
     if found is None:
         return {}
     show = partial(views.sending, found)
-    if values["act"] == "ask" or program not in send_to.PROGRAMS:
+    unknown = values["act"] == "send" and program not in folders  # any more: a drive is gone
+    if values["act"] == "ask" or program not in send_to.PROGRAMS or unknown:
         return {"sending": said(show(folders, program))}
     try:
         if values["act"] == "folder":

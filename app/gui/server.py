@@ -28,6 +28,7 @@ from app.paths import ROOT, Home
 from app.queue import Queue
 from app.window import HOST
 from app.worker import Worker
+from trainers.files import DAY, sweep
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def _serving(home: Home, listening: socket.socket, keys: Keys, uploads: Path) ->
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     context.queue.watch()
+    sweep(context.home.archive, DAY)
     try:
         yield Served(f"http://{HOST}:{listening.getsockname()[1]}/", context)
     finally:

@@ -79,7 +79,7 @@ def _project(kept: Kept) -> str:
         button("Move to trash", "trash", slug=project.slug), f"Move the project {project.name} to the trash"
     )
     return (
-        f'<li><label class="dr-grow"><span class="dr-hidden">Name of the project {text(project.name)}</span>'
+        f'<li><label class="dr-grow"><span class="dr-unseen">Name of the project {text(project.name)}</span>'
         f'<input class="dr-field" value="{text(project.name)}" maxlength="120" {edit("rename", slug=project.slug)}>'
         f'</label><span class="dr-quiet dr-grow">{text(told)}</span>'
         f"{throw}</li>"

@@ -12,8 +12,10 @@ from app.gui import train_views as views
 from app.gui.context import Context, Where, going
 from app.gui.markup import acted, notice, refusal
 from app.gui.train_layout import Layout
+from app.picture_folder import read_folder
 from app.presets import EMBEDDED
 from app.projects import Project
+from app.runs import Run
 from trainers.errors import UserError
 from trainers.importing import report
 
@@ -29,7 +31,7 @@ class Drafting:
     layout: Layout
 
     def arrive(self, where: Where) -> Answer:
-        self.estimates.forget_failures()
+        self.estimates.forget_stale()
         return self._page(where.project)
 
     def show(self, where: Where, slug: str, **parts: Any) -> Answer:
@@ -168,7 +170,7 @@ class Drafting:
 
     def _estimated(self, chosen: Project, plan: drafts.Plan) -> Answer:
         """The estimate, or that it follows; then the clock runs."""
-        side, layout, key = self.layout.side, self.layout, fingerprint(plan)
+        side, layout, key = self.layout.side, self.layout, fingerprint(plan, self.context.queue.running())
         if plan.config is None:
             return {side.estimate: views.NO_ESTIMATE, layout.tick: gr.Timer(active=False), layout.asked: key}
         found = self.estimates.ask(chosen.slug, key, plan.config)
@@ -192,8 +194,11 @@ class Drafting:
         return chosen
 
 
-def fingerprint(plan: drafts.Plan) -> str:
-    """The same for the same settings and pictures; empty while there are problems."""
+def fingerprint(plan: drafts.Plan, running: Run | None) -> str:
+    """The same for the same settings, pictures and captions beside the same run; empty while there are problems."""
     if plan.config is None:
         return ""
-    return hashlib.sha256(f"{plan.pictures}\n{plan.config!r}".encode("utf-8", "replace")).hexdigest()
+    files = [read_folder(folder) for folder in plan.config.data.folders]
+    facts = [(sorted(one.pictures.items()), sorted(one.captions.items())) for one in files]
+    beside = running.key if running else ""
+    return hashlib.sha256(f"{facts}\n{beside}\n{plan.config!r}".encode("utf-8", "replace")).hexdigest()

@@ -73,12 +73,12 @@ def test_undo_brings_back_every_byte_in_turn(project, pictures):
         {pictures / f"{i}.png": read_caption(pictures / f"{i}.png") for i in range(3)}, Edit("front", "sks")
     )
     assert captions_edit.write(project, many, "sks added in front") == 3
-    assert captions_edit.undoable(project) == "sks added in front"
+    assert captions_edit.undoable(project)[0] == "sks added in front"
     assert captions_edit.undo(project) == "Taken back: sks added in front (3 captions)."
     assert contents(pictures) == states[1]
     captions_edit.undo(project)
     assert contents(pictures) == states[0]
-    assert captions_edit.undoable(project) == ""
+    assert captions_edit.undoable(project) == ("", "")
     with pytest.raises(UserError, match="no change"):
         captions_edit.undo(project)
 
@@ -92,7 +92,7 @@ def test_undo_leaves_alone_what_others_changed_since(project, pictures):
 
 def test_what_changes_nothing_is_no_change(project, pictures):
     assert captions_edit.write(project, {pictures / "0.png": " Ein  Käfer ", pictures / "2.png": ""}, "x") == 0
-    assert captions_edit.undoable(project) == ""
+    assert captions_edit.undoable(project) == ("", "")
     assert (pictures / "0.txt").read_bytes() == "Ein Käfer".encode("cp1252")
 
 
@@ -113,7 +113,7 @@ def test_what_a_killed_change_of_many_captions_has_changed_is_taken_back(place, 
     assert killed.returncode == 9 and (pictures / "0.txt").read_text("utf-8") == "new"
     assert {**contents(pictures), "0.txt": before["0.txt"]} == before
     assert captions_edit.undo(project) == "Taken back: many (1 caption)."
-    assert contents(pictures) == before and captions_edit.undoable(project) == ""
+    assert contents(pictures) == before and captions_edit.undoable(project) == ("", "")
 
 
 def test_a_change_that_cannot_be_noted_changes_no_caption(project, pictures, monkeypatch):
@@ -125,7 +125,7 @@ def test_a_change_that_cannot_be_noted_changes_no_caption(project, pictures, mon
         full.setattr(captions_edit, "write_whole", refuse)
         with pytest.raises(UserError, match="list of changes .* cannot be written: The disk is full"):
             captions_edit.write(project, {pictures / "0.png": "x", pictures / "2.png": "x"}, "x")
-    assert contents(pictures) == before and captions_edit.undoable(project) == ""
+    assert contents(pictures) == before and captions_edit.undoable(project) == ("", "")
 
 
 def test_captions_written_before_one_that_cannot_be_are_taken_back(project, pictures, monkeypatch):
@@ -154,4 +154,23 @@ def test_what_is_no_ordinary_file_is_not_written_over_and_no_other_caption_eithe
     make(pictures / "2.txt")
     with pytest.raises(UserError, match="2.txt cannot be written: it is not an ordinary file"):
         captions_edit.write(project, {pictures / "0.png": "new", pictures / "2.png": "new"}, "many")
-    assert (pictures / "0.txt").read_bytes() == "Ein Käfer".encode("cp1252") and captions_edit.undoable(project) == ""
+    assert (pictures / "0.txt").read_bytes() == "Ein Käfer".encode("cp1252") and captions_edit.undoable(project) == (
+        "",
+        "",
+    )
+
+
+def test_only_the_change_that_is_named_is_taken_back(project, pictures):
+    def edit(caption: str) -> str:
+        captions_edit.write(project, {pictures / "0.png": caption}, "the caption of 0.png")
+        return captions_edit.undoable(project)[1]
+
+    marks = [edit("one"), edit("two"), edit("one"), edit("two")]
+    assert len(set(marks)) == 4
+    for late in marks[:3]:
+        with pytest.raises(UserError, match="changed again since"):
+            captions_edit.undo(project, late)
+    captions_edit.undo(project, marks[3])
+    with pytest.raises(UserError, match="changed again since"):
+        captions_edit.undo(project, marks[3])  # a second click on the same button
+    assert read_caption(pictures / "0.png") == "one" and captions_edit.undoable(project)[1] == marks[2]

@@ -117,3 +117,14 @@ def test_on_windows_the_clock_is_the_one_that_stands_still_in_sleep(monkeypatch)
     kernel = SimpleNamespace(QueryUnbiasedInterruptTime=interrupt_time)
     monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel), raising=False)
     assert clock._unbiased() == 123.0
+
+
+def test_a_run_that_was_begun_by_a_clock_that_was_ahead_waits_like_any_other(run, place, engine_mode):
+    engine_mode("wait")
+    (project,), queue = projects.list_projects(place), Queue(place)
+    queue.add(run)
+    other = runs.create(project, config_io.load(run.config))
+    other.process.write_text(json.dumps({"pid": 0, "create_time": 0.0, "started": time.time() + HOUR}))
+    queue.add(other)
+    assert Queue(place).waiting() == [other]
+    jobs.stop(run, wait=lambda: None)

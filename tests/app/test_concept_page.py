@@ -7,13 +7,15 @@ import gradio as gr
 import pytest
 from PIL import Image
 
-from app import dropped, projects
+from app import dropped, picture_folder, projects
 from app.gui.concept_pictures import Look, PictureHandlers
 from app.gui.concept_project import ProjectHandlers
 from app.gui.concept_views import Told
 from app.gui.context import Where
+from app.gui.markup import in_words
 from app.picture_facts import Facts, Measured
 from tests.app.own_pictures import held
+from trainers.data import captions as read_captions
 from trainers.errors import UserError
 
 
@@ -92,3 +94,38 @@ def test_what_is_typed_when_another_project_is_chosen_already_is_of_the_one_in_s
     page.pictures.bulk(chosen, cat.slug, "front", "blue", "", *Look())
     assert [(one.kind, one.trigger) for one in projects.list_projects(place)] == [("person", "zib"), ("object", "")]
     assert held(projects.find(place, cat.slug)) == {"a.png": "blue"} and held(dog) == {"a.png": None}
+
+
+def test_a_caption_that_cannot_be_read_is_no_empty_one(page, cat, monkeypatch):
+    caption, look = Path(cat.pictures, "a.txt"), (Where(project=cat.slug), cat.slug)
+    caption.write_text("a long caption", "utf-8")
+    with monkeypatch.context() as locked:
+        for reader in (picture_folder, read_captions):
+            locked.setattr(reader, "read_bytes", unreadable)
+        grid = page.pictures.drawn(*look, *Look())[2]
+        assert "a long caption" not in grid
+        told = in_words(page.pictures.bulk)
+        with pytest.raises(gr.Error, match="in use"):
+            told(*look, "front", "zib", "", *Look())
+    assert caption.read_text("utf-8") == "a long caption"
+    assert "a long caption" in page.pictures.drawn(*look, *Look())[2]
+
+
+def unreadable(file: Path) -> bytes:
+    raise PermissionError(13, "in use", str(file))
+
+
+def test_beside_a_file_that_is_no_caption_a_picture_can_be_left_out_and_what_is_typed_stays(page, cat, place):
+    caption = Path(cat.pictures, "a.txt")
+    caption.write_bytes(b"x" * 2_000_000)
+    name = {"project": cat.slug, "picture": "a.png"}
+    grid = on_card(page, cat.slug, act="caption", value="a cat", **name)[2]
+    assert 'value="a cat"' in grid and "too large to be a caption" in grid
+    on_card(page, cat.slug, act="leave", **name)
+    assert projects.find(place, cat.slug).left_out == ("a.png",) and caption.stat().st_size == 2_000_000
+
+
+def test_a_trigger_word_of_another_tab_stays_when_its_field_is_only_entered_and_left(place, page, cat):
+    page.save_trigger(Where(project=cat.slug), cat.slug, "zib", *Look())
+    page.leave_trigger(Where(project=cat.slug), cat.slug, "old", *Look())
+    assert projects.find(place, cat.slug).trigger == "zib"

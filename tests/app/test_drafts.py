@@ -227,3 +227,16 @@ def test_settings_that_exclude_each_other_and_names_of_nothing_are_told_at_their
     for name in fields:
         assert words in plan.problems[name][0].message
     assert len(plan.ordered) == 1
+
+
+def test_pictures_are_counted_as_they_are_trained(place, project, pictures):
+    names = sorted(file.name for file in pictures.iterdir())
+    projects.update(project, left_out=(names[0], "renamed since.png"))
+    (project,) = projects.list_projects(place)
+    plan = drafts.plan(place, project)
+    assert plan.pictures == 2 and plan.config.data.leave_out == (names[0],)
+    views = plan.config.schedule.views
+    plan = drafts.change(place, project, "data.leave_out", "\n".join(names[:2]))
+    assert plan.pictures == 1 and plan.config.schedule.views == views
+    plan = drafts.change(place, project, "data.leave_out", "")
+    assert plan.pictures == 3

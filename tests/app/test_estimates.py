@@ -54,7 +54,7 @@ def test_a_failure_is_an_answer_until_it_is_forgotten():
     worker.may.release()
     ended(estimates)
     assert estimates.answer("13").message == "Unlucky."
-    estimates.forget_failures()
+    estimates.forget_stale()
     assert estimates.answer("13") is None
 
 
@@ -70,3 +70,15 @@ def test_it_is_known_whether_an_answer_will_come():
     worker.may.release(2)
     ended(estimates)
     assert not estimates.awaits("1") and not estimates.awaits("3") and estimates.answer("3") == {"seed": 3}
+
+
+def test_an_answer_is_asked_for_again_after_a_while():
+    worker, asked = Slow(), []
+    for fresh in (60, 0):
+        estimates = Estimates(worker, pause=0, fresh=fresh)
+        ask(estimates, 1)
+        worker.may.release()
+        ended(estimates)
+        estimates.forget_stale()
+        asked.append(estimates.answer("1"))
+    assert asked == [{"seed": 1}, None]

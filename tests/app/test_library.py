@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from app import compare, library, presets, projects, rerun, runs
+from app import compare, drafts, library, presets, projects, rerun, runs
 from app.about import About, annotate, read_about, record_preset, rename_project, rename_run
 from app.library import Shelf, Wish
 from tests.app.library_runs import make_run
@@ -216,3 +216,19 @@ def test_events_cut_off_by_a_crash_are_no_obstacle(project, shelf):
     run.process.write_text("{}")
     assert shelf.entries()[0].word == "interrupted"
     assert list(events.read(run.events))
+
+
+def test_what_a_person_asked_to_see_is_no_preview(project):
+    run = make_run(project, "a")
+    log, before = events.EventLog(run.events), compare.outcome(run).samples
+    before["a photo of it"].with_name("asked.png").write_bytes(b"a picture")
+    log(events.Sample(20, "a photo of it", "samples/asked.png", seed=9, strength=0.3, asked=True))
+    assert compare.outcome(run).samples == before
+
+
+def test_pictures_that_are_left_out_are_no_difference_to_the_preset(place, project, pictures):
+    first = sorted(file.name for file in pictures.iterdir())[0]
+    projects.update(project, left_out=(first,))
+    run = drafts.make_run(place, projects.list_projects(place)[0])
+    assert config_io.load(run.config).data.leave_out == (first,)
+    assert compare.against_preset(config_io.load(run.config)) == ('the preset "Object"', [])

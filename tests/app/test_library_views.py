@@ -171,3 +171,9 @@ def test_an_inspected_file_shows_problems_and_verdicts():
     assert "It is all zeros." in html and "Loads in part" in html and "It has other names" not in html.split("Forge")[0]
     assert "loads whole in A1111" in html
     assert "no program" in inspect_views.inspected("a", {"interfaces": {"A1111": "does not load: no"}})
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(125.0, "125.0 s/step"), (1.26, "1.3 s/step"), (0.042, "0.042 s/step")])
+def test_the_pace_of_a_run_is_told_in_plain_figures(entry, seconds, said):
+    state = RunState(status="running", step=3, steps=10, seconds_per_step=seconds)
+    assert said in queue_views.progress_words(runs.Status(entry.run, state, True, "running"))

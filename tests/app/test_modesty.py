@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
+from app import modesty
 from app.gui.answers import PREDICT, GoesFirst
 from app.modesty import LOW, give_way, going_first, step_back
 from app.paths import ROOT
@@ -34,6 +36,15 @@ def test_a_whole_process_steps_back():
     program = "import os; from app.modesty import step_back_whole; step_back_whole(); print(os.getpriority(0, 0))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert int(done.stdout) >= LOW, done.stderr
+
+
+def test_an_answer_that_takes_long_holds_up_no_work(monkeypatch):
+    now = time.monotonic()
+    with going_first():
+        monkeypatch.setattr(modesty.time, "monotonic", lambda: now + 60)
+        assert not give_way(30)  # at once
+        with going_first():
+            assert not give_way(0.01)
 
 
 def test_work_gives_way_until_all_answers_are_given_and_not_for_good():

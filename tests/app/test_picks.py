@@ -123,3 +123,24 @@ def test_one_sentence_for_all_programs_is_no_promise(trained):
     found = picks.export(trained, picks.pick(trained, 10), "best", "kohya", Engine(kohya="made for the small base").ask)
     assert not found.loads_in("A1111")
     assert found.said_of("A1111") == "made for the small base"
+
+
+class Slow(Engine):
+    """While it makes the file, a person picks something else."""
+
+    def __init__(self, run: Run, *other: float):
+        super().__init__()
+        self.run, self.other = run, other
+
+    def ask(self, name: str, report: object = None, **values: Any) -> dict[str, Any]:
+        picks.pick(self.run, *self.other)
+        return super().ask(name, report, **values)
+
+
+def test_what_is_picked_while_a_file_is_made_stays_picked(trained):
+    with pytest.raises(UserError, match="Step 20 was picked meanwhile"):
+        picks.export(trained, picks.pick(trained, 10), "cat", "kohya", Slow(trained, 20).ask)
+    assert picks.picked(trained).step == 20 and not picks.picked(trained).made
+    found = picks.export(trained, picks.pick(trained, 10), "cat", "kohya", Slow(trained, 10, 0.6).ask)
+    assert found.made and found.strength == 0.6 and picks.picked(trained) == found
+    assert json.loads(Path(found.adapter).with_suffix(".json").read_text("utf-8"))["preferred weight"] == 0.6

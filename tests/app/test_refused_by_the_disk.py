@@ -87,7 +87,8 @@ def test_a_change_to_many_captions_and_its_way_back_say_beside_them_why_not(conc
     where = Where(project=project.slug)
     told, *_ = concept.bulk(where, project.slug, "front", "blue", "", *Look())
     assert 'role="alert"' in told and "The disk is full." in told
-    undoing = concept.undo(where, project.slug, *Look())[1]
+    event = SimpleNamespace(_data={"act": "undo", "change": captions_edit.undoable(project)[1]})
+    undoing = concept.undo(where, project.slug, *Look(), event)[1]
     assert ">Undo<" in undoing and 'role="alert"' in undoing and "The disk is full." in undoing
 
 

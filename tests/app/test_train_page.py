@@ -58,3 +58,15 @@ def test_an_edit_when_another_project_is_chosen_already_is_of_the_one_in_sight(p
     answer = drafting.edit(Where("train", dog.slug), cat.slug, event)
     assert answer == {drafting.layout.side.note: gr.skip()}
     assert [drafts.load(place, one).texts for one in (cat, dog)] == [{"adapter.rank": "3"}, {}]
+
+
+def test_an_estimate_is_of_the_captions_that_there_are_and_of_what_trains_beside_it(
+    drafting, cat, pictures, monkeypatch
+):
+    where, asked = Where("train", cat.slug), drafting.layout.asked
+    keys = [drafting.show(where, cat.slug)[asked] for _ in range(2)]
+    (pictures / "0.txt").write_text("a cat", "utf-8")
+    keys.append(drafting.show(where, cat.slug)[asked])
+    monkeypatch.setattr(Queue, "running", lambda self: runs.Run(cat.runs / "other"))
+    keys.append(drafting.show(where, cat.slug)[asked])
+    assert keys[0] == keys[1] and len(set(keys)) == 3

@@ -109,3 +109,11 @@ def test_the_log_is_read_only_while_it_is_open(place, alive, queue):
 def test_settings_that_cannot_be_read_are_told(place, run, queue):
     run.config.write_text("[adapter]\nrnak = 3\n")
     assert "adapter.rnak" in monitor_parts.look(Context(place, queue, Worker()), run, False, {})["head"]
+
+
+def test_a_waiting_run_whose_settings_cannot_be_read_hides_no_other(alive, queue, pictures, monkeypatch):
+    (project,) = projects.list_projects(queue.home)
+    broken = runs.create(project, watching.watch(alive, queue).config)
+    monkeypatch.setattr(Queue, "waiting", lambda self: [broken])
+    broken.config.write_text("adapter.rnak = 3", "utf-8")
+    assert watching.watch(alive, queue).queue == (broken.folder.name,)
