@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from app import picks
+from app import picks, send_to
+from app.gui import results_file
 from app.runs import Run
 from trainers import config_io
 from trainers.errors import UserError
@@ -144,3 +146,10 @@ def test_what_is_picked_while_a_file_is_made_stays_picked(trained):
     found = picks.export(trained, picks.pick(trained, 10), "cat", "kohya", Slow(trained, 10, 0.6).ask)
     assert found.made and found.strength == 0.6 and picks.picked(trained) == found
     assert json.loads(Path(found.adapter).with_suffix(".json").read_text("utf-8"))["preferred weight"] == 0.6
+
+
+def test_a_program_whose_folder_has_gone_is_asked_for_it(trained, place, monkeypatch):
+    monkeypatch.setattr(send_to, "_installed", lambda person: {})
+    picks.export(trained, picks.pick(trained, 10), "cat", "kohya", Engine().ask)
+    answer = results_file.send(SimpleNamespace(home=place), {"act": "send", "program": "ComfyUI"}, trained.key)
+    assert "LoRA folder of ComfyUI" in answer["sending"]["value"]

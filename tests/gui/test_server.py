@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 
 from app import projects
 from app.gui.gate import NAME, entrance, key_of, new_keys
-from app.gui.server import Served
+from app.gui.server import Served, serving
 from app.paths import CONCEPTS, ROOT, Home
 from app.window import HOST, listen
 from trainers.errors import UserError
@@ -153,6 +153,20 @@ def test_a_taken_port_is_a_sentence_and_else_the_next_one_is_used():
 def test_answers_are_sent_at_once():
     with listen() as listening:
         assert listening.proto == socket.IPPROTO_TCP  # asyncio turns Nagle's algorithm off for these alone
+
+
+def test_what_a_closed_window_left_of_an_archive_goes_and_what_another_one_writes_stays(home):
+    archive = Home(home).archive
+    left, restoring, fresh = (
+        archive / name for name in (".a.zip.1.partial", ".restoring-2.partial", ".b.zip.3.partial")
+    )
+    for folder in (archive, restoring):
+        folder.mkdir(parents=True)
+    left.write_bytes(b"x"), fresh.write_bytes(b"x"), (restoring / "big").write_bytes(b"x")
+    for old in (left, restoring):
+        os.utime(old, (0, 0))
+    with listen() as listening, serving(Home(home), listening):
+        assert list(archive.iterdir()) == [fresh]
 
 
 def test_the_windows_process_is_free_of_torch(home):
