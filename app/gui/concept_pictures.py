@@ -95,7 +95,7 @@ class PictureHandlers:
     ) -> list[Any]:
         """Take back the change that the button named."""
         try:
-            said = views.undone(captions_edit.undo(must_find(self.home, where, slug), str(acted(event)["change"])))
+            said = views.undone(captions_edit.undo(must_find(self.home, where, slug), str(acted(event).get("change", ""))))
         except (UserError, OSError) as error:
             said = refusal(error)
         first, undoing, *rest = self.drawn(where, slug, show, search, crops, number, own)
