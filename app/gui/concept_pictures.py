@@ -94,8 +94,9 @@ class PictureHandlers:
         event: gr.EventData,
     ) -> list[Any]:
         """Take back the change that the button named."""
+        change = str(acted(event).get("change", ""))
         try:
-            said = views.undone(captions_edit.undo(must_find(self.home, where, slug), str(acted(event).get("change", ""))))
+            said = views.undone(captions_edit.undo(must_find(self.home, where, slug), change))
         except (UserError, OSError) as error:
             said = refusal(error)
         first, undoing, *rest = self.drawn(where, slug, show, search, crops, number, own)
