@@ -1,7 +1,7 @@
 """What the Train page does with a project's draft: shows it, changes it, and makes a run of it."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -15,7 +15,7 @@ from app.gui.train_layout import Layout
 from app.picture_folder import read_folder
 from app.presets import EMBEDDED
 from app.projects import Project
-from app.runs import Run
+from trainers.config import TrainConfig
 from trainers.errors import UserError
 from trainers.importing import report
 
@@ -29,9 +29,11 @@ class Drafting:
     context: Context
     estimates: Estimates
     layout: Layout
+    looked: dict[tuple[str, ...], str] = field(default_factory=dict)  # folders -> `contents` when the page was shown
 
     def arrive(self, where: Where) -> Answer:
         self.estimates.forget_stale()
+        self.looked.clear()
         return self._page(where.project)
 
     def show(self, where: Where, slug: str, **parts: Any) -> Answer:
@@ -170,9 +172,13 @@ class Drafting:
 
     def _estimated(self, chosen: Project, plan: drafts.Plan) -> Answer:
         """The estimate, or that it follows; then the clock runs."""
-        side, layout, key = self.layout.side, self.layout, fingerprint(plan, self.context.queue.running())
+        side, layout = self.layout.side, self.layout
         if plan.config is None:
-            return {side.estimate: views.NO_ESTIMATE, layout.tick: gr.Timer(active=False), layout.asked: key}
+            return {side.estimate: views.NO_ESTIMATE, layout.tick: gr.Timer(active=False), layout.asked: ""}
+        folders, running = plan.config.data.folders, self.context.queue.running()
+        if folders not in self.looked:
+            self.looked[folders] = contents(folders)
+        key = fingerprint(plan.config, self.looked[folders], running.key if running else "")
         found = self.estimates.ask(chosen.slug, key, plan.config)
         return {
             side.estimate: views.estimate(found),
@@ -194,11 +200,12 @@ class Drafting:
         return chosen
 
 
-def fingerprint(plan: drafts.Plan, running: Run | None) -> str:
-    """The same for the same settings, pictures and captions beside the same run; empty while there are problems."""
-    if plan.config is None:
-        return ""
-    files = [read_folder(folder) for folder in plan.config.data.folders]
-    facts = [(sorted(one.pictures.items()), sorted(one.captions.items())) for one in files]
-    beside = running.key if running else ""
-    return hashlib.sha256(f"{facts}\n{beside}\n{plan.config!r}".encode("utf-8", "replace")).hexdigest()
+def contents(folders: tuple[str, ...]) -> str:
+    """The same for the same pictures and captions."""
+    found = [read_folder(folder) for folder in folders]
+    return repr([(sorted(one.pictures.items()), sorted(one.captions.items())) for one in found])
+
+
+def fingerprint(config: TrainConfig, files: str, running: str) -> str:
+    """The same for the same settings, files and run beside."""
+    return hashlib.sha256(f"{files}\n{running}\n{config!r}".encode("utf-8", "replace")).hexdigest()

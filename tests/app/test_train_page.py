@@ -64,9 +64,9 @@ def test_an_estimate_is_of_the_captions_that_there_are_and_of_what_trains_beside
     drafting, cat, pictures, monkeypatch
 ):
     where, asked = Where("train", cat.slug), drafting.layout.asked
-    keys = [drafting.show(where, cat.slug)[asked] for _ in range(2)]
+    keys = [drafting.arrive(where)[asked] for _ in range(2)]
     (pictures / "0.txt").write_text("a cat", "utf-8")
-    keys.append(drafting.show(where, cat.slug)[asked])
+    keys.append(drafting.arrive(where)[asked])
     monkeypatch.setattr(Queue, "running", lambda self: runs.Run(cat.runs / "other"))
-    keys.append(drafting.show(where, cat.slug)[asked])
+    keys.append(drafting.arrive(where)[asked])
     assert keys[0] == keys[1] and len(set(keys)) == 3
