@@ -6,6 +6,7 @@ from gradio.events import Dependency
 from app.gui.concept_layout import Layout, build_layout
 from app.gui.concept_pictures import PictureHandlers
 from app.gui.concept_project import ProjectHandlers
+from app.gui.concept_script import LEFT
 from app.gui.context import QUIET, Context, Here, clock, going, in_turn
 from app.gui.markup import in_words
 from app.picture_facts import Measured
@@ -80,7 +81,7 @@ def wire_about(layout: Layout, project: ProjectHandlers, here: Here) -> None:
     typed = [here.where, layout.project, about.trigger, *look]
     about.trigger.input(in_words(project.save_trigger), typed, about.trigger_note, **NEWEST)
     for leaving in (about.trigger.blur, about.trigger.submit):
-        leaving(in_words(project.leave_trigger), typed, [about.trigger_note, *view], **CAPTIONS)
+        leaving(in_words(project.leave_trigger), typed, [about.trigger_note, *view], js=LEFT, **CAPTIONS)
     suggested = [about.trigger, about.trigger_note, *view]
     about.suggest.click(in_words(project.suggest_trigger), typed, suggested, **CAPTIONS)
 

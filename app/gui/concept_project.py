@@ -107,9 +107,9 @@ class ProjectHandlers:
             projects.update(project, trigger=word)
         return trigger_remark(word, Look(*looked).framing)
 
-    def leave_trigger(self, where: Where, slug: str, word: str, *looked: Any) -> list[Any]:
-        """What was typed is saved by then; where nothing was, another tab may know a newer word than this one."""
-        told = trigger_remark(" ".join(word.split()), Look(*looked).framing)
+    def leave_trigger(self, where: Where, slug: str, word: str | None, *looked: Any) -> list[Any]:
+        """`word`: None where the field was left as it was entered."""
+        told = gr.skip() if word is None else self.save_trigger(where, slug, word, *looked)
         return [told, *self.pictures.drawn(where, slug, *looked)]
 
     def suggest_trigger(self, where: Where, slug: str, word: str, *looked: Any) -> list[Any]:

@@ -1,11 +1,18 @@
-"""What the Concept page does in the browser: caption fields that know their value, and folders that can be dropped."""
+"""What the Concept page does in the browser: fields that know their value, and folders that can be dropped."""
 
 # Gradio sets a field anew only where its `value` attribute changes, so a typed caption has to be noted there too.
 # Its upload takes files but no folders: those are opened here, and their files handed to it.
+# What is left as it was entered is not written: another browser tab may have changed it meanwhile.
+LEFT = "(where, slug, word, ...looked) => [where, slug, word === window.triggerWordEntered ? null : word, ...looked]"
 SCRIPT = """
 document.addEventListener('change', (event) => {
   if (event.target.matches('#page-concept .dr-caption')) event.target.setAttribute('value', event.target.value);
 }, true);
+document.addEventListener('focusin', (event) => {
+  if (event.target.matches('#page-concept .dr-trigger textarea, #page-concept .dr-trigger input')) {
+    window.triggerWordEntered = event.target.value;
+  }
+});
 const filesIn = async (entry) => {
   if (entry.isFile) return [await new Promise((found, failed) => entry.file(found, failed))];
   const reader = entry.createReader();

@@ -1,13 +1,15 @@
 """The Concept page in a browser: pictures with odd names come in, captions are edited, originals stay."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from app import drafts, projects
+from tests.gui.conftest import PATIENCE
 
 SCRIPT = "<img src=x onerror=alert(1)>"
 NAMES = (  # as a system other than Windows allows them
@@ -142,3 +144,27 @@ def test_wrong_input_is_a_sentence_at_its_field(served, open_page, tmp_path):
     expect(page.locator(".dr-new").get_by_text("broken", exact=False).first).to_be_visible()
     page.get_by_role("button", name="Create project").click()
     expect(page.get_by_text("broken.zip is damaged, or no zip file.")).to_be_visible()
+
+
+def test_a_trigger_word_of_another_tab_stays_when_its_field_is_only_entered_and_left(served, open_page):
+    early, late = open_page(served.address), open_page(served.address)
+    for page in (early, late):
+        expect(page.get_by_label("Caption of banana.png")).to_be_visible()
+    (project,) = projects.list_projects(served.context.home)
+    for page, word in ((early, "first"), (late, "second")):
+        trigger_word(page).fill(word)
+        with page.expect_response(lambda answer: "/run/predict" in answer.url):
+            trigger_word(page).press("Tab")
+        until = time.monotonic() + PATIENCE / 1000
+        while projects.find(served.context.home, project.slug).trigger != word:
+            assert time.monotonic() < until, f"{word} was not saved"
+            page.evaluate("0")  # events are heard meanwhile
+    expect(trigger_word(early)).to_have_value("first")
+    trigger_word(early).focus()
+    with early.expect_response(lambda answer: "/run/predict" in answer.url):
+        trigger_word(early).press("Tab")
+    assert projects.find(served.context.home, project.slug).trigger == "second"
+
+
+def trigger_word(page: Page) -> Locator:
+    return page.get_by_role("tabpanel", name="Concept").get_by_label("Trigger word", exact=True)
