@@ -38,7 +38,7 @@ def _without_stubs() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_collecting() -> Iterator[None]:
-    """An import makes a million objects that stay: to look for garbage among them again and again finds nothing."""
+    """What an import makes stays: to look for garbage among it again and again finds nothing."""
     enabled = gc.isenabled()
     gc.disable()
     try:

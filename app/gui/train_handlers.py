@@ -176,9 +176,8 @@ class Drafting:
         if plan.config is None:
             return {side.estimate: views.NO_ESTIMATE, layout.tick: gr.Timer(active=False), layout.asked: ""}
         folders, running = plan.config.data.folders, self.context.queue.running()
-        if folders not in self.looked:
-            self.looked[folders] = contents(folders)
-        key = fingerprint(plan.config, self.looked[folders], running.key if running else "")
+        files = self.looked.get(folders) or self.looked.setdefault(folders, contents(folders))
+        key = fingerprint(plan.config, files, running.key if running else "")
         found = self.estimates.ask(chosen.slug, key, plan.config)
         return {
             side.estimate: views.estimate(found),
