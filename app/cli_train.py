@@ -86,7 +86,7 @@ def stop(context: typer.Context, run: RunName = "last") -> None:
 
 
 def less_memory(context: typer.Context, run: RunName = "last") -> None:
-    """Let a run in training go on with less memory: fewer pictures at once, then activations computed twice."""
+    """Let a run in training go on with less memory: each batch in parts, then activations computed twice."""
     chosen = runs.find(find_home(context.obj), run)
     jobs.use_less_memory(chosen)
     output.say(f"{chosen.folder.name} is asked to save after a step and to go on with less memory.")

@@ -85,6 +85,13 @@ def test_settings_that_would_fit_are_named_where_these_do_not(base):
     assert need.instead.startswith("It would fit with memory.checkpointing = auto")
 
 
+def test_batches_in_parts_take_less_and_as_many_operations(base):
+    whole, *_ = counted(base, data={"batch_size": 4})
+    halves, *_ = counted(base, data={"batch_size": 4}, memory={"parts": 2})
+    assert halves.activations_gb == pytest.approx(whole.activations_gb / 2, rel=0.1)
+    assert halves.tflop == pytest.approx(whole.tflop, rel=0.01)
+
+
 def test_a_quantised_base_takes_less_and_what_leaves_the_adapter_as_it_is_is_named_before_it():
     wish = {"device": "cpu", "budget": 0.001, "stream": "none"}
     config = config_io.parse({"data": {"batch_size": 1}, "memory": wish})

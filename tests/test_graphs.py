@@ -106,6 +106,18 @@ def test_recorded_steps_end_in_the_very_weights(base, card):
     assert [graph.replayed for graph in card.graphs] == [8, 2, 4, 1]
 
 
+@pytest.mark.parametrize(("batch", "parts", "kinds"), [(4, 2, 1), (3, 2, 3), (2, 3, 1)])  # 8 pictures
+def test_recorded_parts_of_batches_add_up_as_usual_ones_do(base, card, batch, parts, kinds):
+    config = config_io.merge(settings(base, parts=parts), {"data": {"batch_size": batch}, "loss": {"preservation": 0}})
+    usual, recorded = step_of(config), step_of(config)
+    Recorded(recorded).put()
+    for number in range(3):
+        usual(number), recorded(number)
+    assert usual.mean_loss() == recorded.mean_loss()
+    assert all(map(torch.equal, usual.parameters, recorded.parameters))
+    assert len(card.graphs) == kinds
+
+
 def test_a_pass_that_was_not_recorded_and_one_that_was_add_up(base, card):
     usual, mixed = step_of(settings(base)), step_of(settings(base))
     way = Recorded(mixed)

@@ -90,7 +90,7 @@ def test_the_adapter_moves_the_unprompted_prediction_less(base, text_encoder):
 
 def test_a_fresh_adapter_preserves_everything(base):
     step = built(base, 1.0)
-    _, inputs = step.preservation.inputs(0, step.look(0), torch.Generator())
+    _, inputs = step.preservation.inputs(step.preservation.look(0, step.look(0), torch.Generator()))
     assert step.preservation.error(*inputs).item() == 0
 
 

@@ -1,5 +1,7 @@
 """How the work of a step is shared among processes: nothing is done twice, nothing is left out."""
 
+import math
+
 import pytest
 import torch
 
@@ -17,18 +19,21 @@ def test_micro_steps_are_dealt_out_where_that_comes_out_even(count, accumulation
     dealt = [list(one.micro_steps(5, accumulation)) for one in every(count)]
     assert sorted(sum(dealt, [])) == list(range(5 * accumulation, 6 * accumulation))
     assert {len(some) for some in dealt} == {accumulation // count}
-    assert all(one.pictures(accumulation) == ALL for one in every(count))
+    assert all(one.pictures(accumulation) == [ALL] for one in every(count))
 
 
-@pytest.mark.parametrize(("count", "pictures"), [(2, 4), (2, 5), (3, 5), (3, 2)])
-def test_else_each_looks_at_some_pictures_of_every_batch(count, pictures):
+@pytest.mark.parametrize(("count", "pictures"), [(1, 4), (2, 4), (2, 5), (3, 5), (3, 2)])
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_else_each_looks_at_some_pictures_of_every_batch(count, pictures, parts):
     batch, shares, seen = torch.arange(pictures), [], []
     for one in every(count):
         assert one.micro_steps(5, 1) == range(5, 6)
-        share, mine, nothing = cut(one.pictures(1), batch, None)
-        shares.append(share)
-        seen += mine.tolist()
-        assert nothing is None and share == len(mine) / pictures
+        assert len(one.pictures(1, parts)) == parts
+        for some in one.pictures(1, parts):
+            share, mine, nothing = cut(some, batch, None)
+            shares.append(share)
+            seen += mine.tolist()
+            assert nothing is None and share == len(mine) / pictures <= math.ceil(pictures / count / parts) / pictures
     assert sorted(seen) == batch.tolist() and sum(shares) == pytest.approx(1)
 
 

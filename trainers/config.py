@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-MOST_ACCUMULATION = 1024
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -326,7 +325,7 @@ class OptimizerConfig(Section):
     )
     weight_decay: float = setting(0.01, "Weight decay", "Pulls adapter weights towards zero.", ge=0, le=10)
     clip_norm: float = setting(1.0, "Gradient clip", "Largest gradient norm; 0 turns clipping off.", ge=0)
-    accumulation: int = setting(1, "Accumulation", "Micro-batches per optimizer step.", ge=1, le=MOST_ACCUMULATION)
+    accumulation: int = setting(1, "Accumulation", "Micro-batches per optimizer step.", ge=1, le=1024)
     ema: bool = setting(False, "EMA", "Keep a moving average of the adapter and save that.")
     ema_decay: Share = setting(0.99, "EMA decay", "Weight of the past in the average.", lt=1)
 
@@ -434,6 +433,14 @@ class MemoryConfig(Section):
         le=10_000,
         allow_inf_nan=False,
     )
+    parts: int = setting(
+        1,
+        "Parts of a batch",
+        "Compute the pictures of a batch in so many parts, one after the other: less memory, more time where the device "
+        "would do more at once, and the same training.",
+        ge=1,
+        le=256,
+    )
     offload: bool = setting(
         False,
         "Activations in host memory",
@@ -477,8 +484,8 @@ class MemoryConfig(Section):
         True,
         "Try again by itself",
         "Go on from the last good state by itself, and say so. Where 16-bit numbers overflow: in fp32 with plain "
-        "attention. Where the memory runs out: with fewer pictures at once and as many in a step, then with "
-        "checkpointing, offload and weight streaming.",
+        "attention. Where the memory runs out: with each batch in parts, then with checkpointing, offload and weight "
+        "streaming.",
     )
     cache_latents: bool = setting(True, "Cache latents", "Encode each picture once and keep the result on disk.")
 
@@ -507,3 +514,13 @@ class TrainConfig(Section):
     def views_per_step(self) -> int:
         """Pictures that one optimizer step learns from."""
         return self.data.batch_size * self.optimizer.accumulation
+
+    @property
+    def at_once(self) -> int:
+        """Pictures whose activations are held at the same time, at the most."""
+        return math.ceil(self.data.batch_size / self.memory.parts)
+
+    @property
+    def several_passes(self) -> bool:
+        """Whether gradients of one step's passes are added up."""
+        return self.optimizer.accumulation > 1 or self.at_once < self.data.batch_size

@@ -114,7 +114,7 @@ def _instead(
 
 
 def _smaller(config: TrainConfig, components: Components) -> Iterator[dict[str, dict[str, object]]]:
-    """Changes that need less and less: checkpointing, streaming, one picture, a quantised base, smaller pictures."""
+    """Changes that need less and less: checkpointing, streaming, one picture at once, a quantised base, smaller pictures."""
     change: dict[str, dict[str, object]] = {}
     if config.memory.checkpointing == "none":
         change["memory"] = {"checkpointing": "auto"}
@@ -122,8 +122,8 @@ def _smaller(config: TrainConfig, components: Components) -> Iterator[dict[str, 
     if config.memory.stream == "none":
         change["memory"] = {**change.get("memory", {}), "stream": "auto"}
         yield dict(change)
-    if config.data.batch_size > 1:
-        change["data"] = {"batch_size": 1}
+    if config.at_once > 1:
+        change["memory"] = {**change.get("memory", {}), "parts": config.data.batch_size}
         yield dict(change)
     if config.memory.quantize == "none" and config.adapter.type != "dora":
         for form in FORMS:

@@ -80,24 +80,24 @@ class Recorded:
         self.pool = torch.cuda.graph_pool_handle()
         devices.give_back()
 
-    def __call__(self, error_of: ErrorOf, inputs: Inputs) -> Tensor:
-        """Add the gradients of error_of(*inputs) to the parameters', as `TrainingStep.both_passes` does."""
-        key = (error_of.__qualname__, self.step.accelerator.scaler is None, *map(_described, inputs))
+    def __call__(self, error_of: ErrorOf, inputs: Inputs, share: float = 1.0) -> Tensor:
+        """Add the gradients of a `share` of error_of(*inputs) to the parameters', as `both_passes` does."""
+        key = (error_of.__qualname__, share, self.step.accelerator.scaler is None, *map(_described, inputs))
         if key not in self.graphs:
             if len(self.graphs) == MOST:
-                return self.step.both_passes(error_of, inputs)
-            self.graphs[key] = self._record(error_of, inputs)
+                return self.step.both_passes(error_of, inputs, share)
+            self.graphs[key] = self._record(error_of, inputs, share)
         graph = self.graphs[key]
         self._give_places(graph.used)
         return graph.replay(inputs)
 
-    def _record(self, error_of: ErrorOf, inputs: Inputs) -> Graph:
+    def _record(self, error_of: ErrorOf, inputs: Inputs, share: float) -> Graph:
         step = self.step
         inputs = tuple(None if one is None else one.clone() for one in inputs)
         before = [parameter.grad for parameter in step.parameters]
         devices.give_back()  # what usual passes keep at hand is of no use to a graph
         try:
-            used = self._try(error_of, inputs)
+            used = self._try(error_of, inputs, share)
             for parameter in used:
                 if parameter not in self.gradients:
                     self.gradients[parameter] = torch.zeros_like(parameter)
@@ -105,7 +105,7 @@ class Recorded:
             devices.give_back()
             held, graph = torch.cuda.memory_reserved(step.feed.text.device), torch.cuda.CUDAGraph()
             with self._recording(graph):
-                loss = step.both_passes(error_of, inputs)
+                loss = step.both_passes(error_of, inputs, share)
             self.kept += torch.cuda.memory_reserved(step.feed.text.device) - held
         finally:
             for parameter, grad in zip(step.parameters, before, strict=True):
@@ -129,14 +129,14 @@ class Recorded:
                 torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self.pool)
             raise
 
-    def _try(self, error_of: ErrorOf, inputs: Inputs) -> list[nn.Parameter]:
+    def _try(self, error_of: ErrorOf, inputs: Inputs, share: float) -> list[nn.Parameter]:
         """Do the pass once as usual, so that libraries are set up; the parameters that it has gradients for."""
         step, device = self.step, self.step.feed.text.device
         for parameter in step.parameters:
             parameter.grad = None
         self.stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(self.stream):
-            step.both_passes(error_of, inputs)
+            step.both_passes(error_of, inputs, share)
         torch.cuda.current_stream(device).wait_stream(self.stream)
         used = [parameter for parameter in step.parameters if parameter.grad is not None]
         for parameter in used:
@@ -193,7 +193,8 @@ def has_room(step: TrainingStep, config: TrainConfig, kept: int) -> bool:
     A pass is done as usual once before it is recorded, while the memory of earlier graphs stays theirs.
     """
     device = step.feed.text.device
-    several = step.preservation is not None or len(common_shapes(step)) > 1
+    uneven = config.data.batch_size % config.memory.parts > 0
+    several = step.preservation is not None or uneven or len(common_shapes(step)) > 1
     taken = torch.cuda.memory_allocated(device)
     budget = min((config.memory.budget or float("inf")) * GB, free_gb(device) * GB)
     return taken + kept * (1 + several) <= budget

@@ -219,7 +219,7 @@ class Outputs:
         self._rest()
         with self._as_exported(), self.adapter.at_strength(strength):
             told = text.tell([*prompts, settings.negative])
-            together = preview.at_once(self.config.data.batch_size, recomputes(self.components.denoiser))
+            together = preview.at_once(self.config.at_once, recomputes(self.components.denoiser))
             where = (text.device, self.resolution, together, self._space())
             return preview.sample_told(family, self.components, told, settings, *where)
 

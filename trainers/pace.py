@@ -64,7 +64,7 @@ def pace(
     """The pace of a run with these settings; leaves an adapter on the components where it tries them.
 
     Args:
-        count: one micro-step of the run.
+        count: one pass of the run, over `config.at_once` pictures.
         clock: what tells the seconds.
     """
     if plan.device.type == "cpu" and operations(config, count) >= CHEAP:
@@ -96,7 +96,7 @@ def pace(
 def operations(config: TrainConfig, count: Count) -> float:
     """Those of an optimizer step: output preservation denoises once more with gradients and once without."""
     again = (count.flops + count.forward) / config.loss.preservation_every if config.loss.preservation else 0.0
-    return (count.flops + again) * config.optimizer.accumulation
+    return (count.flops + again) * config.optimizer.accumulation * config.data.batch_size / config.at_once
 
 
 def _step(step: TrainingStep, clock: Clock) -> float:
@@ -126,7 +126,7 @@ def _denoising(step: TrainingStep, components: Components, config: TrainConfig, 
     """Pictures are denoised in the batches of a preview."""
     device, few = step.feed.text.device, config.preview.model_copy(update={"sampling_steps": 2})
     width, height = drawn(components, config)
-    batch = preview.at_once(config.data.batch_size, recomputes(step.denoiser))
+    batch = preview.at_once(config.at_once, recomputes(step.denoiser))
     noise = torch.randn(batch, components.latent.channels, height, width).to(device)
     told = step.feed.text.conditioning(torch.zeros(2 * batch, dtype=torch.long, device=device)).to(step.dtype)
     factor = components.latent.factor
@@ -197,7 +197,7 @@ def _from_operations(family: Family, components: Components, config: TrainConfig
     latents = torch.empty(1, latent.channels, height, width, device=meta)
     clip_skip = config.model.clip_skip
     rate, single = (_speed(plan.device, dtype) for dtype in (plan.dtype, torch.float32))
-    row = count.forward / config.data.batch_size * width * height * latent.factor**2 / side**2
+    row = count.forward / config.at_once * width * height * latent.factor**2 / side**2
     return Pace(
         step=operations(config, count) / rate,
         alone=operations(config, count) / config.data.batch_size / rate,

@@ -6,6 +6,7 @@ caption; or pictures that the base drew of the class words beforehand (prior pre
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +87,7 @@ def draw_class_pictures(
     if kept is None:
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(config.seed)).to(device)
         dtype = next(components.denoiser.parameters()).dtype
-        at_once = config.data.batch_size  # without gradients, guidance's two rows each need less than training
+        at_once = config.at_once  # without gradients, guidance's two rows each need less than training
         drawn = []
         for part, prompts in zip(noise.split(at_once), rows.split(at_once), strict=True):
             both = base_text.rows(torch.cat([empty.expand(len(prompts)), prompts])).to(dtype)
@@ -99,6 +100,15 @@ def draw_class_pictures(
     return ClassPictures(
         kept["latents"].to(device), rows, empty, plain_sizes(family, resolution, resolution, 1, device)
     )
+
+
+class Kept(NamedTuple):
+    """What a micro-step preserves: noisy latents [B, C, h, w] at timesteps [B], captions rows [B], sizes [B, ...]."""
+
+    noisy: Tensor
+    timesteps: Tensor
+    rows: Tensor
+    sizes: Tensor | None
 
 
 class Preservation:
@@ -125,10 +135,8 @@ class Preservation:
         """Whether micro-step `number` has this loss: the last of each `every`."""
         return (number + 1) % self.every == 0
 
-    def inputs(
-        self, number: int, seen: Seen, generator: torch.Generator, pictures: slice = ALL
-    ) -> tuple[float, tuple[Tensor | None, ...]]:
-        """(the share of these `pictures` in the micro-step's, what `error` takes).
+    def look(self, number: int, seen: Seen, generator: torch.Generator) -> Kept:
+        """What of the base is preserved in micro-step `number`.
 
         `generator` draws which class pictures are looked at, where there are any.
         """
@@ -139,7 +147,11 @@ class Preservation:
             sizes = None if sizes is None else sizes.expand(len(noisy), -1)
         else:
             rows, sizes = self.feed.preserved(number, seen.batch.pictures), seen.batch.sizes
-        share, noisy, timesteps, rows, sizes = cut(pictures, noisy, timesteps, rows, sizes)
+        return Kept(noisy, timesteps, rows, sizes)
+
+    def inputs(self, kept: Kept, pictures: slice = ALL) -> tuple[float, tuple[Tensor | None, ...]]:
+        """(the share of these pictures in the micro-step's, what `error` takes of them)."""
+        share, noisy, timesteps, rows, sizes = cut(pictures, *kept)
         base = self.base_text.rows(rows).to(noisy.dtype)
         known = self.feed.text.known(rows, noisy.dtype)
         return share, (noisy, timesteps, rows, sizes, base.embeds, base.pooled, *known)

@@ -21,9 +21,9 @@ from trainers.stores import encode_texts
 TOGETHER = 4
 
 
-def at_once(batch_size: int, checkpointing: bool) -> int:
-    """How many pictures can be denoised together within the memory that a training step takes."""
-    return batch_size if checkpointing else max(TOGETHER, batch_size)
+def at_once(trained: int, checkpointing: bool) -> int:
+    """How many pictures can be denoised together within the memory that training so many at once takes."""
+    return trained if checkpointing else max(TOGETHER, trained)
 
 
 @torch.no_grad()

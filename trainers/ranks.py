@@ -81,18 +81,17 @@ class Ranks:
     def micro_steps(self, step: int, accumulation: int) -> range:
         """The micro-steps of a step that this process does."""
         first, after = step * accumulation, (step + 1) * accumulation
-        if self._by_micro_steps(accumulation):
+        if shared_by(accumulation, self.count) == 1:
             return range(first + self.number, after, self.count)
         return range(first, after)
 
-    def pictures(self, accumulation: int) -> slice:
-        """Which pictures of a batch this process looks at."""
-        if self.count == 1 or self._by_micro_steps(accumulation):
-            return ALL
-        return slice(self.number, None, self.count)
-
-    def _by_micro_steps(self, accumulation: int) -> bool:
-        return accumulation % self.count == 0
+    def pictures(self, accumulation: int, parts: int = 1) -> list[slice]:
+        """Which pictures of a batch this process looks at, in so many parts one after the other."""
+        apart = shared_by(accumulation, self.count)
+        first = 0 if apart == 1 else self.number
+        if parts * apart == 1:
+            return [ALL]
+        return [slice(first + apart * part, None, apart * parts) for part in range(parts)]
 
     def exchange(self, error: Exception | None = None, value: int = 0) -> int:
         """Wait for all; the largest of the values that they came with.
@@ -172,9 +171,14 @@ class Ranks:
         return total.squeeze(0)
 
 
+def shared_by(times: int, count: int) -> int:
+    """How many of so many processes look at pictures of one batch, where a step has `times` batches."""
+    return 1 if times % count == 0 else count
+
+
 def can_share(at_once: int, times: int, count: int) -> bool:
     """Whether every one of so many processes has something to do in a step of `times` batches of `at_once` pictures."""
-    return times % count == 0 or at_once >= count
+    return at_once >= shared_by(times, count)
 
 
 def cut(pictures: slice, *batch: Tensor | None) -> tuple:

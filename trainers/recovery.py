@@ -5,16 +5,17 @@ config.toml stays what the person wrote.
 """
 
 import json
+import math
 from contextlib import suppress
 from pathlib import Path
 
 from trainers import config_io, json_values, memory
-from trainers.config import MOST_ACCUMULATION, TrainConfig
+from trainers.config import TrainConfig
 from trainers.errors import Crowded, Overflowed, UserError
 from trainers.events import Adjusted
 from trainers.failure import is_out_of_memory
 from trainers.files import write_whole
-from trainers.ranks import can_share
+from trainers.ranks import shared_by
 
 FILE = "instead.json"  # in the run folder: setting -> [value that it takes the place of, value]
 REPLACED = {
@@ -23,10 +24,8 @@ REPLACED = {
     "memory.checkpointing",
     "memory.offload",
     "memory.stream",
-    "data.batch_size",
-    "optimizer.accumulation",
+    "memory.parts",
 }
-STEP = {"data.batch_size", "optimizer.accumulation"}  # together they make the size of a step
 Way = tuple[dict[str, str | int], str]  # settings, and what that means
 
 
@@ -89,18 +88,13 @@ def _safer(precision: str) -> Way | None:
 
 
 def _smaller(config: TrainConfig, device: str, devices: int) -> Way | None:
-    """The next of: fewer pictures at once, as many per step; activations computed again; moved; weights streamed."""
-    at_once, times = config.data.batch_size, config.optimizer.accumulation
-    divisors = [number for number in range(2, at_once + 1) if at_once % number == 0]
-    fitting = [number for number in divisors if times * number <= MOST_ACCUMULATION]
-    shared = [number for number in fitting if can_share(at_once // number, times * number, devices)]
-    if shared:
-        parts = shared[0]
-        changes = {"data.batch_size": at_once // parts, "optimizer.accumulation": times * parts}
-        return (
-            changes,
-            f"with {at_once // parts} instead of {at_once} pictures at once, and as many as before in a step",
-        )
+    """The next of: batches in more parts; activations computed again; moved; weights streamed."""
+    batch = math.ceil(config.data.batch_size / shared_by(config.optimizer.accumulation, devices))
+    parts, at_once = config.memory.parts, math.ceil(batch / config.memory.parts)
+    if at_once > 1:
+        parts = min(2 * parts, batch)
+        fewer = math.ceil(batch / parts)
+        return {"memory.parts": parts}, f"with {fewer} instead of {at_once} pictures at once, the same ones in every step"
     if config.memory.checkpointing != "all":
         return {"memory.checkpointing": "all"}, "with activations computed again in the backward pass (checkpointing)"
     if not config.memory.offload and device != "cpu":
@@ -113,8 +107,7 @@ def _smaller(config: TrainConfig, device: str, devices: int) -> Way | None:
 
 def _in_force(config: TrainConfig, run: Path) -> dict[str, str | int]:
     """The kept settings that still take the place of a run's own: setting -> value."""
-    changes = {name: value for name, (was, value) in _kept(run).items() if _text(config, name) == was}
-    return changes if changes.keys() >= STEP else {name: changes[name] for name in changes.keys() - STEP}
+    return {name: value for name, (was, value) in _kept(run).items() if _text(config, name) == was}
 
 
 def _kept(run: Path) -> dict[str, list[str]]:

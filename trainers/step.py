@@ -49,6 +49,7 @@ class TrainingStep:
     parameters: list[nn.Parameter]
     clip_norm: float
     accumulation: int
+    parts: int  # in which a micro-batch is computed, one after the other
     seed: int
     tokens: NewTokens | None
     ema: Ema | None
@@ -58,7 +59,7 @@ class TrainingStep:
     careful: bool = False  # look at every step's numbers before they are used: that waits for the device
     exact: bool = False  # let a GPU add up in the same order every time
     ranks: Ranks = field(default_factory=Ranks)  # who else does a part of each step
-    recorded: Callable[[ErrorOf, Inputs], Tensor] | None = None  # does a pass in place of `both_passes` (graphs.py)
+    recorded: Callable[[ErrorOf, Inputs, float], Tensor] | None = None  # does a pass in place of `both_passes` (graphs.py)
     whole: bool = True  # not while the weights are changed: between two steps, and while gradients are computed
     total: Tensor = field(init=False)  # sum of micro-step losses since the last `mean_loss`, on the device
     _generator: torch.Generator = field(init=False)
@@ -101,13 +102,16 @@ class TrainingStep:
 
     def micro_step(self, number: int) -> Tensor:
         """Look at one micro-batch and add its gradients, those of output preservation too; its loss without that."""
-        seen, pictures = self.look(number), self.ranks.pictures(self.accumulation)
+        seen, losses = self.look(number), []
+        kept = None
+        if self.preservation and self.preservation.due(number):
+            kept = self.preservation.look(number, seen, self._generator)
         with devices.exactly(self.exact):
-            loss = self.learn(self.error, *self.inputs(seen, pictures))
-            if self.preservation and self.preservation.due(number):
-                inputs = self.preservation.inputs(number, seen, self._generator, pictures)
-                self.learn(self.preservation.error, *inputs)
-        return loss
+            for pictures in self.ranks.pictures(self.accumulation, self.parts):
+                losses.append(self.learn(self.error, *self.inputs(seen, pictures)))
+                if kept:
+                    self.learn(self.preservation.error, *self.preservation.inputs(kept, pictures))
+        return sum(losses[1:], start=losses[0])
 
     def look(self, number: int) -> Seen:
         """Draw the micro-batch's pictures, captions, timesteps and noise."""
@@ -121,7 +125,7 @@ class TrainingStep:
         return Seen(batch, noisy.to(self.dtype), target, timesteps)
 
     def inputs(self, seen: Seen, pictures: slice = ALL) -> tuple[float, Inputs]:
-        """(this process's share of the batch, what `error` takes of its pictures)."""
+        """(the share of these pictures in the batch, what `error` takes of them)."""
         whole = (seen.noisy, seen.target, seen.timesteps, seen.batch.captions, seen.batch.sizes)
         share, noisy, target, timesteps, captions, sizes = cut(pictures, *whole)
         return share, (noisy, target, timesteps, captions, sizes, *self.feed.text.known(captions, self.dtype))
@@ -142,8 +146,8 @@ class TrainingStep:
 
     def learn(self, error_of: ErrorOf, share: float, inputs: Inputs) -> Tensor:
         """Add the gradients of a `share` of error_of(*inputs) to the parameters'; returns that share."""
-        if self.recorded and share == 1:
-            return self.recorded(error_of, inputs)
+        if self.recorded and share:
+            return self.recorded(error_of, inputs, share)
         return self.both_passes(error_of, inputs, share)
 
     def both_passes(self, error_of: ErrorOf, inputs: Inputs, share: float = 1.0) -> Tensor:
@@ -253,6 +257,7 @@ def build_step(
         parameters=parameters,
         clip_norm=config.optimizer.clip_norm,
         accumulation=config.optimizer.accumulation,
+        parts=config.memory.parts,
         seed=config.seed,
         tokens=adapter.tokens,
         ema=Ema(parameters, config.optimizer.ema_decay) if config.optimizer.ema else None,

@@ -163,7 +163,7 @@ def _train(
     if packed := settle(components.denoiser, config.memory.quantize, saving, device):
         emit(packed.told)
     prepack(components.denoiser, config.memory, saving)
-    shapes = _attended(family, components, text, resolution, config.data.batch_size)
+    shapes = _attended(family, components, text, resolution, config.at_once)
     kernels = (config.memory.attention, device, shapes, folders.cache, until_the_end)
     with devices.exactly(plan.exact):  # as the steps will be
         remarks = attention.set_attention(components.denoiser, *kernels)

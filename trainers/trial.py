@@ -1,6 +1,7 @@
 """What a run could do otherwise, tried on a real micro-step that is then forgotten: is it right, and faster?"""
 
 import logging
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -176,7 +177,7 @@ def settle_exact(step: TrainingStep, wanted: bool) -> None:
 
 
 def common_shapes(step: TrainingStep) -> list[Shape]:
-    """The commonest shapes of latents in an epoch, at most SHAPES: the same ones wherever a run is resumed."""
+    """The commonest shapes of latents that are computed at once in an epoch, at most SHAPES: the same ones wherever a run is resumed."""
     seen = Counter(_shape(step, batch) for batch in step.feed.batches.epoch(0))
     return [shape for shape, _ in sorted(seen.items(), key=lambda item: (-item[1], item[0]))[:SHAPES]]
 
@@ -187,7 +188,7 @@ def number_of(step: TrainingStep, shape: Shape) -> int:
 
 
 def _shape(step: TrainingStep, batch: tuple[int, ...]) -> Shape:
-    return len(batch), *step.feed.latents.shape(step.feed.training[batch[0]])
+    return math.ceil(len(batch) / step.parts), *step.feed.latents.shape(step.feed.training[batch[0]])
 
 
 def situation(step: TrainingStep, config: TrainConfig) -> dict[str, Any]:

@@ -223,14 +223,25 @@ def test_where_the_memory_runs_out_fewer_pictures_are_computed_at_once(tmp_path,
     assert begun_at(seen) == [0, 3]
     (told,) = all_of(events.Adjusted, seen)
     assert told.why == "The memory ran out."
-    assert told.what.endswith("with 1 instead of 2 pictures at once, and as many as before in a step")
+    assert told.what.endswith("with 1 instead of 2 pictures at once, the same ones in every step")
     assert isinstance(seen[-1], events.Finished) and seen[-1].step == 6
     went, _ = recovery.settings_of(config_io.parse({"data": {"batch_size": 2}}), tmp_path)
-    assert (went.data.batch_size, went.optimizer.accumulation) == (1, 2)
-    own = config_io.parse(
-        {"data": {"batch_size": 3}, "optimizer": {"accumulation": 5}}
-    )  # as a person changed them since
+    assert went.memory.parts == 2 and went.at_once == 1
+    own = config_io.parse({"memory": {"parts": 3}})  # as a person changed it since
     assert recovery.settings_of(own, tmp_path) == (own, None)
+
+
+def test_where_the_memory_ran_out_within_an_epoch_the_weights_are_those_of_a_run_that_had_enough(
+    tmp_path, base, pictures, monkeypatch
+):
+    straight, short = tmp_path / "straight", tmp_path / "short"
+    changes = {"data": {"batch_size": 3}, "adapter": {"dropout": 0.0}}  # 7 pictures: 3, 3, 1
+    run(straight, base, pictures, 6, **changes)
+    once(monkeypatch, TrainingStep, "gradients", MemoryError(), calls=2)
+    assert begun_at(run(short, base, pictures, 6, **changes)) == [0, 1]
+    first, second = weights(straight), weights(short)
+    apart = sum((first[name] - second[name]).double().square().sum() for name in first).sqrt()
+    assert apart < 1e-5 * sum(one.double().square().sum() for one in first.values()).sqrt()
 
 
 PHASES = {
@@ -259,34 +270,14 @@ def test_each_way_costs_more_time_than_the_one_before_and_the_last_failure_is_to
         told.append(found.what.partition(", ")[2])
         config, _ = recovery.settings_of(own, tmp_path)
     assert told == [
-        "with 3 instead of 6 pictures at once, and as many as before in a step",
-        "with 1 instead of 3 pictures at once, and as many as before in a step",
+        "with 3 instead of 6 pictures at once, the same ones in every step",
+        "with 2 instead of 3 pictures at once, the same ones in every step",
+        "with 1 instead of 2 pictures at once, the same ones in every step",
         "with activations computed again in the backward pass (checkpointing)",
         "with the frozen weights streamed block by block",
     ]
     assert config.views_per_step == 6 and config.memory.stream == "all"
     assert recovery.settings_of(own, tmp_path) == (own, None)  # next time there may be more memory
-
-
-def test_after_a_person_changed_the_size_of_a_step_it_is_theirs_at_every_further_way(tmp_path):
-    def retreated(at_once: int, times: int) -> tuple[int, int]:
-        own = config_io.parse({"data": {"batch_size": at_once}, "optimizer": {"accumulation": times}})
-        recovery.another_way(own, MemoryError(), tmp_path)
-        went, _ = recovery.settings_of(own, tmp_path)
-        return went.data.batch_size, went.optimizer.accumulation
-
-    assert [retreated(4, 1), retreated(4, 1)] == [(2, 2), (1, 4)]
-    assert [retreated(6, 1), retreated(6, 1)] == [(3, 2), (1, 6)]
-    assert retreated(2, 1) == (1, 2)  # as an earlier way had it, and now a person
-    assert retreated(2, 3) == (1, 6)
-
-
-def test_no_way_leaves_the_bounds_of_a_setting(tmp_path):
-    own, ways = config_io.parse({"data": {"batch_size": 4}, "optimizer": {"accumulation": 600}}), []
-    while recovery.another_way(own, MemoryError(), tmp_path):
-        ways.append(recovery.settings_of(own, tmp_path)[0])
-    assert [way.memory.checkpointing for way in ways] == ["all"] * 2 and ways[-1].memory.stream == "all"
-    assert {way.views_per_step for way in ways} == {2400}
 
 
 def test_a_base_that_is_rounded_on_a_cpu_is_not_streamed(tmp_path):
@@ -349,7 +340,7 @@ def test_a_person_can_let_a_run_go_on_with_less_memory_and_no_step_is_lost(tmp_p
     seen = run(tmp_path, base, pictures, 7, heard=wish_at(tmp_path, 2), saving={"every": 2}, memory=never)
     assert begun_at(seen) == [0, 3] and isinstance(seen[-1], events.Finished)
     (told,) = all_of(events.Adjusted, seen)
-    assert "with 1 instead of 2 pictures at once, and as many as before in a step" in told.what
+    assert "with 1 instead of 2 pictures at once" in told.what
     assert told.why == "A person wants it to use less memory."
     assert not (tmp_path / "control" / "less_memory").exists()
 
@@ -364,12 +355,13 @@ def test_a_run_that_uses_as_little_memory_as_it_can_goes_on_as_it_is(tmp_path, b
 @pytest.mark.parametrize(
     ("devices", "at_once", "times", "told"),
     [
-        (4, 8, 1, "with 4 instead of 8"),
-        (4, 4, 1, "with 1 instead of 4"),  # two batches of two would leave two of them idle
-        (2, 3, 1, "checkpointing"),  # three batches of one do not come out even
+        (4, 8, 1, "with 1 instead of 2"),  # each looks at some pictures of a batch
+        (4, 8, 4, "with 4 instead of 8"),  # each looks at batches of its own
+        (2, 3, 1, "with 1 instead of 2"),
+        (4, 4, 1, "checkpointing"),
     ],
 )
-def test_every_device_keeps_something_to_do(tmp_path, devices, at_once, times, told):
+def test_it_is_told_what_each_of_several_devices_computes_at_once(tmp_path, devices, at_once, times, told):
     config = config_io.parse({"data": {"batch_size": at_once}, "optimizer": {"accumulation": times}})
     assert told in recovery.another_way(config, MemoryError(), tmp_path, devices).what
     Ranks(0, devices).require_work(recovery.settings_of(config, tmp_path)[0])
@@ -377,7 +369,7 @@ def test_every_device_keeps_something_to_do(tmp_path, devices, at_once, times, t
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[1]", "{", '{"memory.precision": "fp99"}', '{"model.base": "/etc/passwd"}', '{"data.batch_size": 0}'],
+    ["", "[1]", "{", '{"memory.precision": "fp99"}', '{"model.base": "/etc/passwd"}', '{"memory.parts": 0}'],
 )
 def test_a_damaged_note_of_another_way_is_not_heeded(tmp_path, content):
     (tmp_path / recovery.FILE).write_text(content, "utf-8")

@@ -104,6 +104,13 @@ def test_predicted_peak_on_a_quantised_base_is_within_8_percent(form, precision,
     assert_predicted(config, table, f"embedded 64 px, batch 2, lora, {checkpointing}, {precision}, {form}")
 
 
+@pytest.mark.parametrize(("batch", "parts"), [(4, 2), (5, 2), pytest.param(8, 8, marks=pytest.mark.slow)])
+def test_predicted_peak_of_batches_in_parts_is_within_8_percent(batch, parts, table):
+    memory = {"device": "cpu", "precision": "fp32", "checkpointing": "none", "parts": parts}
+    config = config_io.parse({"data": {"resolution": 64, "batch_size": batch}, "memory": memory})
+    assert_predicted(config, table, f"embedded 64 px, batch {batch} in {parts} parts, lora, fp32")
+
+
 def tight(config: TrainConfig) -> TrainConfig:
     """With a budget that leaves room for two thirds of the activations."""
     plan, family = memory.plan(config.memory), find_family(config.model)

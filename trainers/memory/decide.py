@@ -66,7 +66,7 @@ def room(
         weights += prepacked_bytes(components.denoiser, config.memory)
     more = 0.0 if device.type in BESIDE else MORE_ON_GPU
     adapter = kept(config, trained)
-    if device.type == "cuda" and config.memory.graphs != "none" and config.optimizer.accumulation == 1:
+    if device.type == "cuda" and config.memory.graphs != "none" and not config.several_passes:
         adapter += trained  # a graph's gradients stay from step to step, too
     return Room(budget, weights / GB, adapter / GB, beside(device), held / GB, more)
 
@@ -74,7 +74,7 @@ def room(
 def kept(config: TrainConfig, trained: int) -> float:
     """Bytes that stay from step to step for so many bytes of masters."""
     states = 0.5 if "8bit" in config.optimizer.type.lower() else 2
-    return trained * (1 + states + config.optimizer.ema + (config.optimizer.accumulation > 1))
+    return trained * (1 + states + config.optimizer.ema + config.several_passes)
 
 
 def resident(components: Components, config: TrainConfig) -> int:
@@ -113,7 +113,7 @@ def forced(denoiser: nn.Module, config: TrainConfig, device: torch.device) -> Sa
 def plentiful(components: Components, config: TrainConfig, plan: Plan, room: Room) -> bool:
     """Whether the room is so large that nothing needs to be counted."""
     pixels = ((config.data.resolution or components.resolution) // components.latent.factor) ** 2
-    wanted = PER_PIXEL * (plan.dtype.itemsize // 2) * pixels * config.data.batch_size
+    wanted = PER_PIXEL * (plan.dtype.itemsize // 2) * pixels * config.at_once
     wanted *= 1 + config.adapter.trains_text
     if config.adapter.type not in ("lora", "locon"):
         wanted += 3 * room.weights * GB  # the others make weights anew in every step

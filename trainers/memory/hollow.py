@@ -130,7 +130,7 @@ class HollowStep:
         return (prediction.float() - latents).pow(2).mean()
 
     def _inputs(self) -> tuple[Tensor, Tensor]:
-        count, side = self.config.data.batch_size, self._side
+        count, side = self.config.at_once, self._side
         latents = torch.empty(count, self.components.latent.channels, side, side, device="meta")
         return latents, torch.zeros(count, dtype=torch.long, device="meta")
 
@@ -139,7 +139,7 @@ class HollowStep:
         return (self.config.data.resolution or self.components.resolution) // self.components.latent.factor
 
     def _encode(self) -> Conditioning:
-        count = self.config.data.batch_size
+        count = self.config.at_once
         tokens = tuple(t.to("meta") for t in self.family.tokenize(self.components, ["a picture"] * count))
         told = self.family.encode_text(self.components.text_encoders, tokens, self.config.model.clip_skip)
         told = told if self.config.adapter.trains_text else told.detach()
