@@ -13,13 +13,13 @@ from typing import Any
 import tomlkit
 
 from app.paths import Home, absolute
+from app.picture_folder import count_pictures
 from trainers import config_io
+from trainers.data.decoding import ENDINGS as PICTURE_ENDINGS
 from trainers.data.folders import is_whole_disk
 from trainers.errors import UserError
 from trainers.files import write_whole
 
-# What the data code opens; it names the ones that do not work out.
-PICTURE_ENDINGS = frozenset(".png .jpg .jpeg .jfif .webp .bmp .gif .avif .heic .heif .tif .tiff".split())
 RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))])
 SLUG_BYTES = 80  # file systems allow 255 bytes a name; dates and endings are added to it
 OWN_PICTURES = "pictures"  # the folder of a project that holds its own
@@ -158,7 +158,7 @@ def require_pictures(folder: Path) -> int:
         raise UserError(f"There is no folder {folder}.", "Check the spelling, and whether the drive is connected.")
     if is_whole_disk(folder):
         raise UserError(f"{folder} is the whole disk.", "Name the folder that holds your pictures.")
-    count = sum(1 for _ in list_pictures(folder))
+    count = count_pictures(str(folder))
     if not count:
         kinds = ", ".join(sorted(ending[1:].upper() for ending in PICTURE_ENDINGS))
         raise UserError(f"There is no picture in {folder}.", f"Pictures are files of these kinds: {kinds}.")

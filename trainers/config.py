@@ -436,8 +436,8 @@ class MemoryConfig(Section):
     parts: int = setting(
         1,
         "Parts of a batch",
-        "Compute the pictures of a batch in so many parts, one after the other: less memory, more time where the device "
-        "would do more at once, and the same training.",
+        "Compute the pictures of a batch in so many parts, one after the other: less memory, more time where the "
+        "device would do more at once, and the same training.",
         ge=1,
         le=256,
     )

@@ -94,7 +94,9 @@ def _smaller(config: TrainConfig, device: str, devices: int) -> Way | None:
     if at_once > 1:
         parts = min(2 * parts, batch)
         fewer = math.ceil(batch / parts)
-        return {"memory.parts": parts}, f"with {fewer} instead of {at_once} pictures at once, the same ones in every step"
+        return {
+            "memory.parts": parts
+        }, f"with {fewer} instead of {at_once} pictures at once, the same ones in every step"
     if config.memory.checkpointing != "all":
         return {"memory.checkpointing": "all"}, "with activations computed again in the backward pass (checkpointing)"
     if not config.memory.offload and device != "cpu":

@@ -177,7 +177,7 @@ def settle_exact(step: TrainingStep, wanted: bool) -> None:
 
 
 def common_shapes(step: TrainingStep) -> list[Shape]:
-    """The commonest shapes of latents that are computed at once in an epoch, at most SHAPES: the same ones wherever a run is resumed."""
+    """The commonest shapes of latents computed at once in an epoch, at most SHAPES: the same in every resumed run."""
     seen = Counter(_shape(step, batch) for batch in step.feed.batches.epoch(0))
     return [shape for shape, _ in sorted(seen.items(), key=lambda item: (-item[1], item[0]))[:SHAPES]]
 

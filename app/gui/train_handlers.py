@@ -200,9 +200,9 @@ class Drafting:
 
 
 def contents(folders: tuple[str, ...]) -> str:
-    """The same for the same pictures and captions."""
+    """The same for the same pictures and captions, as long as the program runs."""
     found = [read_folder(folder) for folder in folders]
-    return repr([(sorted(one.pictures.items()), sorted(one.captions.items())) for one in found])
+    return str(hash(tuple((frozenset(one.pictures.items()), frozenset(one.captions.items())) for one in found)))
 
 
 def fingerprint(config: TrainConfig, files: str, running: str) -> str:
