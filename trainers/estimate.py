@@ -114,7 +114,7 @@ def _instead(
 
 
 def _smaller(config: TrainConfig, components: Components) -> Iterator[dict[str, dict[str, object]]]:
-    """Changes that need less and less: checkpointing, streaming, single pictures, a quantised base, smaller pictures."""
+    """Changes that need less and less: checkpointing, streaming, single pictures, quantising, smaller pictures."""
     change: dict[str, dict[str, object]] = {}
     if config.memory.checkpointing == "none":
         change["memory"] = {"checkpointing": "auto"}

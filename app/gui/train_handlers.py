@@ -29,11 +29,12 @@ class Drafting:
     context: Context
     estimates: Estimates
     layout: Layout
-    looked: dict[tuple[str, ...], str] = field(default_factory=dict)  # folders -> `contents` when the page was shown
+    looked: dict[tuple[str, ...], str] = field(default_factory=dict)  # folders -> their `contents`
+    due: set[tuple[str, ...]] = field(default_factory=set)  # those to be looked at again, for the page was shown since
 
     def arrive(self, where: Where) -> Answer:
         self.estimates.forget_stale()
-        self.looked.clear()
+        self.due.update(list(self.looked))
         return self._page(where.project)
 
     def show(self, where: Where, slug: str, **parts: Any) -> Answer:
@@ -135,12 +136,20 @@ class Drafting:
         return [going(where, page="monitor", run=run.key), "", gr.update(interactive=False)]
 
     def tick(self, where: Where, slug: str, key: str) -> Answer:
-        """Look whether the estimate has come. If none will, for another browser tab asked about other settings, ask."""
-        awaited = slug != where.project or self.estimates.awaits(key)
+        """Look whether the estimate has come, and first at the files that it is of.
+
+        If none will come, for another browser tab asked about other settings, ask.
+        """
+        awaited = slug != where.project or (key and self.estimates.awaits(key))
         chosen = None if awaited else self._current(slug)
         if chosen is None:
             return {self.layout.side.estimate: gr.skip()}
-        return self._estimated(chosen, drafts.plan(self.context.home, chosen))
+        plan = drafts.plan(self.context.home, chosen)
+        if not key and plan.config is not None:
+            folders = plan.config.data.folders
+            self.looked[folders] = contents(folders)
+            self.due.discard(folders)
+        return self._estimated(chosen, plan)
 
     def _plan(self, chosen: Project, plan: drafts.Plan, redraw: bool) -> Answer:
         layout, context, right = self.layout, self.context, plan.config is not None
@@ -176,13 +185,15 @@ class Drafting:
         if plan.config is None:
             return {side.estimate: views.NO_ESTIMATE, layout.tick: gr.Timer(active=False), layout.asked: ""}
         folders, running = plan.config.data.folders, self.context.queue.running()
-        files = self.looked.get(folders) or self.looked.setdefault(folders, contents(folders))
-        key = fingerprint(plan.config, files, running.key if running else "")
-        found = self.estimates.ask(chosen.slug, key, plan.config)
+        files, found = self.looked.get(folders), None
+        key = fingerprint(plan.config, files or "", running.key if running else "")
+        if files is not None:
+            found = self.estimates.ask(chosen.slug, key, plan.config)
+        look = files is None or folders in self.due  # with the next tick: thousands take longer than turning a page may
         return {
             side.estimate: views.estimate(found),
-            layout.tick: gr.Timer(active=found is None),
-            layout.asked: key,
+            layout.tick: gr.Timer(active=look or found is None),
+            layout.asked: "" if look else key,
         }
 
     def _current(self, slug: str) -> Project | None:

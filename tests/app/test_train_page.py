@@ -1,5 +1,6 @@
 """What the Train page's handlers do at the moments when browser tabs and the server disagree on where they are."""
 
+import time
 from types import SimpleNamespace
 
 import gradio as gr
@@ -7,10 +8,12 @@ import pytest
 
 from app import drafts, projects, runs
 from app.estimates import Estimates
+from app.gui import train_handlers
 from app.gui.context import Context, Where
 from app.gui.train_handlers import Drafting
 from app.gui.train_layout import build_layout
 from app.queue import Queue
+from trainers.errors import UserError
 
 
 class Hushed(Estimates):
@@ -18,6 +21,10 @@ class Hushed(Estimates):
 
     def _work(self) -> None:
         pass
+
+    def answer_with(self, key, found):
+        self._wanted.clear()
+        self._known[key], self._answered[key] = found, time.monotonic()
 
 
 @pytest.fixture
@@ -43,7 +50,7 @@ def test_a_run_is_made_whatever_page_the_server_takes_the_tab_to_be_on(place, dr
 
 def test_an_estimate_that_another_tabs_question_pushed_out_is_asked_again(place, drafting, cat):
     where, asked, clock = Where("train", cat.slug), drafting.layout.asked, drafting.layout.tick
-    first = drafting.show(where, cat.slug)[asked]
+    first = looked(drafting, where)[asked]
     assert drafting.tick(where, cat.slug, first) == {drafting.layout.side.estimate: gr.skip()}
     drafts.change(place, cat, "adapter.rank", "3")
     other = drafting.show(where, cat.slug)[asked]
@@ -64,9 +71,36 @@ def test_an_estimate_is_of_the_captions_that_there_are_and_of_what_trains_beside
     drafting, cat, pictures, monkeypatch
 ):
     where, asked = Where("train", cat.slug), drafting.layout.asked
-    keys = [drafting.arrive(where)[asked] for _ in range(2)]
+    keys = [looked(drafting, where)[asked] for _ in range(2)]
     (pictures / "0.txt").write_text("a cat", "utf-8")
-    keys.append(drafting.arrive(where)[asked])
+    keys.append(looked(drafting, where)[asked])
     monkeypatch.setattr(Queue, "running", lambda self: runs.Run(cat.runs / "other"))
-    keys.append(drafting.arrive(where)[asked])
+    keys.append(looked(drafting, where)[asked])
     assert keys[0] == keys[1] and len(set(keys)) == 3
+
+
+def test_the_page_is_turned_before_files_are_looked_at_and_shows_the_last_estimate_meanwhile(
+    drafting, cat, monkeypatch
+):
+    where, layout = Where("train", cat.slug), drafting.layout
+    asked, clock, estimate = layout.asked, layout.tick, layout.side.estimate
+    looks = []
+    monkeypatch.setattr(train_handlers, "contents", lambda folders: looks.append(folders) or "the same")
+    shown = drafting.arrive(where)
+    assert not looks and shown[asked] == "" and shown[clock].active and "Estimating" in shown[estimate]
+    found = drafting.tick(where, cat.slug, "")
+    assert len(looks) == 1 and found[asked] and found[clock].active
+    drafting.estimates.answer_with(found[asked], UserError("No such base.", "Choose another."))
+    assert not drafting.tick(where, cat.slug, found[asked])[clock].active
+    again = drafting.show(where, cat.slug)
+    assert len(looks) == 1 and again[asked] == found[asked] and "No such base." in again[estimate]
+    monkeypatch.setattr(drafting.estimates, "forget_stale", lambda: None)
+    back = drafting.arrive(where)
+    assert len(looks) == 1 and "No such base." in back[estimate] and back[clock].active and back[asked] == ""
+    assert drafting.tick(where, cat.slug, "")[asked] == found[asked] and len(looks) == 2
+
+
+def looked(drafting, where):
+    """The page as it is shown, once its clock has ticked."""
+    drafting.arrive(where)
+    return drafting.tick(where, where.project, "")
