@@ -59,9 +59,7 @@ class TrainingStep:
     careful: bool = False  # look at every step's numbers before they are used: that waits for the device
     exact: bool = False  # let a GPU add up in the same order every time
     ranks: Ranks = field(default_factory=Ranks)  # who else does a part of each step
-    recorded: Callable[[ErrorOf, Inputs, float], Tensor] | None = (
-        None  # does a pass in place of `both_passes` (graphs.py)
-    )
+    recorded: Callable[[ErrorOf, Inputs, float], Tensor] | None = None  # does `both_passes`' work (graphs.py)
     whole: bool = True  # not while the weights are changed: between two steps, and while gradients are computed
     total: Tensor = field(init=False)  # sum of micro-step losses since the last `mean_loss`, on the device
     _generator: torch.Generator = field(init=False)
