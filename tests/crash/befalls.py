@@ -25,7 +25,7 @@ def gradients(step: TrainingStep, number: int) -> None:
         elif WHAT == "asked to stop":
             (RUN / "control").mkdir(exist_ok=True)
             (RUN / "control" / "stop").touch()
-        elif WHAT == "out of memory" and step.feed.batches.batch_size > 1:
+        elif WHAT == "out of memory" and step.feed.batches.batch_size > step.parts:
             raise MemoryError("no room for 2 pictures")
         elif WHAT == "a fault":
             raise RuntimeError("a wheel came off")
