@@ -6,12 +6,13 @@ import shutil
 import threading
 import unicodedata
 import zipfile
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from app import projects
+from app.picture_folder import read_folder
 from app.projects import PICTURE_ENDINGS, RESERVED, Project
 from app.zips import DAMAGED, TAKEN
 from trainers.data.captions import ENDINGS as CAPTION_ENDINGS
@@ -44,6 +45,15 @@ class _Dropped:
     name: str
     place: str
     source: Path | zipfile.ZipInfo
+
+
+@dataclass
+class _There:
+    """What captions may belong to: the pictures of a folder, and of files on their way in, which file is where now."""
+
+    by_stem: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    placed: dict[tuple[str, str], list[tuple[int, Path]]] = field(default_factory=lambda: defaultdict(list))
+    captions: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(list))
 
 
 def add(project: Project, files: Sequence[str | Path]) -> Added:
@@ -131,13 +141,17 @@ def _take(project: Project, files: list[_Dropped], archive: zipfile.ZipFile | No
     folder = Path(project.pictures)
     folder.mkdir(exist_ok=True)
     taken = {_stem(name) for name in os.listdir(folder)}
-    sizes: dict[int, list[Path]] = {}
-    for path in projects.list_pictures(folder):
-        sizes.setdefault(path.stat().st_size, []).append(path)
-    placed: list[tuple[int, _Dropped, Path]] = []  # place among the files, which file, where it is now
+    sizes: dict[int, list[Path]] = defaultdict(list)
+    there = _There()
+    for path, (_, size) in read_folder(str(folder)).pictures.items():
+        sizes[size].append(Path(path))
+        there.by_stem[_stem(Path(path).name)].append(Path(path))
     for number, file in enumerate(files):
         ending = os.path.splitext(file.name)[1].lower()
-        if _is_caption(file) or file.name.startswith("."):
+        if _is_caption(file):
+            there.captions[_sign(file)].append(number)
+            continue
+        if file.name.startswith("."):
             continue
         if ending not in PICTURE_ENDINGS:
             what = "lies inside a zip file and is one itself" if ending == ".zip" else "is no picture that can be used"
@@ -146,43 +160,37 @@ def _take(project: Project, files: list[_Dropped], archive: zipfile.ZipFile | No
         incoming = _incoming(file, archive, folder, added)
         if incoming is None:
             continue
-        same = _same(incoming, sizes.get(incoming.stat().st_size, ()))
+        size = incoming.stat().st_size
+        same = _same(incoming, sizes[size])
         if same:
             incoming.unlink()
             added.known += 1
-            placed.append((number, file, same))
+            there.placed[_sign(file)].append((number, same))
             continue
         target = folder / _unique(safe_name(file.name), taken)
         os.replace(incoming, target)
-        sizes.setdefault(target.stat().st_size, []).append(target)
-        placed.append((number, file, target))
+        sizes[size].append(target)
+        there.by_stem[_stem(target.name)].append(target)
+        there.placed[_sign(file)].append((number, target))
         added.pictures += 1
     for number, file in enumerate(files):
         if _is_caption(file):
-            _take_caption(number, files, archive, folder, placed, added)
+            _take_caption(number, file, archive, there, added)
 
 
-def _take_caption(
-    number: int,
-    files: list[_Dropped],
-    archive: zipfile.ZipFile | None,
-    folder: Path,
-    placed: list[tuple[int, _Dropped, Path]],
-    added: Added,
-) -> None:
+def _take_caption(number: int, file: _Dropped, archive: zipfile.ZipFile | None, there: _There, added: Added) -> None:
     """Put a caption beside its picture: the one of the same name and, where that is told, of the same folder.
 
     A browser tells no folders, so several may fit: where there are as many captions of that name, each gets the one
     that came in its turn, else the nearest.
     """
-    file = files[number]
-    rivals = [(abs(number - other), path) for other, picture, path in placed if _same_name(picture, file)]
-    turns = [turn for turn, other in enumerate(files) if _is_caption(other) and _same_name(other, file)]
+    rivals = [(abs(number - other), path) for other, path in there.placed[_sign(file)]]
+    turns = there.captions[_sign(file)]
     if len(turns) == len(rivals):
         rivals = [rivals[turns.index(number)]]
     rivals = [(distance, path) for distance, path in rivals if caption_file(path) is None]
     if not rivals:  # the picture may have been dropped earlier
-        earlier = [path for path in projects.list_pictures(folder) if _stem(path.name) == _stem(safe_name(file.name))]
+        earlier = there.by_stem[_stem(safe_name(file.name))]
         rivals = [(0, path) for path in earlier if caption_file(path) is None]
         if earlier and not rivals:
             added.skipped.append(f"{file.name}: its picture has a caption already, which stays.")
@@ -190,10 +198,11 @@ def _take_caption(
     if not rivals:
         added.skipped.append(f"{file.name}: there is no picture of that name for this caption.")
         return
-    incoming = _incoming(file, archive, folder, added)
+    beside = min(rivals)[1]
+    incoming = _incoming(file, archive, beside.parent, added)
     if incoming is None:
         return
-    os.replace(incoming, min(rivals)[1].with_suffix(".txt"))
+    os.replace(incoming, beside.with_suffix(".txt"))
     added.captions += 1
 
 
@@ -245,8 +254,9 @@ def _is_caption(file: _Dropped) -> bool:
     return os.path.splitext(file.name)[1].lower() in CAPTION_ENDINGS and not file.name.startswith(".")
 
 
-def _same_name(one: _Dropped, other: _Dropped) -> bool:
-    return _stem(one.name) == _stem(other.name) and one.place == other.place
+def _sign(file: _Dropped) -> tuple[str, str]:
+    """The same for a picture and its caption."""
+    return _stem(file.name), file.place
 
 
 def _stem(name: str) -> str:

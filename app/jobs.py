@@ -110,12 +110,12 @@ def pause(run: Run) -> None:
 
 
 def use_less_memory(run: Run) -> None:
-    """Let a run in training save, and go on at once in the next way that needs less memory; in the same steps.
+    """Let a run in training save, and go on at once in the next way that needs less memory, with the same pictures.
 
     UserError when the run is not being trained.
     """
     if not is_alive(run):
-        raise UserError(f"{run.folder.name} is not being trained.", "Set memory.budget, or a smaller data.batch_size.")
+        raise UserError(f"{run.folder.name} is not being trained.", "Set memory.parts or memory.budget.")
     run.control.mkdir(exist_ok=True)
     run.less_memory_file.touch()
 

@@ -141,15 +141,6 @@ def slug(name: str) -> str:
     return f"{text}-1" if text in RESERVED else text
 
 
-def list_pictures(folder: Path) -> Iterator[Path]:
-    """Files with a picture's ending in the folder and below, hidden ones left out."""
-    for place, subfolders, names in os.walk(folder):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in PICTURE_ENDINGS and not name.startswith("."):
-                yield Path(place, name)
-
-
 def require_pictures(folder: Path) -> int:
     """How many pictures the folder holds. UserError when it is no folder, or holds none."""
     if os.path.isfile(folder):  # which a name that is too long just is not; pathlib raises then

@@ -194,3 +194,20 @@ def test_only_passes_with_gradients_in_shapes_of_the_run_are_compiled(base, monk
     assert compiler.calls == before
     step.micro_step(0)
     assert compiler.calls > before
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_passes_of_every_size_that_parts_of_a_batch_have_are_compiled(base, monkeypatch, parts):
+    """5 pictures in 2 parts are 3 and 2, in 3 parts 2, 2 and 1."""
+    config = config_io.merge(settings(base, parts=parts), {"data": {"batch_size": 5}})
+    step, compiler = step_of(config), Compiler(monkeypatch)
+    compile_blocks(step, config, None, lambda event: None)
+    before = compiler.calls
+    step.micro_step(0)
+    of_all = compiler.calls - before
+    one = settings(base)
+    single, of_one = step_of(one), Compiler(monkeypatch)
+    compile_blocks(single, one, None, lambda event: None)
+    before = of_one.calls
+    single.micro_step(0)
+    assert of_all == parts * (of_one.calls - before) > 0

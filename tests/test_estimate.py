@@ -10,6 +10,7 @@ from trainers.bench.loops import engine_step
 from trainers.choices import ADAPTERS
 from trainers.estimate import _smaller, estimate, needed
 from trainers.families.registry import find_family
+from trainers.memory.cards import find_card
 from trainers.memory.decide import GB
 from trainers.memory.meter import Meter
 
@@ -122,3 +123,15 @@ def test_encoded_pictures_and_captions_take_of_the_room(base):
     assert none.activations - some.activations == pytest.approx(latents + text)
     many, _ = needed(family, components, config, plan, plan.device, 1.0, (1_000_000, 5))
     assert many.held * GB == pytest.approx(text)  # so many pictures stay in a file
+
+
+def test_streamed_weights_come_anew_for_every_part_of_a_batch_on_a_card(base):
+    def longest(parts: int) -> float:
+        many = {"stream": "all", "parts": parts, "device": "cpu"}
+        config = config_io.parse({"model": {"base": str(base)}, "data": {"batch_size": 4}, "memory": many})
+        plan, family = memory.plan(config.memory), find_family(config.model)
+        components = family.load(config.model, plan.dtype)
+        return estimate(family, components, config, plan, find_card("RTX 3060 12GB")).span[1]
+
+    whole, three, four = map(longest, (1, 3, 4))
+    assert four > three > whole and four - three == pytest.approx((four - whole) / 3, rel=0.01)

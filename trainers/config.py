@@ -197,7 +197,13 @@ class DataConfig(Section):
         le=4096,
     )
     repeats: int = setting(1, "Repeats", "How often each picture is seen per epoch.", ge=1, le=10000)
-    batch_size: int = setting(1, "Batch size", "Pictures per forward pass.", ge=1, le=256)
+    batch_size: int = setting(
+        1,
+        "Batch size",
+        "Pictures per batch; memory.parts computes fewer of them at once.",
+        ge=1,
+        le=256,
+    )
     bucketing: bool = setting(True, "Aspect buckets", "Keep pictures near their shape; off crops all to a square.")
     bucket_step: int | None = setting(
         None,
@@ -437,7 +443,7 @@ class MemoryConfig(Section):
         1,
         "Parts of a batch",
         "Compute the pictures of a batch in so many parts, one after the other: less memory, more time where the "
-        "device would do more at once, and the same training.",
+        "device would do more at once, and the same training, but for what an adapter's dropout leaves out.",
         ge=1,
         le=256,
     )

@@ -19,7 +19,7 @@ from trainers.memory.decide import GB, Room, free_gb, needed, told
 from trainers.memory.fit import Fitted
 from trainers.memory.packing import FORMS
 from trainers.memory.saving import PLAIN
-from trainers.pace import Clock, Pace, operations, pace
+from trainers.pace import Clock, Pace, operations, pace, passes
 
 SIDES = (768, 512, 384, 256)  # pixels that are tried where a run does not fit
 
@@ -80,7 +80,7 @@ def estimate(
         saved=_saved(fitted, left, device),
         instead="" if fits else _instead(family, components, config, plan, device, free, encoded),
         more_gb=left.more,
-        span=card.seconds(flops, fitted.moved * flops / fitted.count.flops) if card else None,
+        span=card.seconds(flops, fitted.moved * passes(config)) if card else None,
     )
 
 

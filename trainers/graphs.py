@@ -144,7 +144,7 @@ class Recorded:
         return used
 
     def _give_places(self, used: list[nn.Parameter]) -> None:
-        """Let gradients be where graphs add to them: those of the micro-steps before, or none yet."""
+        """Let gradients be where graphs add to them: those of the passes before, or none yet."""
         fresh = []
         for parameter in used:
             place = self.gradients[parameter]
@@ -193,8 +193,8 @@ def has_room(step: TrainingStep, config: TrainConfig, kept: int) -> bool:
     A pass is done as usual once before it is recorded, while the memory of earlier graphs stays theirs.
     """
     device = step.feed.text.device
-    uneven = config.data.batch_size % config.memory.parts > 0
-    several = step.preservation is not None or uneven or len(common_shapes(step)) > 1
+    lengths = {len(batch) for batch in step.feed.batches.epoch(0)}
+    several = step.preservation is not None or len(lengths) > 1 or len(common_shapes(step)) > 1
     taken = torch.cuda.memory_allocated(device)
     budget = min((config.memory.budget or float("inf")) * GB, free_gb(device) * GB)
     return taken + kept * (1 + several) <= budget

@@ -99,6 +99,12 @@ def operations(config: TrainConfig, count: Count) -> float:
     return (count.flops + again) * config.optimizer.accumulation * config.data.batch_size / config.at_once
 
 
+def passes(config: TrainConfig) -> float:
+    """Forward and backward passes of an optimizer step; one without gradients counts half."""
+    again = 1.5 / config.loss.preservation_every if config.loss.preservation else 0.0
+    return (1 + again) * config.optimizer.accumulation * min(config.memory.parts, config.data.batch_size)
+
+
 def _step(step: TrainingStep, clock: Clock) -> float:
     """With the share of output preservation that falls to every step."""
     preservation, step.preservation = step.preservation, None

@@ -3,7 +3,7 @@
 A run on several devices takes the steps of a run on one, to rounding. Where the micro-steps of a step can be dealt out
 evenly, each process does some of them; else each does some pictures of every batch. What is drawn at random depends on
 the number of the micro-step alone, so it is the same wherever it is drawn; only an adapter's dropout is another one
-where a batch is shared. The gradients are added up.
+where a batch is shared, or computed in parts. The gradients are added up.
 
 Process 0 alone writes events and files. The others follow, and whatever befalls one is told to all in the next
 `exchange`, of which every process does the same number: at the end of a failing run, too.

@@ -26,6 +26,7 @@ REPLACED = {
     "memory.stream",
     "memory.parts",
 }
+QUARTERS = 4  # parts; after that, every way begins the run anew for little
 Way = tuple[dict[str, str | int], str]  # settings, and what that means
 
 
@@ -90,13 +91,9 @@ def _safer(precision: str) -> Way | None:
 def _smaller(config: TrainConfig, device: str, devices: int) -> Way | None:
     """The next of: batches in more parts; activations computed again; moved; weights streamed."""
     batch = math.ceil(config.data.batch_size / shared_by(config.optimizer.accumulation, devices))
-    parts, at_once = config.memory.parts, math.ceil(batch / config.memory.parts)
-    if at_once > 1:
-        parts = min(2 * parts, batch)
-        fewer = math.ceil(batch / parts)
-        return {
-            "memory.parts": parts
-        }, f"with {fewer} instead of {at_once} pictures at once, the same ones in every step"
+    if config.memory.parts < batch:
+        parts = min(2 * config.memory.parts, batch) if config.memory.parts < QUARTERS else batch
+        return {"memory.parts": parts}, f"with each batch computed in {parts} parts, the same steps otherwise"
     if config.memory.checkpointing != "all":
         return {"memory.checkpointing": "all"}, "with activations computed again in the backward pass (checkpointing)"
     if not config.memory.offload and device != "cpu":

@@ -1,7 +1,6 @@
 """What a run could do otherwise, tried on a real micro-step that is then forgotten: is it right, and faster?"""
 
 import logging
-import math
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from torch import Tensor
 from trainers import devices
 from trainers.config import TrainConfig
 from trainers.memory.regions import Shape
+from trainers.ranks import shared_by
 from trainers.step import TrainingStep
 
 log = logging.getLogger(__name__)
@@ -178,17 +178,20 @@ def settle_exact(step: TrainingStep, wanted: bool) -> None:
 
 def common_shapes(step: TrainingStep) -> list[Shape]:
     """The commonest shapes of latents computed at once in an epoch, at most SHAPES: the same in every resumed run."""
-    seen = Counter(_shape(step, batch) for batch in step.feed.batches.epoch(0))
+    seen = Counter(shape for batch in step.feed.batches.epoch(0) for shape in _shapes(step, batch))
     return [shape for shape, _ in sorted(seen.items(), key=lambda item: (-item[1], item[0]))[:SHAPES]]
 
 
 def number_of(step: TrainingStep, shape: Shape) -> int:
-    """The first micro-step of that shape."""
-    return next(i for i, batch in enumerate(step.feed.batches.epoch(0)) if _shape(step, batch) == shape)
+    """The first micro-step that has a pass of that shape."""
+    return next(i for i, batch in enumerate(step.feed.batches.epoch(0)) if shape in _shapes(step, batch))
 
 
-def _shape(step: TrainingStep, batch: tuple[int, ...]) -> Shape:
-    return math.ceil(len(batch) / step.parts), *step.feed.latents.shape(step.feed.training[batch[0]])
+def _shapes(step: TrainingStep, batch: tuple[int, ...]) -> list[Shape]:
+    """Of each pass over a batch's pictures, on whichever device."""
+    size = step.feed.latents.shape(step.feed.training[batch[0]])
+    shares = step.parts * shared_by(step.accumulation, step.ranks.count)
+    return [(len(batch[share::shares]), *size) for share in range(min(shares, len(batch)))]
 
 
 def situation(step: TrainingStep, config: TrainConfig) -> dict[str, Any]:

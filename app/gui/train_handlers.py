@@ -185,11 +185,9 @@ class Drafting:
         if plan.config is None:
             return {side.estimate: views.NO_ESTIMATE, layout.tick: gr.Timer(active=False), layout.asked: ""}
         folders, running = plan.config.data.folders, self.context.queue.running()
-        files, found = self.looked.get(folders), None
-        key = fingerprint(plan.config, files or "", running.key if running else "")
-        if files is not None:
-            found = self.estimates.ask(chosen.slug, key, plan.config)
-        look = files is None or folders in self.due  # with the next tick: thousands take longer than turning a page may
+        look = folders not in self.looked or folders in self.due  # with the next tick: it would hold up the page
+        key = fingerprint(plan.config, self.looked.get(folders, ""), running.key if running else "")
+        found = self.estimates.answer(key) if look else self.estimates.ask(chosen.slug, key, plan.config)
         return {
             side.estimate: views.estimate(found),
             layout.tick: gr.Timer(active=look or found is None),

@@ -98,6 +98,9 @@ def test_the_page_is_turned_before_files_are_looked_at_and_shows_the_last_estima
     back = drafting.arrive(where)
     assert len(looks) == 1 and "No such base." in back[estimate] and back[clock].active and back[asked] == ""
     assert drafting.tick(where, cat.slug, "")[asked] == found[asked] and len(looks) == 2
+    drafting.estimates.answer_with(found[asked], None)
+    stale = drafting.arrive(where)
+    assert "Estimating" in stale[estimate] and not drafting.estimates.awaits(found[asked])  # until the files are known
 
 
 def looked(drafting, where):

@@ -223,7 +223,7 @@ def test_where_the_memory_runs_out_fewer_pictures_are_computed_at_once(tmp_path,
     assert begun_at(seen) == [0, 3]
     (told,) = all_of(events.Adjusted, seen)
     assert told.why == "The memory ran out."
-    assert told.what.endswith("with 1 instead of 2 pictures at once, the same ones in every step")
+    assert told.what.endswith("with each batch computed in 2 parts, the same steps otherwise")
     assert isinstance(seen[-1], events.Finished) and seen[-1].step == 6
     went, _ = recovery.settings_of(config_io.parse({"data": {"batch_size": 2}}), tmp_path)
     assert went.memory.parts == 2 and went.at_once == 1
@@ -265,18 +265,18 @@ def test_memory_that_runs_out_in_any_phase_costs_no_finished_step(tmp_path, base
 
 
 def test_each_way_costs_more_time_than_the_one_before_and_the_last_failure_is_told(tmp_path):
-    own, told = config_io.parse({"data": {"batch_size": 6}}), []
+    own, told = config_io.parse({"data": {"batch_size": 9}}), []
     while found := recovery.another_way(own, MemoryError(), tmp_path):
         told.append(found.what.partition(", ")[2])
         config, _ = recovery.settings_of(own, tmp_path)
     assert told == [
-        "with 3 instead of 6 pictures at once, the same ones in every step",
-        "with 2 instead of 3 pictures at once, the same ones in every step",
-        "with 1 instead of 2 pictures at once, the same ones in every step",
+        "with each batch computed in 2 parts, the same steps otherwise",
+        "with each batch computed in 4 parts, the same steps otherwise",
+        "with each batch computed in 9 parts, the same steps otherwise",
         "with activations computed again in the backward pass (checkpointing)",
         "with the frozen weights streamed block by block",
     ]
-    assert config.views_per_step == 6 and config.memory.stream == "all"
+    assert config.views_per_step == 9 and config.memory.stream == "all"
     assert recovery.settings_of(own, tmp_path) == (own, None)  # next time there may be more memory
 
 
@@ -340,7 +340,7 @@ def test_a_person_can_let_a_run_go_on_with_less_memory_and_no_step_is_lost(tmp_p
     seen = run(tmp_path, base, pictures, 7, heard=wish_at(tmp_path, 2), saving={"every": 2}, memory=never)
     assert begun_at(seen) == [0, 3] and isinstance(seen[-1], events.Finished)
     (told,) = all_of(events.Adjusted, seen)
-    assert "with 1 instead of 2 pictures at once" in told.what
+    assert "with each batch computed in 2 parts" in told.what
     assert told.why == "A person wants it to use less memory."
     assert not (tmp_path / "control" / "less_memory").exists()
 
@@ -353,17 +353,19 @@ def test_a_run_that_uses_as_little_memory_as_it_can_goes_on_as_it_is(tmp_path, b
 
 
 @pytest.mark.parametrize(
-    ("devices", "at_once", "times", "told"),
+    ("devices", "at_once", "times", "parts"),
     [
-        (4, 8, 1, "with 1 instead of 2"),  # each looks at some pictures of a batch
-        (4, 8, 4, "with 4 instead of 8"),  # each looks at batches of its own
-        (2, 3, 1, "with 1 instead of 2"),
-        (4, 4, 1, "checkpointing"),
+        (4, 8, 1, [2]),  # each looks at some pictures of a batch
+        (4, 8, 4, [2, 4, 8]),  # each looks at batches of its own
+        (2, 3, 1, [2]),
+        (4, 4, 1, []),
     ],
 )
-def test_it_is_told_what_each_of_several_devices_computes_at_once(tmp_path, devices, at_once, times, told):
-    config = config_io.parse({"data": {"batch_size": at_once}, "optimizer": {"accumulation": times}})
-    assert told in recovery.another_way(config, MemoryError(), tmp_path, devices).what
+def test_parts_are_of_what_each_of_several_devices_computes(tmp_path, devices, at_once, times, parts):
+    own, told = config_io.parse({"data": {"batch_size": at_once}, "optimizer": {"accumulation": times}}), []
+    while "checkpointing" not in recovery.another_way(own, MemoryError(), tmp_path, devices).what:
+        told.append(recovery.settings_of(own, tmp_path)[0].memory.parts)
+    assert told == parts
     Ranks(0, devices).require_work(recovery.settings_of(config, tmp_path)[0])
 
 

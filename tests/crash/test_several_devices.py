@@ -148,7 +148,9 @@ def test_where_the_memory_of_one_runs_out_both_go_on_with_fewer_pictures(tmp_pat
     done = befallen(run, "out of memory", 1, 3)
     assert done.returncode == 0, done.stderr
     events = told(run)
-    assert any("1 instead of 2 pictures at once" in event["what"] for event in events if event["type"] == "adjusted")
+    assert any(
+        "with each batch computed in 2 parts" in event["what"] for event in events if event["type"] == "adjusted"
+    )
     assert events[-1]["type"] == "finished"
 
 

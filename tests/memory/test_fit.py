@@ -114,7 +114,7 @@ def test_the_plan_says_what_streaming_costs(step):
     saving, told = decide(step.family, emptied(step.components, torch.float32), config, plan)
     assert saving.streamed == blocks(step.denoiser)
     assert f"the weights of {len(saving.streamed)} wait in the base's file" in told.what
-    assert "GB of weights read in each step" in told.why
+    assert "GB of weights read in each pass" in told.why
     forced = config_io.merge(step.config, {"memory": {"stream": "all", "quantize": "int8"}})
     with pytest.raises(UserError, match="reads the base's file again"):
         decide(step.family, emptied(step.components, torch.float32), forced, plan)

@@ -1,6 +1,7 @@
 """The two loops that are compared: Darkroom's own step, and the barest peft loop there is."""
 
 import copy
+import math
 import re
 from collections.abc import Callable
 
@@ -31,7 +32,7 @@ from trainers.step import TrainingStep, build_step
 from trainers.stores import Feed, LatentStore, TextStore
 from trainers.trial import Way
 
-PICTURES = 8
+PICTURES = 8  # or a batch, where that is more; none is short
 
 
 def engine_step(family: Family, components: Components, config: TrainConfig, plan: Plan, steps: int) -> TrainingStep:
@@ -43,13 +44,14 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
     size = (bucket.height, bucket.width)
     sizes = family.sizes(size, (0, 0), size)
     latents = LatentStore(LatentSpec(latent.channels, latent.factor, 1.0), device)
-    for i in range(PICTURES):
+    count = config.data.batch_size * math.ceil(PICTURES / config.data.batch_size)
+    for i in range(count):
         mean = torch.randn(latent.channels, side, side, generator=generator)
         for mirrored in {False, config.data.flip}:
             latents.add(i, mirrored, bucket, mean, torch.full_like(mean, -10.0), sizes)
     latents.seal()
-    captions = [[f"a picture of thing {i}"] for i in range(PICTURES)]
-    preserved = [[""]] * PICTURES
+    captions = [[f"a picture of thing {i}"] for i in range(count)]
+    preserved = [[""]] * count
     if config.adapter.trains_text:
         for encoder in components.text_encoders:
             bring(encoder, device)
@@ -66,10 +68,10 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     adapter.train_tokens(tokens)
     crop = Crop(bucket, (bucket.width, bucket.height), 0, 0, 0.0)
-    batches = Batches([crop] * PICTURES, [1] * PICTURES, config.data.batch_size, config.seed)
+    batches = Batches([crop] * count, [1] * count, config.data.batch_size, config.seed)
     apply(components.denoiser, saving, draws(config.adapter))
     adapter.train()
-    feed = Feed(batches, list(range(PICTURES)), latents, text, captions, preserved, config)
+    feed = Feed(batches, list(range(count)), latents, text, captions, preserved, config)
     steps = max(steps, 100)
     return build_step(config, plan, family, components, adapter, feed, base_text, None, steps, lambda adjusted: None)
 

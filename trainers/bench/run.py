@@ -86,6 +86,7 @@ def bench(base: str, config: TrainConfig, meta: bool, steps: int, alone: bool, p
         "torch": torch.__version__,
         "resolution": config.data.resolution or components.resolution,
         "batch_size": config.data.batch_size,
+        "parts": min(config.memory.parts, config.data.batch_size),
         "accumulation": config.optimizer.accumulation,
         "adapter": f"{config.adapter.type}, rank {config.adapter.rank}, {config.adapter.targets}",
         "checkpointing": config.memory.checkpointing,

@@ -36,7 +36,7 @@ class Room:
 
     budget: float
     weights: float
-    adapter: float  # masters, optimizer states, averages, gradients that wait for the next micro-batch
+    adapter: float  # masters, optimizer states, averages, gradients that wait for the next pass
     beside: float
     held: float = 0.0  # encoded pictures and captions
     more: float = 0.0  # kept free
@@ -203,7 +203,7 @@ def told(fitted: Fitted, left: Room, device: torch.device) -> Adjusted:
         place = "in the base's file" if device.type == "cpu" else "in host memory"
         what += f"; the weights of {len(saving.streamed)} wait {place} and are there only while they run"
         more += (
-            f" and {fitted.moved / GB:.2g} GB of weights {'read' if device.type == 'cpu' else 'copied'} in each step"
+            f" and {fitted.moved / GB:.2g} GB of weights {'read' if device.type == 'cpu' else 'copied'} in each pass"
         )
     why = (
         f"{left.peak(fitted):.1f} GB in place of {plain:.1f}, for a budget of {left.budget:.1f} GB, at {more}; counted"

@@ -33,7 +33,7 @@ class Fitted:
     count: Count
     plain: Count
     freed: int = 0  # bytes of weights that are never there at once
-    moved: int = 0  # bytes of weights that come in a step
+    moved: int = 0  # bytes of weights that come in a pass, forward and backward
 
     @property
     def taken(self) -> int:

@@ -25,7 +25,7 @@ from trainers.stores import expected_bytes
 
 @dataclass(frozen=True)
 class Count:
-    """One micro-step; bytes are those beside the weights, the adapter's masters and the optimizer's states."""
+    """One pass, forward and backward; bytes are those beside weights, the adapter's masters and optimizer states."""
 
     peak: int
     forward: int  # operations of the forward pass
@@ -64,7 +64,7 @@ def emptied(components: Components, dtype: torch.dtype) -> Components:
 
 @dataclass
 class HollowStep:
-    """Forward and backward pass of one micro-batch, on components without weights."""
+    """Forward and backward pass over the pictures computed at once, on components without weights."""
 
     family: Family
     components: Components
