@@ -366,7 +366,7 @@ def test_parts_are_of_what_each_of_several_devices_computes(tmp_path, devices, a
     while "checkpointing" not in recovery.another_way(own, MemoryError(), tmp_path, devices).what:
         told.append(recovery.settings_of(own, tmp_path)[0].memory.parts)
     assert told == parts
-    Ranks(0, devices).require_work(recovery.settings_of(config, tmp_path)[0])
+    Ranks(0, devices).require_work(recovery.settings_of(own, tmp_path)[0])
 
 
 @pytest.mark.parametrize(
