@@ -142,6 +142,7 @@ def _take(project: Project, files: list[_Dropped], archive: zipfile.ZipFile | No
     folder.mkdir(exist_ok=True)
     taken = {_stem(name) for name in os.listdir(folder)}
     sizes: dict[int, list[Path]] = defaultdict(list)
+    digests: dict[Path, bytes] = {}
     there = _There()
     for path, (_, size) in read_folder(str(folder)).pictures.items():
         sizes[size].append(Path(path))
@@ -161,7 +162,7 @@ def _take(project: Project, files: list[_Dropped], archive: zipfile.ZipFile | No
         if incoming is None:
             continue
         size = incoming.stat().st_size
-        same = _same(incoming, sizes[size])
+        same = _same(incoming, sizes[size], digests)
         if same:
             incoming.unlink()
             added.known += 1
@@ -169,6 +170,8 @@ def _take(project: Project, files: list[_Dropped], archive: zipfile.ZipFile | No
             continue
         target = folder / _unique(safe_name(file.name), taken)
         os.replace(incoming, target)
+        if incoming in digests:
+            digests[target] = digests.pop(incoming)
         sizes[size].append(target)
         there.by_stem[_stem(target.name)].append(target)
         there.placed[_sign(file)].append((number, target))
@@ -281,12 +284,14 @@ def _numbered(stem: str) -> Iterator[str]:
         yield f"{stem}-{number}"
 
 
-def _same(file: Path, others: Sequence[Path]) -> Path | None:
-    """Which of the files has the very same bytes."""
+def _same(file: Path, others: Sequence[Path], digests: dict[Path, bytes]) -> Path | None:
+    """Which of the files has the very same bytes; `digests` remembers what is known of any."""
     if not others:
         return None
-    mine = _digest(file)
-    return next((other for other in others if _digest(other) == mine), None)
+    for one in (file, *others):
+        if one not in digests:
+            digests[one] = _digest(one)
+    return next((other for other in others if digests[other] == digests[file]), None)
 
 
 def _digest(file: Path) -> bytes:
