@@ -144,9 +144,9 @@ def _take(project: Project, files: list[_Dropped], archive: zipfile.ZipFile | No
     sizes: dict[int, list[Path]] = defaultdict(list)
     digests: dict[Path, bytes] = {}
     there = _There()
-    for path, (_, size) in read_folder(str(folder)).pictures.items():
-        sizes[size].append(Path(path))
-        there.by_stem[_stem(Path(path).name)].append(Path(path))
+    for path, size in _own(folder):
+        sizes[size].append(path)
+        there.by_stem[_stem(path.name)].append(path)
     for number, file in enumerate(files):
         ending = os.path.splitext(file.name)[1].lower()
         if _is_caption(file):
@@ -179,6 +179,14 @@ def _take(project: Project, files: list[_Dropped], archive: zipfile.ZipFile | No
     for number, file in enumerate(files):
         if _is_caption(file):
             _take_caption(number, file, archive, there, added)
+
+
+def _own(folder: Path) -> Iterator[tuple[Path, int]]:
+    """The pictures in a folder and below, sorted, and their bytes; not those of folders that it links to."""
+    real = Path(os.path.realpath(folder))
+    for path, (_, size) in sorted(read_folder(str(folder)).pictures.items()):
+        if Path(os.path.realpath(os.path.dirname(path))).is_relative_to(real):
+            yield Path(path), size
 
 
 def _take_caption(number: int, file: _Dropped, archive: zipfile.ZipFile | None, there: _There, added: Added) -> None:
@@ -286,12 +294,13 @@ def _numbered(stem: str) -> Iterator[str]:
 
 def _same(file: Path, others: Sequence[Path], digests: dict[Path, bytes]) -> Path | None:
     """Which of the files has the very same bytes; `digests` remembers what is known of any."""
-    if not others:
-        return None
-    for one in (file, *others):
+
+    def known(one: Path) -> bytes:
         if one not in digests:
             digests[one] = _digest(one)
-    return next((other for other in others if digests[other] == digests[file]), None)
+        return digests[one]
+
+    return next((other for other in others if known(other) == known(file)), None)
 
 
 def _digest(file: Path) -> bytes:

@@ -17,7 +17,7 @@ def in_words(error: Exception, story: str) -> UserError:
     if disk := disk_error(error):
         return UserError(disk.message, "Make room and resume: the run goes on from its last checkpoint.")
     if is_out_of_memory(error):
-        hint = "Raise memory.parts, set memory.checkpointing to all, or lower data.resolution."
+        hint = "Lower data.resolution or adapter.rank; without memory.retry, raise memory.parts first."
         return UserError(f"The memory ran out ({(str(error).splitlines() or ['no number'])[0][:160]}).", hint)
     if isinstance(error, OSError) and error.filename:
         hint = "Check that it is there and that your account may read and write it, then resume."

@@ -183,8 +183,9 @@ def common_shapes(step: TrainingStep) -> list[Shape]:
 
 
 def number_of(step: TrainingStep, shape: Shape) -> int:
-    """The first micro-step that has a pass of that shape."""
-    return next(i for i, batch in enumerate(step.feed.batches.epoch(0)) if shape in _shapes(step, batch))
+    """The first of the longest micro-steps that have a pass of that shape."""
+    batches = list(step.feed.batches.epoch(0))
+    return max((i for i in range(len(batches)) if shape in _shapes(step, batches[i])), key=lambda i: len(batches[i]))
 
 
 def _shapes(step: TrainingStep, batch: tuple[int, ...]) -> list[Shape]:

@@ -162,3 +162,17 @@ def test_linked_projects_take_no_files(place, pictures, tmp_path):
     assert linked.pictures == str(pictures) and not linked.owns_pictures
     with pytest.raises(UserError, match="are linked from"):
         dropped.add(linked, [save(tmp_path / "a.png")])
+
+
+def test_a_caption_goes_to_the_first_of_equal_pictures_and_never_into_a_linked_folder(project, tmp_path):
+    folder, elsewhere = Path(project.pictures), tmp_path / "elsewhere"
+    save(elsewhere / "dog.png", (0, 0, 200))
+    for name in ("zz", "aa", "mm"):
+        save(folder / f"{name}.png")
+    (folder / "linked").symlink_to(elsewhere)
+    (tmp_path / "dog.txt").write_text("a dog", "utf-8")
+    (tmp_path / "cat.txt").write_text("a cat", "utf-8")
+    added = dropped.add(project, [save(tmp_path / "cat.png"), tmp_path / "cat.txt", tmp_path / "dog.txt"])
+    assert added.known == 1 and [sentence.partition(":")[0] for sentence in added.skipped] == ["dog.txt"]
+    assert (folder / "aa.txt").read_text("utf-8") == "a cat"
+    assert [file.name for file in elsewhere.iterdir()] == ["dog.png"]

@@ -75,8 +75,8 @@ def test_a_long_life_of_the_app_needs_no_more_and_more(home, open_page, request,
     before, after = needs[len(needs) // 4 : len(needs) // 2], needs[3 * len(needs) // 4 :]
     runs_between = after[-1].runs - before[-1].runs
     assert usual(after, "memory") - usual(before, "memory") < NOISE + PER_100 * runs_between / 100
-    for name in ("handles", "threads", "children"):
-        assert usual(after, name) <= usual(before, name)
+    for name in ("handles", "threads", "children"):  # pools differ by one or two from look to look
+        assert most(after, name) <= most(needs[: -len(after)], name)
 
 
 def more(home: Home, steps: int, done: int, count: int) -> list[runs.Run]:
@@ -114,6 +114,10 @@ def measured(app: psutil.Process, done: int) -> Needs:
     handles = app.num_handles() if psutil.WINDOWS else app.num_fds()
     memory = app.memory_info().rss / 2**20
     return Needs(done, memory, handles, app.num_threads(), len(app.children(recursive=True)))
+
+
+def most(looks: list[Needs], name: str) -> int:
+    return max(getattr(one, name) for one in looks)
 
 
 def usual(looks: list[Needs], name: str) -> float:

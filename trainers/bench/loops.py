@@ -32,7 +32,7 @@ from trainers.step import TrainingStep, build_step
 from trainers.stores import Feed, LatentStore, TextStore
 from trainers.trial import Way
 
-PICTURES = 8  # or a batch, where that is more; none is short
+PICTURES = 8  # at least, and as many more as fill the last batch
 
 
 def engine_step(family: Family, components: Components, config: TrainConfig, plan: Plan, steps: int) -> TrainingStep:

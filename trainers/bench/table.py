@@ -6,7 +6,7 @@ TITLE, WIDTH = 24, 12  # characters of a row's title and of each number
 def table(result: dict) -> str:
     """What `run.bench` returned, some twenty lines."""
     where = f"{result['precision']}, {result['device']}, {result['threads']} threads"
-    parts = f" in {result['parts']} parts" if result["parts"] > 1 else ""
+    parts = f" (Darkroom's in {result['parts']} parts)" if result["parts"] > 1 else ""
     setup = f"{result['resolution']} px, batch {result['batch_size']}{parts}, {where}"
     lines = [f"{result['base']}, {setup}", f"{result['adapter']}", ""]
     loops = result["loops"]
