@@ -21,7 +21,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 from app import projects
-from app.gui.gate import entrance, key_of
+from app.gui.gate import FILE, entrance, key_of
 from app.paths import ROOT, Home
 from tests.gui.conftest import BROWSERS, QUIET, SIZE
 
@@ -144,6 +144,8 @@ def opened(home: Home, page: Page, title: str, more: str = "") -> tuple[subproce
             break
         except OSError:
             time.sleep(0.01)
+    while not ((home.root / FILE).exists() and key_of(home)):
+        time.sleep(0.001)
     page.goto(f"{entrance(f'http://127.0.0.1:{port}/', key_of(home))}&show={title.lower()}{more}")
     expect(page.get_by_role("tabpanel", name=title)).to_be_visible()
     return window, time.monotonic() - began
