@@ -197,13 +197,7 @@ class DataConfig(Section):
         le=4096,
     )
     repeats: int = setting(1, "Repeats", "How often each picture is seen per epoch.", ge=1, le=10000)
-    batch_size: int = setting(
-        1,
-        "Batch size",
-        "Pictures per batch; memory.parts computes fewer of them at once.",
-        ge=1,
-        le=256,
-    )
+    batch_size: int = setting(1, "Batch size", "Pictures learnt from together; more take more memory.", ge=1, le=256)
     bucketing: bool = setting(True, "Aspect buckets", "Keep pictures near their shape; off crops all to a square.")
     bucket_step: int | None = setting(
         None,

@@ -55,9 +55,13 @@ def summary(seen: Overview) -> str:
     """How many pictures there are, are left out and want attention; and how far the measuring is."""
     parts = [counted(len(seen.pictures), "picture")]
     parts += [f"{seen.left_out:,} left out"] if seen.left_out else []
-    parts.append(counted(seen.warnings, "warning") if seen.warnings else "no warnings")
+    looked = seen.measured == len(seen.pictures)
+    if seen.warnings:
+        parts.append(counted(seen.warnings, "warning") + ("" if looked else " so far"))
+    elif looked:
+        parts.append("no warnings")
     line = f'<p class="dr-title">{text(", ".join(parts))}</p>'
-    if seen.measured < len(seen.pictures):
+    if not looked:
         line += f'<p class="dr-quiet">Looking at the pictures: {seen.measured:,} of {len(seen.pictures):,}.</p>'
     return line + framed(seen) + problems(seen.problems)
 

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +213,15 @@ def test_names_and_captions_are_shown_as_text(seen, project):
 def test_summary_counts(seen):
     assert "6 pictures, 8 warnings" in views.summary(seen)
     assert "2,000 pictures" == views.counted(2000, "picture") and views.counted(1, "picture") == "1 picture"
+
+
+def test_what_was_not_looked_at_is_not_said_to_be_without_warnings(seen):
+    unseen = [picture._replace(facts=None, warnings=[]) for picture in seen.pictures]
+    warned = next(picture for picture in seen.pictures if len(picture.warnings) == 1)
+    assert "6 pictures<" in views.summary(replace(seen, pictures=unseen))
+    assert "6 pictures, 1 warning so far<" in views.summary(replace(seen, pictures=[warned, *unseen[1:]]))
+    plain = [picture._replace(warnings=[]) for picture in seen.pictures]
+    assert "6 pictures, no warnings<" in views.summary(replace(seen, pictures=plain))
 
 
 def test_facts_in_words():
