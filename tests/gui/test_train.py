@@ -1,8 +1,10 @@
 """The Train page in the browser: the sample concept becomes a run, settings are found by any name, drafts stay."""
 
+import io
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
@@ -163,3 +165,22 @@ def test_every_setting_is_found_by_its_name_and_by_its_title(served, open_page, 
         for words in filter(None, (name, setting.title)):
             find.fill(words)
             expect(page.locator(f'[data-setting="{name}"]').locator("input, select, textarea")).to_be_visible()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_ticked_box_looks_otherwise_than_an_empty_one(served, open_page, theme):
+    page = open_page(f"{served.address}?show=train&__theme={theme}")
+    page.get_by_role("button", name="Try the sample concept").click()
+    expect(page.get_by_text("It fits: about 0.5 of 12.0 GB.")).to_be_visible()
+    page.get_by_role("button", name="All settings").click()
+    for box in (page.get_by_label("Only changed"), page.locator("#setting-data-flip")):
+        box.set_checked(True)
+        ticked = coloured(box.screenshot())
+        box.set_checked(False)
+        assert ticked > 0.4 > coloured(box.screenshot())
+
+
+def coloured(picture: bytes) -> float:
+    """Share of a PNG's pixels that are not grey."""
+    pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+    return (np.ptp(pixels, axis=2) > 80).mean()
