@@ -1,7 +1,6 @@
 """Loads Gradio without what the window never uses: it is most of the wait between the start and the page."""
 
 import contextlib
-import gc
 import importlib
 import inspect
 import sys
@@ -11,11 +10,13 @@ from typing import Any
 
 import jinja2
 
+from trainers.quick_import import without_collecting
+
 
 @contextlib.contextmanager
 def quick_import() -> Iterator[None]:
     """For the import of Gradio."""
-    with _without_stubs(), _without_collecting(), _pandas_later(), _plain_docstrings():
+    with _without_stubs(), without_collecting(), _pandas_later(), _plain_docstrings():
         yield
 
 
@@ -34,19 +35,6 @@ def _without_stubs() -> Iterator[None]:
         yield
     finally:
         inspect.getfile = getfile
-
-
-@contextlib.contextmanager
-def _without_collecting() -> Iterator[None]:
-    """What an import makes stays: to look for garbage among it again and again finds nothing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if enabled:
-            gc.enable()
 
 
 @contextlib.contextmanager
