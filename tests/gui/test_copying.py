@@ -1,5 +1,6 @@
 """While pictures are being copied, others can be dropped and other projects made; each gets all of its own."""
 
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,7 @@ def test_a_second_project_is_filled_while_the_first_is_still_being_copied(served
 def test_more_pictures_come_in_while_the_first_are_still_being_copied(served, open_page, held_back, pictures):
     projects.create_own(served.context.home, "Cat", "object")
     page = open_page(f"{served.address}?project=cat")
+    expect(page).to_have_url(re.compile("show=concept"))  # it knows where it is
     page.get_by_role("button", name="Add pictures").click()
     zone = page.locator(".dr-drop:visible input[type=file]")
     with page.expect_request(lambda asked: "/run/predict" in asked.url and "slow.png" in asked.post_data):
