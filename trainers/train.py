@@ -157,6 +157,7 @@ def _train(
             release(encoder)
 
     # --- the adapter -------------------------------------------------------------------------------------------------
+    emit(Phase("Setting up the step"))
     saving, adjusted = decide(family, components, config, plan, latents.held + text.held(base_text))
     if adjusted:
         emit(adjusted)
