@@ -3,9 +3,11 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
-import gc, sys
-import trainers.train
+import gc, importlib, sys
+importlib.import_module(sys.argv[1])
 assert "scipy" not in sys.modules and gc.isenabled()
 import scipy.fft
 from trainers.quick_import import quick_import
@@ -15,6 +17,8 @@ assert known is scipy and sys.modules["scipy"] is scipy
 """
 
 
-def test_the_engine_is_loaded_without_scipy():
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("module", ["train", "check", "export_run"])
+def test_the_engine_is_loaded_without_scipy(module):
+    command = [sys.executable, "-c", PROGRAM, f"trainers.{module}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
