@@ -9,6 +9,7 @@ from app import cli_runs, engine, jobs, runs
 from app.cli_options import Json, RunName, Set
 from app.paths import absolute, find_home
 from app.queue import Queue
+from app.settings import load_settings
 from trainers import config_io
 from trainers.errors import UserError
 from trainers.families.locate import require_base
@@ -31,7 +32,7 @@ def check(
     config = cli_runs.config_of(run) if cli_runs.is_file(run) else config_io.load(runs.find(home, run).config)
     config = runs.with_absolute_paths(config_io.override(config, changes))
     output.note(require_base(config.model).text)
-    output.show(engine.check(config, output.note, card), as_json)
+    output.show(engine.check(config, output.note, card, load_settings(home).cache_folder(home)), as_json)
 
 
 def train(

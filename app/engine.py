@@ -1,6 +1,7 @@
 """The engine functions that commands call in this process: imported when called, because they load torch."""
 # ruff: noqa: PLC0415 - the window and the quick commands must open without torch
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +15,19 @@ if TYPE_CHECKING:
     from trainers.importing.imported import Imported
 
 
-def check(config: TrainConfig, report: Callable[[str], None], card: str = "") -> dict[str, Any]:
+def check(
+    config: TrainConfig, report: Callable[[str], None], card: str = "", cache: Path | None = None
+) -> dict[str, Any]:
     """Data and settings problems, crops, buckets, fit and time; `report` hears what is being looked at.
 
-    `card`: the name of a graphics card that is not here.
+    `card`: the name of a graphics card that is not here. `cache`: the folder of what was encoded before; the one that
+    an engine's process is given, where none is named.
     """
     report("Loading the libraries ...")
     from trainers.check import check
 
-    return check(config, report, card)
+    given = os.environ.get("DARKROOM_CACHE")
+    return check(config, report, card, cache or (Path(given) if given else None))
 
 
 def sample(

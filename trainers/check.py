@@ -3,18 +3,20 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from trainers import memory, threads
 from trainers.adapters.tokens import require_word
+from trainers.cached import NOTHING, find_cached
 from trainers.config import TrainConfig
 from trainers.data.batches import Batches, split_validation
 from trainers.data.buckets import plan as plan_crops
 from trainers.data.buckets import report as crop_report
 from trainers.data.examples import scan
-from trainers.duration import Duration, duration, work
+from trainers.duration import Duration, captions_of, duration, work
 from trainers.estimate import Estimate, estimate
 from trainers.families.registry import find_family
 from trainers.memory.cards import Card, find_card
@@ -24,12 +26,17 @@ from trainers.stores import cut_captions
 
 
 def check(
-    config: TrainConfig, report: Callable[[str], None], card: str = "", clock: Clock = time.perf_counter
+    config: TrainConfig,
+    report: Callable[[str], None],
+    card: str = "",
+    cache: Path | None = None,
+    clock: Clock = time.perf_counter,
 ) -> dict[str, Any]:
     """Every problem of the data in one go, and what training would look like; UserError when it could not start.
 
     Args:
         card: the name of a graphics card that is not here, to judge the run by its data sheet.
+        cache: where the run would look for what was encoded before; None: it starts with nothing.
         clock: what tells the seconds.
     """
     began = clock()
@@ -52,13 +59,20 @@ def check(
         torch.set_num_threads(threads.choose())
     read = clock() - began
     todo = work(config, found.examples, batches, len(held_out), resolution)
+    captions = captions_of(config, found.examples)
+    known = find_cached(config, found.examples, crops, captions, components, resolution, cache) if cache else NOTHING
     need = estimate(family, components, config, plan, there, clock, (todo.encoded, todo.captions))
-    spent = need.pace and duration(todo, need.pace, config, read)
+    spent = need.pace and duration(todo, need.pace, config, read, known)
     buckets = Counter(f"{crop.bucket.width}x{crop.bucket.height}" for crop in crops)
     return {
         "base": components.name,
         "device": f"{there.name if there else plan.device}, {plan.precision}",
-        "pictures": {"usable": len(found.examples), "trained": len(training), "held_out": len(held_out)},
+        "pictures": {
+            "usable": len(found.examples),
+            "trained": len(training),
+            "held_out": len(held_out),
+            "encoded_before": known.pictures,
+        },
         "remarks": [f"{sentence}. {why}" for sentence, why in components.remarks],
         "problems": [str(p) for p in [*found.problems, *cut_captions(found.examples, family, components)]],
         "buckets": dict(buckets.most_common()),

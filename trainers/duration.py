@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from trainers.cached import NOTHING, Cached
 from trainers.config import TrainConfig
 from trainers.data.batches import Batches
 from trainers.data.types import Example
@@ -31,7 +32,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Duration:
-    """Seconds of a run's parts; pictures and captions that are in the cache already take less."""
+    """Seconds of a run's parts."""
 
     preparing: float  # reading the base, encoding pictures and captions
     class_pictures: float
@@ -48,15 +49,12 @@ def work(config: TrainConfig, examples: Sequence[Example], batches: Batches, hel
     """What a run on these pictures does, from its beginning; `batches` are those of the pictures not held out."""
     steps, every = total_steps(config), config.preview.every
     prompts = preview_prompts(config) if every else []
-    captions = {caption for example in examples for caption in caption_variants(example, config.data, config.seed)}
-    captions |= {caption for example in examples for caption in preserved_captions(example, config)}
-    captions |= {"", *prompts, *([config.preview.negative] if every else [])}
     later = len({*range(every, steps, every), steps}) if every else 0
     return Work(
         steps=steps,
         pictures=batches.mean_pixels / resolution**2,
         encoded=len(examples) * (1 + config.data.flip),
-        captions=len(captions),
+        captions=len(captions_of(config, examples)),
         prompts=len(prompts),
         previews=later + 1 if every else 0,
         measured=min(MOST, held_out) + min(MOST, held_out, len(examples) - held_out),
@@ -65,13 +63,22 @@ def work(config: TrainConfig, examples: Sequence[Example], batches: Batches, hel
     )
 
 
-def duration(work: Work, pace: Pace, config: TrainConfig, read: float) -> Duration:
+def captions_of(config: TrainConfig, examples: Sequence[Example]) -> set[str]:
+    """All that the text encoders are told in a run."""
+    captions = {caption for example in examples for caption in caption_variants(example, config.data, config.seed)}
+    captions |= {caption for example in examples for caption in preserved_captions(example, config)}
+    previews = [*preview_prompts(config), config.preview.negative] if config.preview.every else []
+    return {"", *captions, *previews}
+
+
+def duration(work: Work, pace: Pace, config: TrainConfig, read: float, cached: Cached = NOTHING) -> Duration:
     """Seconds of each part; `read`: those that the pictures and the base's headers take."""
     picture = pace.denoised * config.preview.sampling_steps
-    classes = config.data.class_pictures if config.loss.preservation else 0
+    classes = config.data.class_pictures if config.loss.preservation and not cached.class_pictures else 0
+    encoded, told = work.encoded - cached.pictures, work.captions - cached.captions
     validation = work.measured * LEVELS * pace.denoised / 2  # a picture is denoised with and without its prompt
     return Duration(
-        preparing=read + pace.ready + work.encoded * pace.encoded + work.captions * pace.told,
+        preparing=read + pace.ready + encoded * pace.encoded + told * pace.told,
         class_pictures=classes * picture,
         steps=work.steps * pace.step_of(work.pictures, config.data.batch_size),
         previews=work.previews * work.prompts * (picture + pace.decoded),

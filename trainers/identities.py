@@ -20,13 +20,22 @@ def identify(module: nn.Module, folder: Path) -> str:
     """
     if not is_original(module):
         return identity(module)
-    found = [(str(file.resolve()), file.stat()) for file in module.source.weights.opened]
-    files = [[path, stat.st_size, stat.st_mtime_ns] for path, stat in found]
-    key = content_key(kind="identity", format=FORMAT, files=files, dtype=str(module.source.dtype), built=repr(module))
-    known = remembered(folder / FILE)
+    key, known = _key(module), remembered(folder / FILE)
     if not isinstance(known.get(key), str):  # none, or damaged
         if is_away(module):
             bring(module, torch.device("cpu"), mapped=False)
         known[key] = identity(module)
         remember(folder / FILE, known)
     return known[key]
+
+
+def known_identity(module: nn.Module, folder: Path) -> str:
+    """What `identify` would say of a module that is as its files have it, if `folder` remembers it; else ""."""
+    found = remembered(folder / FILE).get(_key(module)) if is_original(module) else ""
+    return found if isinstance(found, str) else ""
+
+
+def _key(module: nn.Module) -> str:
+    found = [(str(file.resolve()), file.stat()) for file in module.source.weights.opened]
+    files = [[path, stat.st_size, stat.st_mtime_ns] for path, stat in found]
+    return content_key(kind="identity", format=FORMAT, files=files, dtype=str(module.source.dtype), built=repr(module))

@@ -70,19 +70,15 @@ def draw_class_pictures(
     progress: Progress,
 ) -> ClassPictures | None:
     """Let the base draw, before an adapter is on it; None where the settings want no class pictures."""
-    count, device, latent, settings = config.data.class_pictures, text.device, components.latent, config.preview
+    count, device, settings = config.data.class_pictures, text.device, config.preview
     if not (count and config.loss.preservation):
         return None
-    words = [config.data.class_words[i % len(config.data.class_words)] for i in range(count)]
+    words, shape = _class_pictures(config, components, resolution)
     rows, empty = torch.tensor([text.row[word] for word in words], device=device), torch.tensor(text.row[""]).to(device)
-    shape = (count, latent.channels, resolution // latent.factor, resolution // latent.factor)
     key = ""
     if cache:
         models = [identify(model, cache.folder) for model in (components.denoiser, *components.text_encoders)]
-        drawn_as = {"guidance": settings.guidance, "sampling_steps": settings.sampling_steps, "seed": config.seed}
-        about = {"words": words, "shape": shape, "clip_skip": config.model.clip_skip, **drawn_as}
-        about["scheduler"] = components.scheduler  # the prediction type shows in no weight
-        key = content_key(kind="class", format=FORMAT, models=models, **about)
+        key = class_key(config, components, resolution, models)
     kept = cache.get(key) if cache else None
     if kept is None:
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(config.seed)).to(device)
@@ -100,6 +96,22 @@ def draw_class_pictures(
     return ClassPictures(
         kept["latents"].to(device), rows, empty, plain_sizes(family, resolution, resolution, 1, device)
     )
+
+
+def class_key(config: TrainConfig, components: Components, resolution: int, models: list[str]) -> str:
+    """The cache's key of the class pictures; `models`: identities of the denoiser and of the text encoders."""
+    settings, (words, shape) = config.preview, _class_pictures(config, components, resolution)
+    drawn_as = {"guidance": settings.guidance, "sampling_steps": settings.sampling_steps, "seed": config.seed}
+    about = {"words": words, "shape": shape, "clip_skip": config.model.clip_skip, **drawn_as}
+    about["scheduler"] = components.scheduler  # the prediction type shows in no weight
+    return content_key(kind="class", format=FORMAT, models=models, **about)
+
+
+def _class_pictures(config: TrainConfig, components: Components, resolution: int) -> tuple[list[str], tuple[int, ...]]:
+    """The words of each, and the shape of all their latents."""
+    count, words, latent = config.data.class_pictures, config.data.class_words, components.latent
+    side = resolution // latent.factor
+    return [words[i % len(words)] for i in range(count)], (count, latent.channels, side, side)
 
 
 class Kept(NamedTuple):

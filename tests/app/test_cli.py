@@ -224,7 +224,7 @@ def test_full_disk_is_one_sentence(darkroom, pictures, monkeypatch):
 def test_check_reads_relative_paths_and_prints_what_was_found(darkroom, new_run, monkeypatch):
     seen = []
 
-    def check(config, report, card=""):
+    def check(config, report, card="", cache=None):
         seen.append(config)
         return {"pictures": 3, "problems": ["0.png: dark"], "fits": True}
 

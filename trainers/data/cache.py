@@ -70,6 +70,10 @@ class Cache:
         except (OSError, SafetensorError, ValueError, KeyError):
             return None
 
+    def has(self, key: str) -> bool:
+        """Whether something is kept under `key`, whole or not."""
+        return self._path(key).exists()
+
     def put(self, key: str, tensors: dict[str, Tensor]) -> None:
         """Keep tensors under `key`: the whole file or none. UserError on a full disk or an unwritable folder."""
         data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})

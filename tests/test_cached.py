@@ -1,0 +1,95 @@
+"""What lies in the cache takes a run no time, and `check` says so."""
+
+import pytest
+from PIL import Image
+
+from tests.tiny import tiny_pipeline_folder
+from trainers import config_io
+from trainers.cached import NOTHING, Cached
+from trainers.check import check
+from trainers.duration import Work, duration
+from trainers.pace import Pace
+from trainers.train import Folders, train
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cached")
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for i in range(3):
+        Image.new("RGB", (16, 16), (90 * i, 20, 200)).save(pictures / f"{i}.png")
+        (pictures / f"{i}.txt").write_text(f"a cat {i}", encoding="utf-8")
+    return config_io.parse(
+        {
+            "model": {"base": str(tiny_pipeline_folder(folder / "base"))},
+            "adapter": {"rank": 2},
+            "data": {
+                "folders": [str(pictures)],
+                "resolution": 16,
+                "flip": True,
+                "class_words": ["cat"],
+                "class_pictures": 2,
+            },
+            "loss": {"preservation": 1.0},
+            "preview": {"every": 1, "sampling_steps": 2},
+            "schedule": {"steps": 1},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def cache(config, tmp_path_factory):
+    run = tmp_path_factory.mktemp("run")
+    train(config, Folders(run, run / "cache"), lambda event: None)
+    return run / "cache"
+
+
+def found(monkeypatch, config, cache) -> tuple[Work, Cached]:
+    """What `check` counts, and what of it the cache has."""
+    heard = []
+
+    def heard_by(work: Work, pace: Pace, config: object, read: float, cached: Cached) -> object:
+        heard.append((work, cached))
+        return duration(work, pace, config, read, cached)
+
+    monkeypatch.setattr("trainers.check.duration", heard_by)
+    assert check(config, lambda text: None, cache=cache)["pictures"]["encoded_before"] == heard[0][1].pictures
+    return heard[0]
+
+
+def test_all_that_a_run_has_prepared_is_found_by_the_next_one(monkeypatch, config, cache):
+    work, cached = found(monkeypatch, config, cache)
+    assert cached == Cached(pictures=work.encoded, captions=work.captions, class_pictures=True)
+    assert work.encoded == 6
+
+
+def test_an_empty_cache_has_nothing(monkeypatch, config, tmp_path):
+    assert found(monkeypatch, config, tmp_path)[1] == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("change", "still"),
+    [
+        ({"data": {"resolution": 32}}, (0, True, False)),
+        ({"data": {"flip": False}}, (3, True, True)),
+        ({"preview": {"sampling_steps": 3}}, (6, True, False)),
+        ({"model": {"clip_skip": 2}}, (6, False, False)),
+        ({"adapter": {"new_tokens": 2}, "data": {"trigger": "cat"}}, (6, False, False)),
+        ({"memory": {"cache_latents": False}}, (0, False, False)),
+    ],
+    ids=str,
+)
+def test_what_changed_settings_need_anew_is_not_found(monkeypatch, config, cache, change, still):
+    work, cached = found(monkeypatch, config_io.merge(config, change), cache)
+    assert (cached.pictures, cached.captions == work.captions, cached.class_pictures) == still
+    assert cached.captions in (0, work.captions)
+
+
+def test_what_is_there_takes_no_time(config):
+    work = Work(1, 1.0, encoded=6, captions=5, prompts=4, previews=2, measured=0, validations=0, saves=2)
+    one = Pace(step=1.0, alone=1.0, denoised=1.0, encoded=10.0, decoded=1.0, told=1.0)
+    anew, again = (duration(work, one, config, 0.0, cached) for cached in (NOTHING, Cached(4, 5, class_pictures=True)))
+    assert anew.preparing == 6 * 10 + 5 and again.preparing == 2 * 10
+    assert anew.class_pictures == 2 * 2 and again.class_pictures == 0
+    assert again.whole == anew.whole - 4 * 10 - 5 - 4
