@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from tests.memory.tiny_step import folder_of, gradients, loaded, told
+from trainers import prepacked
 from trainers.choices import ADAPTERS
+from trainers.config import MemoryConfig
 from trainers.memory.meter import Meter
 from trainers.memory.saving import PLAIN, Saving, apply
 from trainers.memory.units import blocks, units
@@ -32,6 +34,21 @@ def test_gradients_are_those_of_plain_torch_to_the_bit(family, folders):
     for saving in (Saving(), Saving(parts), Saving(blocks(denoiser)), Saving(blocks(denoiser), offload=True), PLAIN):
         apply(denoiser, saving)
         assert all_equal(plain, gradients(*model)), saving
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_gradients_stay_where_convolutions_are_prepacked_and_turn_the_layout(family, folders, monkeypatch):
+    """Prepacked convolutions give channels last, and what comes back to a normalisation need not be laid out so."""
+    monkeypatch.setattr(prepacked, "LEAST", 1)
+    model = loaded(family, folders[family])
+    denoiser, config = model[1].denoiser, MemoryConfig()
+    plain = gradients(*model)
+    assert prepacked.chosen(denoiser, config)
+    prepacked.prepack(denoiser, config, PLAIN)
+    for saving in (PLAIN, Saving(), Saving(blocks(denoiser))):
+        apply(denoiser, saving)
+        for one, other in zip(plain, gradients(*model), strict=True):
+            assert one is other or (one - other).norm() <= 1e-4 * one.norm(), saving
 
 
 @pytest.mark.parametrize("kind", ADAPTERS)

@@ -105,7 +105,7 @@ class NormSilu(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: object, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
-        x = _dense(x)
+        x = x.contiguous(memory_format=_layout(x))
         ctx.how = (len(x), x.shape[1], x[0, 0].numel(), groups)
         y, mean, rstd = torch.native_group_norm(x, weight, bias, *ctx.how, eps)
         ctx.save_for_backward(x, mean, rstd, weight, bias)
@@ -117,9 +117,9 @@ class NormSilu(torch.autograd.Function):
     def backward(ctx: object, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, rstd, weight, bias = ctx.saved_tensors
         y, *_ = torch.native_group_norm(x, weight, bias, *ctx.how, ctx.eps)
-        grad = torch.ops.aten.silu_backward(grad, y)
+        grad = torch.ops.aten.silu_backward(grad, y).contiguous(memory_format=_layout(x))  # read as x
         how = (*ctx.how, [True, False, False])
-        return torch.ops.aten.native_group_norm_backward(_dense(grad), x, mean, rstd, weight, *how)[0], *(None,) * 4
+        return torch.ops.aten.native_group_norm_backward(grad, x, mean, rstd, weight, *how)[0], *(None,) * 4
 
 
 class Gate(torch.autograd.Function):
@@ -138,10 +138,10 @@ class Gate(torch.autograd.Function):
         return torch.cat([grad * F.gelu(gate), torch.ops.aten.gelu_backward(grad * hidden, gate)], dim=-1)
 
 
-def _dense(x: Tensor) -> Tensor:
-    """As group_norm wants it: channels may come last on a CPU."""
+def _layout(x: Tensor) -> torch.memory_format:
+    """In which group_norm takes x: channels may come last on a CPU."""
     last = x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
-    return x if last else x.contiguous()
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def _autocast(x: Tensor) -> bool:
