@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from tests.tiny import tiny_pipeline_folder
 from trainers import config_io, memory
@@ -86,6 +87,14 @@ def test_settings_that_would_fit_are_named_where_these_do_not(base):
     assert need.instead.startswith("It would fit with memory.checkpointing = auto")
 
 
+def test_a_rounded_base_is_not_advised_where_its_weights_are_read_again(base):
+    config = config_io.parse({"model": {"base": str(base)}, "memory": {"device": "cpu", "stream": "all"}})
+    components = find_family(config.model).load(config.model, torch.float32)
+    for device, advised in (("cpu", False), ("cuda", True)):
+        changes = list(_smaller(config, components, torch.device(device)))
+        assert any("quantize" in change.get("memory", {}) for change in changes) == advised
+
+
 def test_batches_in_parts_take_less_and_as_many_operations(base):
     whole, *_ = counted(base, data={"batch_size": 4})
     halves, *_ = counted(base, data={"batch_size": 4}, memory={"parts": 2})
@@ -107,7 +116,7 @@ def test_a_quantised_base_takes_less_and_what_leaves_the_adapter_as_it_is_is_nam
     tight = config_io.merge(config, {"memory": {"budget": (least[0] + least[1]) / 2}})
     need = estimate(family, components, tight, plan)
     assert not need.fits and "memory.stream = auto" in need.instead
-    named = [change.get("memory", {}) for change in _smaller(tight, components)]
+    named = [change.get("memory", {}) for change in _smaller(tight, components, torch.device("cpu"))]
     forms = [memory["quantize"] for memory in named if "quantize" in memory]
     assert forms[:2] == ["int8", "nf4"] and "quantize" not in named[0]
 

@@ -8,7 +8,7 @@ from trainers.config import OptimizerConfig, ScheduleConfig
 from trainers.ema import Ema
 from trainers.errors import UserError
 from trainers.loss import LOSSES, WEIGHTINGS
-from trainers.optimizers import OPTIMIZERS, averaged, build_optimizer, clip, described, parameter_groups
+from trainers.optimizers import OPTIMIZERS, averaged, build_optimizer, clip, described, parameter_groups, states
 from trainers.schedules import SCHEDULES, build_schedule
 
 CPU = torch.device("cpu")
@@ -43,6 +43,19 @@ def test_it_walks_down_a_bowl(name):
         optimizer.step()
     averaged(optimizer, True)
     assert (weight**2).sum() < 0.1 * 4 * 16
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_it_keeps_as_much_beside_the_weights_as_the_memory_plan_counts(name):
+    weight = torch.nn.Parameter(torch.ones(256, 256))
+    optimizer = optimizer_for(name, weight)  # of AdamW8bit, which becomes AdamW on a CPU, too
+    averaged(optimizer, False)
+    for _ in range(3):
+        optimizer.zero_grad()
+        weight.pow(2).sum().backward()
+        optimizer.step()
+    kept = sum(value.numel() * 4 for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor))
+    assert kept / (256 * 256 * 4) == pytest.approx(states(OptimizerConfig(type=name), CPU), abs=0.02)
 
 
 @pytest.mark.parametrize("name", CPU_OPTIMIZERS)

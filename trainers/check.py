@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from trainers import memory, threads
+from trainers import devices, memory, threads
 from trainers.adapters.tokens import require_word
 from trainers.cached import NOTHING, find_cached
 from trainers.config import TrainConfig
@@ -39,6 +39,15 @@ def check(
         cache: where the run would look for what was encoded before; None: it starts with nothing.
         clock: what tells the seconds.
     """
+    try:
+        return _check(config, report, card, cache, clock)
+    finally:
+        devices.give_back()  # the process may live on, and the run needs the card
+
+
+def _check(
+    config: TrainConfig, report: Callable[[str], None], card: str, cache: Path | None, clock: Clock
+) -> dict[str, Any]:
     began = clock()
     there = find_card(card) if card else None
     report("Reading the pictures ...")

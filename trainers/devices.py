@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import torch
 
 from trainers.capabilities import precision_of
@@ -94,6 +95,7 @@ def peak_bytes(device: torch.device) -> int | None:
 def free_bytes(device: torch.device) -> int | None:
     """What the device still has; None where it does not say, or is a CPU."""
     module = torch.get_device_module(device)
-    if device.type == "mps":
-        return module.recommended_max_memory() - module.driver_allocated_memory()
+    if device.type == "mps":  # whose memory is the computer's, in which other programs are, too
+        own = module.recommended_max_memory() - module.driver_allocated_memory()
+        return min(own, psutil.virtual_memory().available)
     return module.mem_get_info(device)[0] if hasattr(module, "mem_get_info") else None

@@ -101,7 +101,7 @@ def _instead(
     encoded: tuple[int, int],
 ) -> str:
     """The first change of settings with which the run would fit, in words; "" where there is none."""
-    for change in _smaller(config, components):
+    for change in _smaller(config, components, device):
         changed = config.model_copy(
             update={section: getattr(config, section).model_copy(update=values) for section, values in change.items()}
         )
@@ -113,7 +113,9 @@ def _instead(
     return ""
 
 
-def _smaller(config: TrainConfig, components: Components) -> Iterator[dict[str, dict[str, object]]]:
+def _smaller(
+    config: TrainConfig, components: Components, device: torch.device
+) -> Iterator[dict[str, dict[str, object]]]:
     """Changes that need less and less: checkpointing, streaming, single pictures, quantising, smaller pictures."""
     change: dict[str, dict[str, object]] = {}
     if config.memory.checkpointing == "none":
@@ -125,7 +127,8 @@ def _smaller(config: TrainConfig, components: Components) -> Iterator[dict[str, 
     if config.at_once > 1:
         change["memory"] = {**change.get("memory", {}), "parts": config.data.batch_size}
         yield dict(change)
-    if config.memory.quantize == "none" and config.adapter.type != "dora":
+    reads_again = device.type == "cpu" and config.memory.stream == "all"  # which a rounded base cannot
+    if config.memory.quantize == "none" and config.adapter.type != "dora" and not reads_again:
         for form in FORMS:
             change["memory"] = {**change.get("memory", {}), "quantize": form}
             yield dict(change)

@@ -2,10 +2,12 @@
 
 from trainers.errors import UserError, disk_error
 
+SAID_BY = ("DefaultCPUAllocator", "MPS backend out of memory")
+
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """On a device or in the computer: torch's own error, Python's, or what torch's CPU allocator says."""
-    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
+    """On a device or in the computer: torch's own error, Python's, or what torch's allocators for CPUs and Macs say."""
+    if isinstance(error, RuntimeError) and any(name in str(error) for name in SAID_BY):
         return True
     return type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
 

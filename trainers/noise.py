@@ -141,9 +141,15 @@ class FlowNoise:
         level = share
         if self.density == "logit_normal":
             inside = share.clamp(1e-5, 1 - 1e-5)
-            level = torch.sigmoid(self.mean + self.std * torch.special.ndtri(inside))
+            level = torch.sigmoid(self.mean + self.std * _normal_quantiles(inside))
         level = self.shift * level / (1 + (self.shift - 1) * level)
         return self.low + (self.high + 1 - self.low) * level
+
+
+def _normal_quantiles(share: Tensor) -> Tensor:
+    """Of the standard normal distribution. torch has them for CPUs and CUDA; elsewhere a CPU makes these few."""
+    place = share.device
+    return torch.special.ndtri(share if place.type == "cuda" else share.cpu()).to(place)
 
 
 def stratified(count: int, generator: torch.Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from importlib import import_module
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,19 @@ OPTIMIZERS: dict[str, Callable[[list[dict], OptimizerConfig], torch.optim.Optimi
     "lion": lion,
     "schedulefree": schedulefree,
 }
+
+# What each keeps from step to step, as a multiple of the weights in fp32. Adafactor's factored moments are next to
+# nothing.
+STATES = {"adamw": 2.0, "adamw8bit": 0.5, "prodigy": 4.0, "adafactor": 0.0, "lion": 1.0, "schedulefree": 2.0}
+
+
+def states(config: OptimizerConfig, device: torch.device) -> float:
+    """What the optimizer that will run keeps, as a multiple of the weights."""
+    return STATES["adamw" if config.type == "adamw8bit" and not _eight_bit(device) else config.type]
+
+
+def _eight_bit(device: torch.device) -> bool:
+    return device.type == "cuda" and find_spec("bitsandbytes") is not None
 
 
 def build_optimizer(

@@ -20,8 +20,10 @@ from trainers.families.residence import lent
 from trainers.files import write_whole
 from trainers.graphs import record_passes
 from trainers.memory import Plan
+from trainers.memory.decide import free_gb, room
 from trainers.memory.hollow import Count, emptied_model
 from trainers.memory.meter import Meter
+from trainers.memory.tiles import tiled
 from trainers.memory.units import recomputes
 from trainers.step import TrainingStep
 from trainers.stores import TOGETHER
@@ -69,6 +71,8 @@ def pace(
     """
     if plan.device.type == "cpu" and operations(config, count) >= CHEAP:
         return _from_operations(family, components, config, plan, count)
+    encoded = _encoding(family, components, config, plan.device, clock)  # before the denoiser comes, as in a run
+    told = _telling(family, components, config, plan.device, clock)
     began = clock()
     step = engine_step(family, components, config, plan, steps=LEAST)
     thread_count.settle(step, config)
@@ -86,10 +90,11 @@ def pace(
         step=whole,
         alone=alone,
         denoised=_denoising(step, components, config, clock),
-        told=_telling(step, components, config, clock),
+        encoded=encoded,
+        decoded=_decoding(step, components, config, clock),
+        told=told,
         saved=_saving(step, clock),
         ready=ready,
-        **_coding(step, components, config, clock),
     )
 
 
@@ -148,23 +153,31 @@ def _denoising(step: TrainingStep, components: Components, config: TrainConfig, 
 
 
 @torch.no_grad()
-def _coding(step: TrainingStep, components: Components, config: TrainConfig, clock: Clock) -> dict[str, float]:
-    """Pictures are encoded in batches, and decoded one by one."""
-    device, vae, latent = step.feed.text.device, components.vae, components.latent
-    side = config.data.resolution or components.resolution
+def _encoding(family: Family, components: Components, config: TrainConfig, device: torch.device, clock: Clock) -> float:
+    """Pictures are encoded in batches."""
+    vae, side = components.vae, config.data.resolution or components.resolution
     batch = together(side, side, device)
-    width, height = drawn(components, config)
     with lent([vae], device):
         pixels = torch.zeros(batch, 3, side, side).to(device)
-        latents = torch.zeros(1, latent.channels, height, width).to(device)
-        encoded = _median(lambda: step.family.encode_image(vae, pixels)[0].sum().item(), clock) / batch
-        decoded = _median(lambda: step.family.decode_image(vae, latents).sum().item(), clock)
-    return {"encoded": encoded, "decoded": decoded}
+        return _median(lambda: family.encode_image(vae, pixels)[0].sum().item(), clock) / batch
 
 
 @torch.no_grad()
-def _telling(step: TrainingStep, components: Components, config: TrainConfig, clock: Clock) -> float:
-    family, encoders, device = step.family, components.text_encoders, step.feed.text.device
+def _decoding(step: TrainingStep, components: Components, config: TrainConfig, clock: Clock) -> float:
+    """Pictures are decoded one by one, beside the denoiser: in tiles where the whole one would not fit."""
+    device, vae = step.feed.text.device, components.vae
+    trained = sum(parameter.numel() * 4 for parameter in step.parameters)
+    space = room(components, config, device, trained, free_gb(device)).activations
+    space -= sum(weight.numel() * weight.element_size() for weight in vae.parameters())
+    width, height = drawn(components, config)
+    latents = torch.zeros(1, components.latent.channels, height, width).to(device)
+    with lent([vae], device), tiled(step.family, vae, tuple(latents.shape), space):
+        return _median(lambda: step.family.decode_image(vae, latents).sum().item(), clock)
+
+
+@torch.no_grad()
+def _telling(family: Family, components: Components, config: TrainConfig, device: torch.device, clock: Clock) -> float:
+    encoders = components.text_encoders
     tokens = tuple(ids.to(device) for ids in family.tokenize(components, ["a picture"] * TOGETHER))
     with lent(list(encoders), device):
         told = lambda: family.encode_text(encoders, tokens, config.model.clip_skip).embeds.sum().item()  # noqa: E731
@@ -217,8 +230,8 @@ def _from_operations(family: Family, components: Components, config: TrainConfig
 
 def drawn(components: Components, config: TrainConfig) -> tuple[int, int]:
     """Width and height of a preview's latents."""
-    side, factor = config.data.resolution or components.resolution, components.latent.factor
-    return (config.preview.width or side) // factor, (config.preview.height or side) // factor
+    side, preview = config.data.resolution or components.resolution, config.preview
+    return components.side(preview.width or side), components.side(preview.height or side)
 
 
 @torch.no_grad()

@@ -110,7 +110,7 @@ def class_key(config: TrainConfig, components: Components, resolution: int, mode
 def _class_pictures(config: TrainConfig, components: Components, resolution: int) -> tuple[list[str], tuple[int, ...]]:
     """The words of each, and the shape of all their latents."""
     count, words, latent = config.data.class_pictures, config.data.class_words, components.latent
-    side = resolution // latent.factor
+    side = components.side(resolution)
     return [words[i % len(words)] for i in range(count)], (count, latent.channels, side, side)
 
 

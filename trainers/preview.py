@@ -57,8 +57,7 @@ def sample_told(
     So many are denoised `together`. They are decoded one by one, within `space` bytes with the VAE's weights.
     """
     denoiser, vae, latent = components.denoiser, components.vae, components.latent
-    width = (config.width or resolution) // latent.factor
-    height = (config.height or resolution) // latent.factor
+    width, height = components.side(config.width or resolution), components.side(config.height or resolution)
     count = len(told.embeds) - 1
     dtype = next(denoiser.parameters()).dtype  # the base's: a layer of its own comes before what an adapter adds
     shape = (1, latent.channels, height, width)

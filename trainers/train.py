@@ -314,7 +314,7 @@ def _attended(
     family: Family, components: Components, text: TextStore, resolution: int, count: int
 ) -> Counter[attention.Shape]:
     """The shapes that attention meets in a step of `count` pictures of the training resolution."""
-    side, device = resolution // components.latent.factor, text.device
+    side, device = components.side(resolution), text.device
     with torch.no_grad():
         told = text.conditioning(torch.zeros(count, dtype=torch.long, device=device))
     told = told.sized(plain_sizes(family, resolution, resolution, count, device))

@@ -8,11 +8,15 @@ import pytest
 
 from app.paths import ROOT
 from tests.tiny import tiny_pipeline_folder
+from trainers import memory
+from trainers.adapters.adapter import DENOISER
 from trainers.bench import models
+from trainers.bench.loops import BareLoop
 from trainers.bench.start import start
 from trainers.bench.table import table
 from trainers.errors import UserError
 from trainers.families.loading import CONFIGS
+from trainers.stores import encode_texts
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,18 @@ def test_a_step_never_waits_for_the_device_and_calls_fewer_operators_than_peft(r
     loops = results[True]["loops"]
     assert loops["darkroom"]["host_syncs"] == 0
     assert loops["darkroom"]["dispatches"]["total"] < 0.6 * loops["bare"]["dispatches"]["total"]
+
+
+def test_the_bare_loop_accumulates_as_often(base):
+    config = models.settings(base, ["memory.device=cpu", "adapter.rank=2", "optimizer.accumulation=3"])
+    plan = memory.plan(config.memory)
+    family, components, _ = models.build(base, config, plan.dtype)
+    places = [(DENOISER, "mid_block.resnets.0.time_emb_proj")]
+    told = encode_texts(family, components, ["a cat"] * config.data.batch_size, 1, plan.device)
+    loop, passes = BareLoop(family, components, config, plan, told, places), []
+    loop.mark = passes.append
+    loop(0)
+    assert passes == ["forward", "backward"] * 3 + ["optimizer"]
 
 
 def test_the_parts_of_memory_add_up_to_the_peak(results):

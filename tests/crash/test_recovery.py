@@ -213,10 +213,11 @@ OUT = [
     MemoryError(),
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9.05 GB, other allocations: 2 KB, max allowed: 9.07 GB)."),
 ]
 
 
-@pytest.mark.parametrize("error", OUT, ids=["python", "device", "torch"])
+@pytest.mark.parametrize("error", OUT, ids=["python", "device", "torch", "mac"])
 def test_where_the_memory_runs_out_fewer_pictures_are_computed_at_once(tmp_path, base, pictures, monkeypatch, error):
     once(monkeypatch, TrainingStep, "gradients", error, calls=4)
     seen = run(tmp_path, base, pictures, 6)

@@ -32,3 +32,12 @@ def test_the_card_is_counted_whole_and_a_processor_has_none(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 * 2**30, 24 * 2**30))  # free, total
     assert card_gb(torch.device("cuda")) == (18.0, 24.0)
     assert card_gb(torch.device("cpu")) == (0.0, 0.0)
+
+
+def test_the_peak_of_a_process_is_its_own_and_not_that_of_the_one_which_started_it():
+    code = "import torch; from trainers import memory; print(memory.peak_gb(torch.device('cpu')))"
+    large = (
+        f"import subprocess, sys; held = bytearray(b'1') * (1 << 30); subprocess.run([sys.executable, '-c', {code!r}])"
+    )
+    said = subprocess.run([sys.executable, "-c", large], capture_output=True, text=True, check=True).stdout
+    assert 0.1 < float(said) < 0.9

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.memory.tiny_step import folder_of
-from trainers import config_io, memory
+from trainers import config_io, memory, preview
 from trainers.adapters.tokens import start_tokens
 from trainers.errors import UserError
 from trainers.families.registry import find_family
@@ -50,6 +50,17 @@ def test_a_step_is_counted_for_a_base_that_has_new_tokens_already(tmp_path):
     assert HollowStep(family, emptied(components, torch.float32), config, torch.float32).count(PLAIN).peak > 0
 
 
+def test_pictures_that_make_no_whole_patches_are_counted_and_drawn_a_little_smaller(tmp_path):
+    base = {"model": {"base": str(folder_of("sd3", tmp_path))}, "data": {"resolution": 18}}
+    config = config_io.parse({**base, "preview": {"sampling_steps": 2}})
+    family = find_family(config.model)
+    components = family.load(config.model, torch.float32)
+    assert components.latent.factor * components.denoiser.config.patch_size == 4
+    assert HollowStep(family, emptied(components, torch.float32), config, torch.float32).count(PLAIN).peak > 0
+    (drawn,) = preview.sample(family, components, ["a cat"], config.preview, 1, CPU, 18)
+    assert drawn.size == (16, 16)
+
+
 @pytest.fixture(scope="module")
 def ends(step):
     """The step with nothing and with everything computed again."""
@@ -74,7 +85,7 @@ def test_nothing_is_given_up_where_there_is_room_and_host_memory_comes_last(step
 
 def test_the_plan_is_told_with_its_numbers(step, ends):
     plan = memory.Plan(torch.device("cpu"), "fp32")
-    taken = resident(step.components, step.config) + kept(step.config, step.adapter_bytes)
+    taken = resident(step.components, step.config) + kept(step.config, step.adapter_bytes, CPU)
     budget = beside(plan.device) + (taken + sum(end.peak for end in ends) / 2) / GB
     config = config_io.merge(step.config, {"memory": {"budget": budget}})
     saving, told = decide(step.family, emptied(step.components, torch.float32), config, plan)

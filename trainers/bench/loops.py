@@ -38,7 +38,7 @@ PICTURES = 8  # at least, and as many more as fill the last batch
 def engine_step(family: Family, components: Components, config: TrainConfig, plan: Plan, steps: int) -> TrainingStep:
     """Darkroom's step on random latents of the training resolution; everything else is what a run uses."""
     device, latent = plan.device, components.latent
-    side = (config.data.resolution or components.resolution) // latent.factor
+    side = components.side(config.data.resolution or components.resolution)
     bucket = Bucket(side * latent.factor, side * latent.factor)
     generator = torch.Generator().manual_seed(0)
     size = (bucket.height, bucket.width)
@@ -152,14 +152,14 @@ class BareLoop:
             for i, encoder in enumerate(components.text_encoders):
                 self.models.append(self._adapted(encoder, f"text_{i}", config, plan, places))
         self.tokens = tuple(ids.to(plan.device) for ids in family.tokenize(components, [""] * config.data.batch_size))
-        self.clip_skip = config.model.clip_skip
+        self.clip_skip, self.accumulation = config.model.clip_skip, config.optimizer.accumulation
         self.denoiser = self.models[0]
         self.parameters = [p for model in self.models for p in model.parameters() if p.requires_grad]
         for parameter in self.parameters:
             parameter.data = parameter.data.float()
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.optimizer.rate, fused=True)
         self.scheduler = None if self.flow else DDPMScheduler.from_config(components.scheduler)
-        side = (config.data.resolution or components.resolution) // components.latent.factor
+        side = components.side(config.data.resolution or components.resolution)
         shape = (config.data.batch_size, components.latent.channels, side, side)
         self.latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(plan.device)
         pixels = side * components.latent.factor
@@ -181,6 +181,14 @@ class BareLoop:
         return model
 
     def __call__(self, step: int) -> None:
+        for _ in range(self.accumulation):
+            self._pass()
+        self.mark("optimizer")
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _pass(self) -> None:
         self.mark("forward")
         half = self.plan.precision != "fp32"
         noise = torch.randn_like(self.latents)
@@ -199,8 +207,4 @@ class BareLoop:
             prediction = self.family.denoise(self.denoiser, noisy, timesteps, told.sized(self.sizes))
         loss = F.mse_loss(prediction.float(), target)
         self.mark("backward")
-        loss.backward()
-        self.mark("optimizer")
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        (loss / self.accumulation if self.accumulation > 1 else loss).backward()

@@ -48,6 +48,11 @@ class Components:
     variant: str = ""  # of a family that comes in several: 3-medium, 3.5-medium, 3.5-large
     remarks: tuple[tuple[str, str], ...] = ()  # what a person should know of it, and why: (sentence, reason)
 
+    def side(self, pixels: int) -> int:
+        """Latents on the side of a picture of `pixels`, or of the few pixels less that make whole patches."""
+        patch = getattr(self.denoiser.config, "patch_size", 1)
+        return pixels // self.latent.factor // patch * patch
+
 
 @dataclass(frozen=True)
 class Conditioning:

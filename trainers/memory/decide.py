@@ -18,6 +18,7 @@ from trainers.memory.fit import Fitted, fit, fit_streamed
 from trainers.memory.hollow import HollowStep, emptied
 from trainers.memory.saving import PLAIN, Saving
 from trainers.memory.units import blocks
+from trainers.optimizers import states
 from trainers.prepacked import prepacked_bytes
 from trainers.waiting import waits
 
@@ -65,16 +66,16 @@ def room(
     if device.type == "cpu":
         weights += prepacked_bytes(components.denoiser, config.memory)
     more = 0.0 if device.type in BESIDE else MORE_ON_GPU
-    adapter = kept(config, trained)
+    adapter = kept(config, trained, device)
     if device.type == "cuda" and config.memory.graphs != "none" and not config.several_passes:
         adapter += trained  # a graph's gradients stay from step to step, too
     return Room(budget, weights / GB, adapter / GB, beside(device), held / GB, more)
 
 
-def kept(config: TrainConfig, trained: int) -> float:
+def kept(config: TrainConfig, trained: int, device: torch.device) -> float:
     """Bytes that stay from step to step for so many bytes of masters."""
-    states = 0.5 if "8bit" in config.optimizer.type.lower() else 2
-    return trained * (1 + states + config.optimizer.ema + config.several_passes)
+    copies = 1 + states(config.optimizer, device) + config.optimizer.ema + config.several_passes
+    return trained * copies
 
 
 def resident(components: Components, config: TrainConfig) -> int:

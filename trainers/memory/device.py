@@ -2,7 +2,9 @@
 
 import ctypes
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
@@ -79,6 +81,9 @@ def peak_gb(device: torch.device) -> float:
     """Peak memory so far in GB (2^30): allocated on a GPU, resident for this process on a CPU."""
     if (allocated := devices.peak_bytes(device)) is not None:
         return allocated / 2**30
+    with suppress(OSError, StopIteration):  # Linux: ru_maxrss there begins with that of the process which started this
+        status = Path("/proc/self/status").read_text("ascii").splitlines()
+        return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 2**20
     try:
         import resource  # noqa: PLC0415 - not on Windows
 

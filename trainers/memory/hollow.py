@@ -136,7 +136,7 @@ class HollowStep:
 
     @property
     def _side(self) -> int:
-        return (self.config.data.resolution or self.components.resolution) // self.components.latent.factor
+        return self.components.side(self.config.data.resolution or self.components.resolution)
 
     def _encode(self) -> Conditioning:
         count = self.config.at_once
