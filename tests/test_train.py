@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.tiny import tiny_pipeline_folder
-from trainers import checkpoint, config_io, events
+from trainers import checkpoint, config_io, events, prepacked
 from trainers.adapters.adapter_file import read_adapter
 from trainers.adapters.lora import attach
 from trainers.choices import ADAPTERS
@@ -24,6 +24,8 @@ from trainers.data.types import Example
 from trainers.errors import UserError
 from trainers.families.base import Conditioning
 from trainers.families.registry import find_family
+from trainers.memory import decide
+from trainers.memory.saving import Saving
 from trainers.step import TrainingStep
 from trainers.stores import TextStore, cut_captions
 from trainers.train import Folders, train
@@ -102,6 +104,27 @@ def test_every_adapter_type_resumes_to_the_same_weights(tmp_path, base, pictures
     optimizer = {"block_rates": {"mid_block": 2.0}, "lora_plus": 4.0 if kind in ("locon", "dora") else 1.0}
     seen = resumes_to_the_same_weights(tmp_path, base, pictures, adapter=adapter, optimizer=optimizer)
     assert isinstance(seen[-1], events.Finished)
+
+
+def test_a_run_that_began_with_little_memory_resumes_to_the_same_weights_with_more(
+    tmp_path, base, pictures, monkeypatch
+):
+    monkeypatch.setattr(prepacked, "LEAST", 1)
+    real, told = decide.decide, []
+
+    def by_memory(family, components, config, plan, held, before):
+        told.append(before)
+        if before is None:
+            return Saving(slim=False, prepacked=False), None
+        return real(family, components, config, plan, held, before)
+
+    monkeypatch.setattr("trainers.train.decide", by_memory)
+    resumes_to_the_same_weights(tmp_path, base, pictures)
+    assert [before is None for before in told] == [True, True, False]
+    monkeypatch.setattr("trainers.train.decide", real)
+    run(tmp_path / "plenty", base, pictures, 8)
+    one, other = (load_file(tmp_path / f / "output" / "tiny.safetensors") for f in ("straight", "plenty"))
+    assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
 def resumes_to_the_same_weights(tmp_path, base, pictures, **changes) -> list[events.Event]:

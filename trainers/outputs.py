@@ -25,7 +25,9 @@ from trainers.families.base import Components
 from trainers.finish import write_adapter
 from trainers.graphs import Recorded
 from trainers.memory.decide import free_gb, room
+from trainers.memory.saving import PLAIN
 from trainers.memory.units import recomputes
+from trainers.prepacked import is_prepacked
 from trainers.prompts import preview_prompts
 from trainers.step import TrainingStep
 from trainers.validate import Validator
@@ -227,7 +229,8 @@ class Outputs:
         """Bytes that the memory plan leaves beside what stays from step to step."""
         feed, trained = self.step.feed, self.adapter.trained_bytes
         free, held = free_gb(feed.text.device), feed.latents.held + feed.text.held()
-        return room(self.components, self.config, feed.text.device, trained, free, held).activations
+        left = room(self.components, self.config, feed.text.device, trained, free, held)
+        return left.for_(replace(PLAIN, prepacked=is_prepacked(self.components.denoiser))).activations
 
     def _emit_sample(self, prompt: str, path: Path, seed: int, strength: float = 1.0, asked: bool = False) -> None:
         name = path.relative_to(self.folders.run).as_posix()

@@ -4,7 +4,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,8 +23,10 @@ from trainers.memory import Plan
 from trainers.memory.decide import free_gb, room
 from trainers.memory.hollow import Count, emptied_model
 from trainers.memory.meter import Meter
+from trainers.memory.saving import PLAIN
 from trainers.memory.tiles import tiled
 from trainers.memory.units import recomputes
+from trainers.prepacked import is_prepacked
 from trainers.step import TrainingStep
 from trainers.stores import TOGETHER
 from trainers.trial import settle_exact
@@ -167,7 +169,8 @@ def _decoding(step: TrainingStep, components: Components, config: TrainConfig, c
     """Pictures are decoded one by one, beside the denoiser: in tiles where the whole one would not fit."""
     device, vae = step.feed.text.device, components.vae
     trained = sum(parameter.numel() * 4 for parameter in step.parameters)
-    space = room(components, config, device, trained, free_gb(device)).activations
+    left = room(components, config, device, trained, free_gb(device))
+    space = left.for_(replace(PLAIN, prepacked=is_prepacked(components.denoiser))).activations
     space -= sum(weight.numel() * weight.element_size() for weight in vae.parameters())
     width, height = drawn(components, config)
     latents = torch.zeros(1, components.latent.channels, height, width).to(device)

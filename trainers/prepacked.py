@@ -77,10 +77,14 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: object, s
 
 def prepack(denoiser: nn.Module, config: MemoryConfig, saving: Saving) -> None:
     """Let the chosen layers of a denoiser on a CPU keep their weights in order; nothing changes where none is."""
-    if saving.streamed or next(denoiser.parameters()).device.type != "cpu":
+    if saving.streamed or not saving.prepacked or next(denoiser.parameters()).device.type != "cpu":
         return
     for layer in chosen(denoiser, config):
         layer.__class__ = PrepackedConv2d
+
+
+def is_prepacked(denoiser: nn.Module) -> bool:
+    return any(isinstance(layer, PrepackedConv2d) for layer in denoiser.modules())
 
 
 def prepacked_bytes(denoiser: nn.Module, config: MemoryConfig) -> int:

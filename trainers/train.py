@@ -40,6 +40,7 @@ from trainers.finish import gather
 from trainers.follower import Follower
 from trainers.graphs import record_passes
 from trainers.memory.decide import decide, draws
+from trainers.memory.kept import keep_saving, kept_saving
 from trainers.memory.saving import apply
 from trainers.memory.settle import settle
 from trainers.outputs import Folders, Outputs
@@ -117,7 +118,8 @@ def _train(
         emit(Warned(one.message, one.hint))
     if sentence := untried(devices.kind_of(device)):
         emit(Warned(sentence))
-    if device.type == "cpu":
+    on_cpu = device.type == "cpu"
+    if on_cpu:
         torch.set_num_threads(threads.choose())  # in every sitting: what is encoded depends on it in its last bits
     start = None if earlier else _start_file(config)
     found = scan(config.data)
@@ -158,7 +160,10 @@ def _train(
 
     # --- the adapter -------------------------------------------------------------------------------------------------
     emit(Phase("Setting up the step"))
-    saving, adjusted = decide(family, components, config, plan, latents.held + text.held(base_text))
+    before = kept_saving(folders.run, config, components.denoiser) if earlier and on_cpu else None
+    saving, adjusted = decide(family, components, config, plan, latents.held + text.held(base_text), before)
+    if on_cpu and ranks.main:
+        keep_saving(folders.run, config, saving)
     if adjusted:
         emit(adjusted)
     if packed := settle(components.denoiser, config.memory.quantize, saving, device):
@@ -185,7 +190,7 @@ def _train(
     steps = total_steps(config)
     step = build_step(config, plan, family, components, adapter, feed, base_text, drawn, steps, emit)
     step.ranks = ranks
-    step.careful = device.type == "cpu"  # where looking costs nothing; elsewhere the mean loss tells it soon
+    step.careful = on_cpu  # where looking costs nothing; elsewhere the mean loss tells it soon
 
     def facts(position: Position) -> RunFacts:
         optimizer = optimizers.described(step.optimizer)
@@ -194,13 +199,13 @@ def _train(
 
     where = {"device": device.type, "precision": str(plan.precision)}
     position = Position(started=time.time(), session=str(uuid.uuid4().int >> 64), **where)
-    others, spill = threads.Others() if device.type == "cpu" else None, Spill()
+    others, spill = threads.Others() if on_cpu else None, Spill()
     leaving = (emit, components, adapter, step, position, held_out, resolution, facts)
     outputs = (Outputs if ranks.main else Follower)(config, folders, *leaving)
     resumed = outputs.resume(earlier)  # where an earlier sitting stopped
     position = outputs.position
     ranks.begin_alike(step.parameters)
-    if device.type == "cpu" and resumed:
+    if on_cpu and resumed:
         torch.set_num_threads(threads.choose(position.threads))
     elif ranks.count == 1:
         thread_count.settle(step, config, folders.cache)

@@ -1,5 +1,7 @@
 """Which units are computed again for a budget: the cheapest that keep to it, counted without weights."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -81,6 +83,46 @@ def test_nothing_is_given_up_where_there_is_room_and_host_memory_comes_last(step
     least = fit(step, every.peak - 1, CUDA)
     assert least.saving.offload and least.count.peak < every.peak and least.count.flops == every.flops
     assert not fit(step, 0, CPU).saving.offload
+
+
+@pytest.fixture
+def ready(monkeypatch):
+    """GB that weights would take which lie ready: more than all activations of these steps."""
+    monkeypatch.setattr("trainers.memory.decide.prepacked_bytes", lambda denoiser, config: 2**28)
+    return 0.25
+
+
+def planned(step, free: float, monkeypatch, before: Saving | None = None):
+    """What `decide` says where there is so much beside what stays, in bytes, without weights that lie ready."""
+    taken = resident(step.components, step.config) + kept(step.config, step.adapter_bytes, CPU)
+    monkeypatch.setattr("trainers.memory.decide.free_gb", lambda device: beside(CPU) + (taken + free) / GB)
+    parts = emptied(step.components, torch.float32)
+    return decide(step.family, parts, step.config, memory.Plan(CPU, "fp32"), before=before)
+
+
+def test_weights_that_lie_ready_are_given_up_first(step, ready, monkeypatch):
+    plain = step.count(PLAIN).peak
+    saving, told = planned(step, 1.1 * plain, monkeypatch)
+    assert ready * GB > plain and saving == replace(PLAIN, prepacked=False)
+    assert told.what.startswith("Convolutions keep their weights in one order") and "at 0% more" in told.why
+    assert f"in place of {beside(CPU) + ready + (plain + resident(step.components, step.config)) / GB:.1f}" in told.why
+
+
+def test_they_take_nothing_of_a_plan_without_them(step, ready, ends, monkeypatch):
+    plain, every = (end.peak for end in ends)
+    with_them, without = (planned(step, (plain + every) / 2 + more, monkeypatch)[0] for more in (ready * GB, 0))
+    assert without.recomputed and not without.prepacked and not without.streamed
+    assert with_them == replace(PLAIN, prepacked=False)
+
+
+def test_a_run_goes_on_saving_as_it_began_while_that_fits(step, ends, monkeypatch):
+    plain, every = (end.peak for end in ends)
+    before = Saving(blocks(step.denoiser))
+    assert planned(step, 1e9, monkeypatch)[0] == PLAIN
+    assert planned(step, 1e9, monkeypatch, before)[0] == before
+    tight = (plain + every) / 2
+    assert planned(step, tight, monkeypatch, before)[0] == before != planned(step, tight, monkeypatch)[0]
+    assert planned(step, tight, monkeypatch, PLAIN)[0] == planned(step, tight, monkeypatch)[0]
 
 
 def test_the_plan_is_told_with_its_numbers(step, ends):

@@ -14,7 +14,7 @@ from trainers.errors import UserError
 from trainers.events import Adjusted
 from trainers.families.base import Components, Family
 from trainers.memory.device import Plan
-from trainers.memory.fit import Fitted, fit, fit_streamed
+from trainers.memory.fit import Fitted, fit, fit_streamed, fitted_as
 from trainers.memory.hollow import HollowStep, emptied
 from trainers.memory.saving import PLAIN, Saving
 from trainers.memory.units import blocks
@@ -41,11 +41,19 @@ class Room:
     beside: float
     held: float = 0.0  # encoded pictures and captions
     more: float = 0.0  # kept free
+    prepacked: float = 0.0  # of the weights: a CPU's convolutions have theirs once more, ready to compute with
+    spared: float = 0.0  # what that would have taken
 
     @property
     def activations(self) -> float:
         """Bytes left for activations and fresh gradients."""
         return (self.budget - self.weights - self.adapter - self.beside - self.more - self.held) * GB
+
+    def for_(self, saving: Saving) -> "Room":
+        """As it is for a run that saves so."""
+        if saving.prepacked and not saving.streamed:
+            return self
+        return replace(self, weights=self.weights - self.prepacked, prepacked=0.0, spared=self.prepacked)
 
     def peak(self, fitted: Fitted) -> float:
         """GB that a step takes."""
@@ -63,13 +71,13 @@ def room(
         held: bytes of encoded pictures and captions on the device.
     """
     budget, weights = config.memory.budget or free, resident(components, config)
-    if device.type == "cpu":
-        weights += prepacked_bytes(components.denoiser, config.memory)
+    prepacked = prepacked_bytes(components.denoiser, config.memory) if device.type == "cpu" else 0
+    weights += prepacked
     more = 0.0 if device.type in BESIDE else MORE_ON_GPU
     adapter = kept(config, trained, device)
     if device.type == "cuda" and config.memory.graphs != "none" and not config.several_passes:
         adapter += trained  # a graph's gradients stay from step to step, too
-    return Room(budget, weights / GB, adapter / GB, beside(device), held / GB, more)
+    return Room(budget, weights / GB, adapter / GB, beside(device), held / GB, more, prepacked / GB)
 
 
 def kept(config: TrainConfig, trained: int, device: torch.device) -> float:
@@ -122,7 +130,12 @@ def plentiful(components: Components, config: TrainConfig, plan: Plan, room: Roo
 
 
 def decide(
-    family: Family, components: Components, config: TrainConfig, plan: Plan, held: int = 0
+    family: Family,
+    components: Components,
+    config: TrainConfig,
+    plan: Plan,
+    held: int = 0,
+    before: Saving | None = None,
 ) -> tuple[Saving, Adjusted | None]:
     """How this run saves memory, and what a person is told of it. Counts steps without weights where it must.
 
@@ -130,6 +143,7 @@ def decide(
 
     Args:
         held: bytes of encoded pictures and captions on the device.
+        before: how an earlier sitting saved, which is kept to if it fits: another way has other last bits.
 
     Raises:
         UserError: what the settings want cannot be done on this device.
@@ -142,8 +156,8 @@ def decide(
         if given is not None and (config.memory.stream == "none" or given == PLAIN):
             return given, None
         if hollow or plentiful(components, config, plan, left):
-            return given or PLAIN, None
-    left, fitted = needed(family, components, config, plan, plan.device, free_gb(plan.device), held=held)
+            return before or given or PLAIN, None
+    left, fitted = needed(family, components, config, plan, plan.device, free_gb(plan.device), held=held, before=before)
     return fitted.saving, told(fitted, left, plan.device) if fitted.saving != PLAIN else None
 
 
@@ -165,16 +179,33 @@ def needed(
     free: float,
     encoded: tuple[int, int] = (0, 0),
     held: int = 0,
+    before: Saving | None = None,
 ) -> tuple[Room, Fitted]:
     """What a step may take of `free` GB, and how it saves memory to keep to that.
 
     Args:
         encoded: pictures and captions that will be encoded and kept on the device.
         held: bytes of those that are there already.
+        before: how it is to be saved if that fits.
     """
     step = HollowStep(family, emptied(components, plan.dtype), config, plan.dtype)
     packed = replace(components, denoiser=step.denoiser)  # packed or not, as the run's will be
     left = room(packed, config, device, step.adapter_bytes, free, held + step.held(*encoded))
+    if before:
+        fitted = fitted_as(step, before, device)
+        if fitted.taken <= left.for_(before).activations:
+            return left.for_(before), fitted
+    fitted = _fitted(step, config, device, left)
+    if fitted.saving == PLAIN or not left.prepacked:
+        return left.for_(fitted.saving), fitted
+    bare = left.for_(replace(PLAIN, prepacked=False))  # the first that is given up: it is worth less than what follows
+    lighter = _fitted(step, config, device, bare)
+    if fitted.saving.streamed or lighter.count.flops < fitted.count.flops or fitted.taken > left.activations:
+        return bare, replace(lighter, saving=replace(lighter.saving, prepacked=False))
+    return left, fitted
+
+
+def _fitted(step: HollowStep, config: TrainConfig, device: torch.device, left: Room) -> Fitted:
     given, wish = forced(step.denoiser, config, device), config.memory.stream
     in_file = device.type == "cpu" and config.memory.quantize != "none"
     if wish == "all":
@@ -182,23 +213,25 @@ def needed(
             what = "memory.stream = all reads the base's file again on a CPU, where memory.quantize rounds the base."
             raise UserError(what, "Set one of the two to none.")
         offload = given.offload if given else None
-        return left, fit_streamed(step, left.activations, device, step.count(PLAIN), every=True, offload=offload)
+        return fit_streamed(step, left.activations, device, step.count(PLAIN), every=True, offload=offload)
     may = wish == "auto" and not in_file
     if given is None:
-        return left, fit(step, left.activations, device, may)
+        return fit(step, left.activations, device, may)
     count = step.count(given)
     plain = count if given == PLAIN else step.count(PLAIN)
     if may and given != PLAIN and count.peak > left.activations:
-        return left, fit_streamed(step, left.activations, device, plain)
-    return left, Fitted(given, count, plain)
+        return fit_streamed(step, left.activations, device, plain)
+    return Fitted(given, count, plain)
 
 
 def told(fitted: Fitted, left: Room, device: torch.device) -> Adjusted:
     """The plan in numbers."""
-    saving, plain = fitted.saving, left.peak(Fitted(PLAIN, fitted.plain, fitted.plain))
+    saving, plain = fitted.saving, left.peak(Fitted(PLAIN, fitted.plain, fitted.plain)) + left.spared
     where = ", and what they begin with waits in host memory" if saving.offload else ""
     count = len(saving.recomputed)
     what = f"{count} parts of the denoiser are computed twice{where}" if count else "Frozen layers keep less"
+    if replace(saving, prepacked=True) == PLAIN:
+        what = "Convolutions keep their weights in one order, which takes the processor longer"
     more = f"{fitted.count.over(fitted.plain):.0%} more operations"
     if saving.streamed:
         place = "in the base's file" if device.type == "cpu" else "in host memory"

@@ -88,12 +88,20 @@ def fit_streamed(
     for host in hosted:
         count = step.count(Saving(whole, host))
         for number in range(len(whole) if every else 1, len(whole) + 1):
-            chosen = spread(whole, number)
-            bytes_of = [sizes[path] for path in chosen]
-            fitted = Fitted(Saving(whole, host, True, chosen), count, plain, freed(bytes_of, device), 2 * sum(bytes_of))
+            fitted = _streamed(Saving(whole, host, True, spread(whole, number)), count, plain, sizes, device)
             if fitted.taken <= room:
                 return fitted
     return fitted
+
+
+def fitted_as(step: HollowStep, saving: Saving, device: torch.device) -> Fitted:
+    """What a step takes that saves so."""
+    return _streamed(saving, step.count(saving), step.count(PLAIN), block_bytes(step.denoiser), device)
+
+
+def _streamed(saving: Saving, count: Count, plain: Count, sizes: Mapping[str, int], device: torch.device) -> Fitted:
+    bytes_of = [sizes[path] for path in saving.streamed]
+    return Fitted(saving, count, plain, freed(bytes_of, device) if bytes_of else 0, 2 * sum(bytes_of))
 
 
 def spread(paths: tuple[str, ...], number: int) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ class Saving:
     offload: bool = False  # whether what remains of those waits in host memory
     slim: bool = True  # whether frozen layers keep no more than they must: costs time, but no matrix products
     streamed: tuple[str, ...] = ()  # paths of blocks whose weights are there only while they run; all are `recomputed`
+    prepacked: bool = True  # whether a CPU's convolutions keep their weights a second time, ready to compute with
 
 
 PLAIN = Saving(slim=False)  # as torch does it
