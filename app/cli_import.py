@@ -9,10 +9,11 @@ from app.paths import Home, absolute
 from app.runs import Run
 from app.settings import load_settings
 from trainers import config_io
-from trainers.config import TrainConfig
+from trainers.config import MODEL_FILES, TrainConfig
 from trainers.errors import UserError
-from trainers.families.locate import require_base
+from trainers.families.locate import EMBEDDED, require_base
 from trainers.importing import report
+from trainers.importing.theirs import resolve
 
 if TYPE_CHECKING:
     from trainers.importing.imported import Imported
@@ -38,11 +39,11 @@ def show(found: "Imported", made: dict[str, str], as_json: bool) -> None:
 
 
 def write(config: TrainConfig, out: Path) -> Path:
-    """A settings file; one that is there already stays as it is."""
+    """A settings file, wherever it lies; one that is there already stays as it is."""
     path = absolute(out)
     if path.exists():
         raise UserError(f"{path} is there already.", "Name another file with --out.")
-    config_io.save(config, path)
+    config_io.save(_from_anywhere(config), path)
     return path
 
 
@@ -60,6 +61,18 @@ def make_run(home: Home, found: "Imported", config: TrainConfig, name: str) -> R
     parent = Path(folders[0]) if len(folders) == 1 else _parent(folders)
     project = projects.create(home, name, parent, config.data.kind, config.data.trigger)
     return runs.create(project, config)
+
+
+def _from_anywhere(config: TrainConfig) -> TrainConfig:
+    """What is on this machine with its whole path; what is missing as it was written, which may be for another."""
+
+    def place(text: str) -> str:
+        return resolve(text, Path.cwd()) if text and text != EMBEDDED else text
+
+    model = {name: place(getattr(config.model, name)) for name in ("base", *MODEL_FILES)}
+    folders = [place(folder) for folder in config.data.folders]
+    adapter = {"init_from": place(config.adapter.init_from)}
+    return config_io.merge(config, {"model": model, "data": {"folders": folders}, "adapter": adapter})
 
 
 def _parent(folders: list[str]) -> Path:

@@ -54,7 +54,12 @@ class ModelConfig(Section):
         "", "T5 text encoder", "For SD 3: a folder with T5 and its tokenizer, or a hub id. Empty leaves T5 out."
     )
     clip_skip: int = setting(
-        1, "Clip skip", "Which text-encoder layer is read, counted from the last; 2 for many anime bases.", ge=1, le=12
+        1,
+        "Clip skip",
+        "Which text-encoder layer is read, counted from the last; 2 for many anime bases of Stable Diffusion 1.5, "
+        "and 1 for all of SDXL and SD 3.",
+        ge=1,
+        le=12,
     )
 
 
@@ -184,7 +189,9 @@ class DataConfig(Section):
         "Pictures that are not trained on: each a file's place inside its picture folder, such as `beach/07.png`, or "
         "its whole path.",
     )
-    trigger: str = setting("", "Trigger word", "Stands for the concept; used alone where a picture has no caption.")
+    trigger: str = setting(
+        "", "Trigger word", "Stands for the concept; with the kind it is the caption of pictures without one."
+    )
     kind: Literal["person", "style", "object", "character"] = setting(
         "object", "Kind", "What the pictures teach; completes the caption of uncaptioned pictures."
     )

@@ -192,6 +192,13 @@ def test_an_sdxl_file_says_by_marks_that_it_predicts_v_down_to_pure_noise(tmp_pa
     assert sampler.timesteps[0] == 999 and sampler.alphas_cumprod[-1] < 1e-6
 
 
+@pytest.mark.parametrize(("name", "remarked"), [("sd2", False), ("sdxl", True), ("sd3", True)])
+def test_clip_skip_is_remarked_on_where_image_programs_do_not_skip(name, remarked, tmp_path):
+    config = ModelConfig(base=str(tiny_folder(name, tmp_path / name)), clip_skip=2)
+    components = FAMILIES[name].load(config, torch.float32, deferred=True)
+    assert any("another text-encoder layer" in what for what, _ in components.remarks) == remarked
+
+
 def test_sdxl_is_told_the_size_the_corner_and_the_crop_of_the_picture_itself():
     crop = crop_for((3021, 1500), Bucket(1280, 832))  # scaled to 1676 x 832, cut at the sides
     example = Example(Path("wide.png"), "", (3021, 1500), "")

@@ -1,5 +1,6 @@
 """Settings files of other trainers, their pictures, and a base model: all on this machine."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,24 @@ def config(tmp_path: Path, parent: Path) -> Callable[..., Path]:
 @pytest.fixture
 def imported(config) -> Callable[[str], Imported]:
     return lambda name: import_files([config(name)])
+
+
+@pytest.fixture
+def gui(config):
+    """Import the file of kohya_ss with changes; None takes a setting away."""
+
+    def change(**changes):
+        path = config("kohya_ss.json")
+        content = {key: value for key, value in {**json.loads(path.read_text("utf-8")), **changes}.items()}
+        path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}), "utf-8")
+        return import_files([path])
+
+    return change
+
+
+def run(tmp_path, text: str):
+    (tmp_path / "run.toml").write_text(f'network_module = "networks.lora"\nnetwork_dim = 8\n{text}', "utf-8")
+    return import_files([tmp_path / "run.toml"])
 
 
 def line(found: Imported, key: str) -> Line:

@@ -48,6 +48,21 @@ def test_out_writes_settings_alone_and_never_over_others(darkroom, config, home)
     assert out.read_bytes() == before
 
 
+def test_a_settings_file_holds_whole_paths_wherever_it_lies(darkroom, config, parent, tmp_path, monkeypatch):
+    path = config("kohya_ss.json")
+    lost = {"train_data_dir": "D:\\cats", "vae": "vae.safetensors"}
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | lost), "utf-8")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "base.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    base, out = Path("models", "base.safetensors"), tmp_path / "elsewhere" / "x.toml"
+    out.parent.mkdir()
+    assert darkroom("import", path, "--base", base, "--out", out).code == 0
+    config = config_io.load(out)
+    assert config.model.base == str(tmp_path / base)
+    assert (config.model.vae, config.data.folders) == ("vae.safetensors", ("D:\\cats",))  # as they were: not here
+
+
 def test_json_holds_every_setting_and_what_was_made(darkroom, config):
     said = json.loads(darkroom("import", config("onetrainer.json", "embedded"), "--json").out)
     assert Path(said["run folder"]).is_dir()

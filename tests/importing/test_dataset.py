@@ -3,6 +3,7 @@
 import tomllib
 
 import pytest
+from PIL import Image
 
 from tests.importing.conftest import line
 from trainers.data.examples import scan
@@ -55,3 +56,51 @@ def test_every_setting_of_the_file_is_reported_once(config):
 def test_two_runs_are_refused(config):
     with pytest.raises(UserError, match="different runs"):
         import_files([config("sd_scripts.toml"), config("kohya_ss.json")])
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder in kohya's layout: {"10_sks cat": ["", "sks cat, red"]} are two pictures, one of them with a caption."""
+
+    def make(folders: dict[str, list[str]]):
+        for name, captions in folders.items():
+            (tmp_path / "pictures" / name).mkdir(parents=True)
+            for i, caption in enumerate(captions):
+                Image.new("RGB", (32, 32), (60 * i, 10 * len(name), 90)).save(tmp_path / "pictures" / name / f"{i}.png")
+                if caption:
+                    (tmp_path / "pictures" / name / f"{i}.txt").write_text(caption, "utf-8")
+        (tmp_path / "run.toml").write_text(f"train_data_dir = '{tmp_path / 'pictures'}'\nnetwork_dim = 8", "utf-8")
+        return import_files([tmp_path / "run.toml"])
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("folders", "trigger"),
+    [
+        ({"10_sks cat": ["", "a photo"]}, "sks cat"),
+        ({"10_sks cat": ["red, Sks Cat"], "2_sks  cat": ["a photo"]}, "sks cat"),
+        ({"10_sks cat": [""], "2_sks dog": [""]}, ""),  # two concepts
+        ({"10_sks cat": [""], "2_": [""]}, ""),  # it would be the caption of pictures that kohya leaves without one
+        ({"10_images": ["a photo", "a cat"]}, ""),  # words that no picture is trained with
+    ],
+)
+def test_words_of_all_folders_are_the_trigger_and_change_no_caption(pictures, folders, trigger):
+    data = pictures(folders).config.data
+    assert data.trigger == trigger
+    silent = data.model_copy(update={"trigger": ""})
+    assert [one.caption for one in scan(data).examples] == [one.caption for one in scan(silent).examples]
+
+
+def test_class_tokens_of_a_data_set_are_the_trigger(tmp_path, parent):
+    (tmp_path / "data.toml").write_text(
+        f"[[datasets]]\n[[datasets.subsets]]\nimage_dir = '{parent / 'plain'}'\nclass_tokens = 'sks cat'\n", "utf-8"
+    )
+    found = import_files([tmp_path / "data.toml"])
+    assert found.config.data.trigger == "sks cat"
+    assert "data.trigger" in line(found, "datasets[0].subsets[0].class_tokens").settings
+
+
+def test_the_trigger_of_other_pictures_goes_with_them(pictures, parent, tmp_path):
+    pictures({"10_sks cat": [""]})
+    assert import_files([tmp_path / "run.toml"], parent / "plain").config.data.trigger == ""

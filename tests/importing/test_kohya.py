@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from tests.importing.conftest import line, values
+from tests.importing.conftest import line, run
 from trainers import choices
 from trainers.config_problems import SETTINGS
 from trainers.importing.imported import import_files
@@ -13,24 +13,6 @@ from trainers.importing.kohya import KOHYA
 from trainers.importing.kohya_run import flatten
 from trainers.importing.onetrainer import ONETRAINER
 from trainers.importing.rows import Row
-
-
-@pytest.fixture
-def gui(config):
-    """Import the file of kohya_ss with changes; None takes a setting away."""
-
-    def change(**changes):
-        path = config("kohya_ss.json")
-        content = {key: value for key, value in {**json.loads(path.read_text("utf-8")), **changes}.items()}
-        path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}), "utf-8")
-        return import_files([path])
-
-    return change
-
-
-def run(tmp_path, text: str):
-    (tmp_path / "run.toml").write_text(f'network_module = "networks.lora"\nnetwork_dim = 8\n{text}', "utf-8")
-    return import_files([tmp_path / "run.toml"])
 
 
 def test_numbers_as_texts_and_truth_values_as_texts_are_read(imported):
@@ -91,38 +73,6 @@ def test_warmup_in_percent_and_in_steps(gui, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rates", "denoiser", "text", "trained"),
-    [
-        ((1e-4, 2e-4, 5e-5), 2e-4, 5e-5, True),
-        ((1e-4, 0, 0), 1e-4, 1e-4, True),  # 0 is "not given" in kohya_ss ...
-        ((1e-4, 2e-4, 0), 2e-4, None, False),  # ... but for the text encoder beside the denoiser
-        ((1e-4, "", ""), 1e-4, 1e-4, True),
-        ((0, 2e-4, "5e-5"), 2e-4, 5e-5, True),
-    ],
-)
-def test_rates_of_the_window(gui, rates, denoiser, text, trained):
-    found = gui(**dict(zip(("learning_rate", "unet_lr", "text_encoder_lr"), rates, strict=True)))
-    config = found.config
-    assert (config.optimizer.rate, config.optimizer.text_rate) == (denoiser, text)
-    assert config.adapter.text_encoder is trained
-
-
-def test_rates_of_sd_scripts(tmp_path):
-    found = run(tmp_path, "learning_rate = 1e-4\nunet_lr = 2e-4\ntext_encoder_lr = [1e-5, 5e-6]")
-    assert values(found, "optimizer.rate", "optimizer.text_rate") == [2e-4, 1e-5]
-    assert "first" in line(found, "text_encoder_lr").note
-    found = run(tmp_path, "learning_rate = 1e-4\nnetwork_train_unet_only = true")
-    assert not found.config.adapter.text_encoder and found.config.optimizer.rate == 1e-4
-
-
-def test_text_encoder_stop_is_taken_with_a_note(gui):
-    found = gui(stop_text_encoder_training=30)
-    assert found.config.adapter.text_stop == 0.3
-    assert "ignores it" in line(found, "stop_text_encoder_training").note
-    assert gui(stop_text_encoder_training=0).config.adapter.text_stop == 1
-
-
-@pytest.mark.parametrize(
     ("name", "kind"),
     [("Standard", "lora"), ("Kohya LoCon", "locon"), ("LyCORIS/LoHa", "loha"), ("LyCORIS/LoKr", "lokr")],
 )
@@ -155,15 +105,6 @@ def test_networks_of_sd_scripts_are_mapped(tmp_path, monkeypatch):
 def test_networks_that_exist_nowhere_here_are_named(gui):
     found = gui(LoRA_type="LyCORIS/iA3")
     assert line(found, "LoRA_type").note == "LyCORIS/iA3 is not supported: plain LoRA is trained."
-
-
-@pytest.mark.parametrize(("switch", "name"), [("sdxl", "sdxl"), ("v2", "sd2"), ("sd3_checkbox", "sd3")])
-def test_families_that_are_not_trained_here_are_named(gui, switch, name):
-    found = gui(**{switch: True})
-    if "model.family" in found.settings:
-        assert found.config.model.family == name
-    else:
-        assert line(found, switch).note == "Base models of this kind are not supported yet."
 
 
 def test_a_base_in_fp8_becomes_one_in_8_bits_but_not_under_a_dora(gui):
@@ -234,6 +175,24 @@ def test_what_the_tables_point_to_is_ours():
     assert targets <= set(SETTINGS)
 
 
+def test_only_lycoris_can_leave_rank_dropout_unscaled(tmp_path):
+    own = 'network_args = ["rank_dropout=0.1", "rank_dropout_scale=%s"]'
+    theirs = 'network_module = "lycoris.kohya"\nnetwork_dim = 8\n' + own
+    assert line(run(tmp_path, own % False), "network_args.rank_dropout_scale").status == "same as our default"
+    for scaled, status in ((True, "same as our default"), (False, "not supported")):
+        (tmp_path / "run.toml").write_text(theirs % scaled, "utf-8")
+        assert line(import_files([tmp_path / "run.toml"]), "network_args.rank_dropout_scale").status == status
+
+
+def test_what_checkpoints_begin_with_may_wait_in_host_memory(gui):
+    found = gui(gradient_checkpointing=True, cpu_offload_checkpointing=True)
+    assert found.config.memory.offload and found.config.memory.checkpointing == "all"
+
+
+def test_the_report_says_how_several_gpus_train(gui):
+    assert "accelerate launch" in line(gui(multi_gpu=True), "multi_gpu").note
+
+
 def test_what_networks_have_here_too_is_taken_over(tmp_path):
     arguments = '["rank_dropout=0.1", "module_dropout=0.2", "loraplus_lr_ratio=16"]'
     found = run(tmp_path, f'network_args = {arguments}\nnetwork_weights = "start.safetensors"')
@@ -267,12 +226,6 @@ def test_stable_diffusion_3_draws_its_noise_levels_as_sd_scripts_does(tmp_path):
     (tmp_path / "run.toml").write_text(f'network_module = "networks.lora_sd3"\nnetwork_dim = 4{more}', "utf-8")
     noise = import_files([tmp_path / "run.toml"]).config.noise
     assert (noise.density, noise.logit_mean, noise.shift) == ("logit_normal", 0.5, 3.0)
-
-
-def test_sdxl_passes_clip_skip_over_as_sd_scripts_does(gui):
-    assert gui().config.model.clip_skip == 2
-    found = gui(sdxl=True)
-    assert found.config.model.clip_skip == 1 and line(found, "clip_skip").status == "not needed"
 
 
 def test_a_lora_plus_of_nothing_is_off(gui):

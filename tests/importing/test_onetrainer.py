@@ -119,3 +119,54 @@ def test_logit_normal_noise_of_flow_models_keeps_its_bias_and_width(changed):
 def test_a_shift_of_other_models_is_not_supported(changed):
     assert line(changed(timestep_shift=3.0), "timestep_shift").status == "not supported"
     assert line(changed(timestep_shift=1.0), "timestep_shift").status != "not supported"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("cuda", "auto"), ("cuda:1", "auto"), ("mps", "auto"), ("xpu:0", "auto"), ("cpu", "cpu")]
+)
+def test_a_run_uses_the_gpu_that_this_machine_has(changed, theirs, ours):
+    assert changed(train_device=theirs).config.memory.device == ours
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "note"),
+    [
+        ("768,1024", 1024, "One resolution is trained: the largest of them."),
+        ("512, 1024, 768", 1024, "One resolution is trained: the largest of them."),
+        ("512x768", 627, "A square with the area of 512x768; buckets follow the pictures' shapes."),
+        ("768", 768, ""),
+    ],
+)
+def test_commas_separate_resolutions_and_the_largest_is_trained(changed, theirs, ours, note):
+    found = changed(resolution=theirs)
+    assert found.config.data.resolution == ours and line(found, "resolution").note == note
+
+
+@pytest.mark.parametrize("place", ["training_presets", "training_presets/mine"])
+def test_paths_of_a_preset_begin_at_onetrainers_own_folder(tmp_path, place):
+    for folder in (place, "training_concepts", "cats", "models"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "models" / "base.safetensors").touch()
+    concepts = [{"path": "cats", "text": {}, "balancing": 2}]
+    (tmp_path / "training_concepts" / "concepts.json").write_text(json.dumps(concepts), "utf-8")
+    names = {"concept_file_name": "training_concepts/concepts.json", "base_model_name": "models/base.safetensors"}
+    preset = tmp_path / place / "preset.json"
+    preset.write_text(json.dumps({"training_method": "LORA", **names}), "utf-8")
+    found = import_files([preset])
+    assert found.config.data.folders == (str(tmp_path / "cats"),) and found.config.data.folder_names == ("2_",)
+    assert found.config.model.base == str(tmp_path / "models" / "base.safetensors")
+
+
+def test_activations_wait_in_host_memory_where_onetrainer_moves_them(changed):
+    parts = {"activation_offloading": True, "offload_fraction": 0.5}
+    found = changed(model_type="STABLE_DIFFUSION_35", transformer=parts)
+    assert (found.config.memory.offload, found.config.memory.stream) == (True, "auto")
+    found = changed(model_type="STABLE_DIFFUSION_3", gradient_checkpointing="CPU_OFFLOADED")
+    assert found.config.memory.offload
+    found = changed(unet=parts)
+    assert not found.config.memory.offload
+    assert "OneTrainer moves nothing of a UNet" in line(found, "unet.activation_offloading").note
+
+
+def test_the_report_says_how_several_gpus_train(changed):
+    assert "accelerate launch" in line(changed(multi_gpu=True), "multi_gpu").note

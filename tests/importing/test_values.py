@@ -8,6 +8,7 @@ from trainers.importing.values import (
     is_empty,
     is_off,
     number,
+    numbers,
     pairs,
     plain,
     side,
@@ -77,3 +78,8 @@ def test_of_several_rates_the_first_counts(value):
 )
 def test_lists_of_pairs_come_as_lists_and_as_one_text(value):
     assert pairs(value) == {"a": "1", "b": "x,y"}
+
+
+@pytest.mark.parametrize(("value", "found"), [(1e-4, [1e-4]), ("1e-4, 0", [1e-4, 0]), ([1e-4, "5e-5"], [1e-4, 5e-5])])
+def test_rates_come_alone_and_in_lists(value, found):
+    assert numbers(value) == found

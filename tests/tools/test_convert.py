@@ -248,6 +248,24 @@ def test_every_layout_leads_to_every_other_and_back(base, tmp_path):
     assert load_file(last).keys() == FORMS[base].keys()
 
 
+@pytest.mark.parametrize("earlier", [False, True])
+def test_diffusers_layout_and_back_leaves_an_adapter_of_which_nothing_is_wrong(tmp_path, earlier):
+    """There the matrices hold alpha / rank; once, the metadata still named the alpha from before."""
+    said = {"ss_network_dim": "2", "ss_network_alpha": "1.0", "ss_network_args": '{"conv_dim": 2, "conv_alpha": 1.0}'}
+    first, there, back = (tmp_path / f"{name}.safetensors" for name in ("first", "there", "back"))
+    save_file(lora(places("sd15"), TE, 2, 1.0), first, said)
+    convert(first, there, Wish(form="diffusers", dtype="fp32"))
+    metadata = read_header(there)[1]
+    assert metadata["ss_network_alpha"] == "2" and '"conv_alpha": 2' in metadata["ss_network_args"]
+    if earlier:
+        save_file(load_file(there), there, {**metadata, **said})
+    convert(there, back, Wish(dtype="fp32"))
+    assert inspect(back)["problems"] == []
+    assert float(read_header(back)[1]["ss_network_alpha"]) == 2
+    for place, update in open_adapter(first).modules.items():
+        assert_alike(update, open_adapter(back).modules[place])
+
+
 def test_kohyas_fused_layers_come_back_with_the_rank_they_had(tmp_path):
     save_file(joint("3-medium"), tmp_path / "a.safetensors")
     convert(tmp_path / "a.safetensors", tmp_path / "b", Wish("kohya"))

@@ -3,6 +3,11 @@
 A1111 and others show the type by these; their values are texts.
 """
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from trainers import json_values
 from trainers.config import AdapterConfig, OptimizerConfig
 
 ALGORITHMS = {"dora": "lora", "loha": "loha", "lokr": "lokr"}  # LyCORIS' names; the other types are kohya's own
@@ -19,6 +24,26 @@ def network(adapter: AdapterConfig, optimizer: OptimizerConfig, joint: bool = Fa
         "ss_network_args": {key: str(value) for key, value in _arguments(adapter, optimizer).items()},
         "ss_network_dropout": adapter.dropout or None,
     }
+
+
+def scaled_by_one(entries: Mapping[str, str]) -> dict[str, str]:
+    """The metadata of a file whose matrices hold alpha / rank already: every alpha is the rank."""
+    found = dict(entries)
+    if "ss_network_dim" in entries:
+        found["ss_network_alpha"] = entries["ss_network_dim"]
+    arguments = said_arguments(entries)
+    if "conv_dim" in arguments:
+        found["ss_network_args"] = json.dumps(arguments | {"conv_alpha": arguments["conv_dim"]})
+    return found
+
+
+def said_arguments(entries: Mapping[str, str]) -> dict[str, Any]:
+    """ss_network_args of any file's metadata; nothing where they are damaged."""
+    try:
+        found = json_values.parse(entries.get("ss_network_args", "{}"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _arguments(adapter: AdapterConfig, optimizer: OptimizerConfig) -> dict[str, object]:

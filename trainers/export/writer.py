@@ -23,6 +23,7 @@ from trainers.export.check_file import check_file, check_peft_folder
 from trainers.export.embedding import bundled, file_name, write_embedding
 from trainers.export.hashes import adapter_hashes
 from trainers.export.metadata import RunFacts, embedding_metadata, metadata
+from trainers.export.network import scaled_by_one
 from trainers.export.sidecars import covers, write_sidecars
 from trainers.families.base import FamilySpec
 from trainers.files import write_whole
@@ -137,7 +138,7 @@ def _diffusers(
     modules: Mapping[Place, Weights], entries: dict, spec: FamilySpec, report: ExportReport, _: dict
 ) -> None:
     tensors = diffusers.tensors(modules, spec, DTYPES[report.dtype])
-    _one_file(tensors, modules, {**entries, "format": "pt"}, report)
+    _one_file(tensors, modules, {**scaled_by_one(entries), "format": "pt"}, report)
 
 
 def _one_file(tensors: dict, modules: Mapping[Place, Weights], entries: dict, report: ExportReport) -> None:

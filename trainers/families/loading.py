@@ -17,6 +17,7 @@ from trainers.families.residence import bring
 from trainers.families.weights import Weights
 
 CONFIGS = Path(__file__).parent / "configs"
+UNSKIPPED = ("sdxl", "sd3")  # families for which image programs read the layer that the model was trained with
 END_OF_TEXT, EXCLAMATION = "<|endoftext|>", "!"  # what CLIP's and OpenCLIP's tokenizers pad with
 
 
@@ -60,6 +61,9 @@ def load(
         read_sd.replace_vae(components, expand(config.vae), CONFIGS / (source.usual or spec.name))
     components.scheduler = _with_prediction(components.scheduler, source, found, config, name)
     _check_clip_skip(components, config.clip_skip)
+    if config.clip_skip > 1 and spec.name in UNSKIPPED:
+        what = f"Clip skip {config.clip_skip} reads another text-encoder layer than this family was trained with"
+        components.remarks += ((what, "Most image programs do not: set model.clip_skip = 1 for those."),)
     if not deferred:
         for module in (components.denoiser, components.vae, *components.text_encoders):
             bring(module, torch.device("cpu"))

@@ -19,6 +19,7 @@ from trainers.importing.values import is_empty, plain, text
 LABELS = {"data set": "an sd-scripts data set", "prompts": "kohya sample prompts", "concepts": "OneTrainer concepts"}
 KOHYA = ("kohya_ss", "sd-scripts")
 RUNS = (*KOHYA, "OneTrainer")
+PICTURES = {"data.folders", "data.folder_names", "data.trigger"}
 ORDER = ("kohya_ss", "sd-scripts", "OneTrainer", "concepts", "data set", "prompts")  # later ones win
 
 
@@ -29,10 +30,14 @@ class Imported:
     `assumed` are the other program's own defaults, where its file says nothing and ours would differ.
     """
 
-    sources: list[str]
+    files: "list[File]" = field(repr=False)
     lines: list[Line]
     assumed: dict[str, Any] = field(default_factory=dict)
     chosen: dict[str, Any] = field(default_factory=dict)  # on the command line
+
+    @property
+    def sources(self) -> list[str]:
+        return [f"{file.path.name} ({LABELS.get(file.kind, file.kind)})" for file in self.files]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -57,9 +62,8 @@ class Imported:
         return config_io.parse(nested(self.settings))
 
     def with_base(self, base: str) -> "Imported":
-        """The same with another base model; what the files say of theirs is no longer needed."""
-        lines = _replaced(self.lines, {"model.base"}, "Another base model was named.")
-        return replace(self, lines=lines, chosen=self.chosen | {"model.base": base})
+        """The same with another base model: settings that hang on it are decided again."""
+        return _together(self.files, self.chosen | {"model.base": base})
 
     @property
     def missing(self) -> dict[str, list[str]]:
@@ -88,21 +92,11 @@ def import_files(paths: Sequence[Path], pictures: Path | None = None) -> Importe
         raise UserError("These files belong to different runs.", "Import one run at a time.")
     chosen = kohya_folders.in_parent(str(pictures), Path.cwd()) if pictures else {}
     files = sorted([*files, *_companions(files)], key=lambda file: ORDER.index(file.kind))
-    where = chosen or _folders(files)
-    lines: list[Line] = []
-    assumed: dict[str, Any] = {}
-    for file in files:
-        found, silent = _convert(file, files, where)
-        lines = [*_overruled(lines, found, f"{file.path.name} says otherwise."), *found]
-        assumed = silent | assumed
-    if chosen:
-        lines = _replaced(lines, {"data.folders", "data.folder_names"}, "--pictures names the folder.")
-    sources = [f"{file.path.name} ({LABELS.get(file.kind, file.kind)})" for file in files]
-    return Imported(sources, lines, assumed, {name: plain(value) for name, value in chosen.items()})
+    return _together(files, chosen)
 
 
 @dataclass(frozen=True)
-class _File:
+class File:
     path: Path
     kind: str
     content: Any
@@ -112,37 +106,55 @@ class _File:
         return self.path.absolute().parent
 
 
-def _open(path: Path) -> _File:
+def _together(files: list[File], chosen: dict[str, Any]) -> Imported:
+    """What the files of one run come to, in the order in which later ones win; `chosen` goes before them all."""
+    where = {name: value for name, value in chosen.items() if name in PICTURES} or _folders(files)
+    lines: list[Line] = []
+    assumed: dict[str, Any] = {}
+    for file in files:
+        found, silent = _convert(file, files, where, chosen.get("model.base", ""))
+        lines = [*_overruled(lines, found, f"{file.path.name} says otherwise."), *found]
+        assumed = silent | assumed
+    if "data.folders" in chosen:
+        lines = _replaced(lines, PICTURES, "--pictures names the folder.")
+    if "model.base" in chosen:
+        lines = _replaced(lines, {"model.base"}, "Another base model was named.")
+    return Imported(files, lines, assumed, {name: plain(value) for name, value in chosen.items()})
+
+
+def _open(path: Path) -> File:
     if path.suffix.lower() == ".txt":
         found = prompts.from_file(path)
         if not found:
             raise UserError(f"{path} holds no prompts.", TAKES)
-        return _File(path, "prompts", found)
+        return File(path, "prompts", found)
     content = read_structure(path)
     kind = kind_of(content, lambda name: name in kohya.KOHYA)
     if kind.endswith("."):
         raise UserError(f"{path} {kind}", "" if "darkroom train" in kind else TAKES)
-    return _File(path, kind, prompts.from_structure(content) if kind == "prompts" else content)
+    return File(path, kind, prompts.from_structure(content) if kind == "prompts" else content)
 
 
-def _companions(files: list[_File]) -> list[_File]:
+def _companions(files: list[File]) -> list[File]:
     """The file of pictures that a run names, where it is on this machine and was not given."""
     run = next((file for file in files if file.kind in RUNS), None)
-    kind, key = (
-        ("concepts", "concept_file_name") if run and run.kind == "OneTrainer" else ("data set", "dataset_config")
-    )
-    name = run and (run.content if run.kind == "OneTrainer" else kohya_run.flatten(run.content)).get(key)
-    if run is None or is_empty(name) or (key == "concept_file_name" and run.content.get("concepts")):
+    if run is None:
         return []
-    if any(file.kind == kind for file in files):
+    if run.kind == "OneTrainer":
+        kind, find = "concepts", onetrainer_lists.find
+        name = None if run.content.get("concepts") else run.content.get("concept_file_name")
+    else:
+        kind, find = "data set", resolve
+        name = kohya_run.flatten(run.content).get("dataset_config")
+    if is_empty(name) or any(file.kind == kind for file in files):
         return []
-    path = Path(resolve(text(name), run.place))
+    path = Path(find(text(name), run.place))
     found = [_open(path)] if os.path.isfile(path) else []
     return [file for file in found if file.kind == kind]
 
 
-def _folders(files: list[_File]) -> dict[str, Any]:
-    """data.folders and data.folder_names that the files name; a data set file goes first."""
+def _folders(files: list[File]) -> dict[str, Any]:
+    """data.folders, their names and data.trigger, as the files have them; a data set file goes first."""
     for file in reversed(files):
         match file.kind:
             case "data set":
@@ -155,7 +167,7 @@ def _folders(files: list[_File]) -> dict[str, Any]:
     return {}
 
 
-def _convert(file: _File, files: list[_File], where: dict[str, Any]) -> tuple[list[Line], dict[str, Any]]:
+def _convert(file: File, files: list[File], where: dict[str, Any], base: str) -> tuple[list[Line], dict[str, Any]]:
     """The lines of one file, and what its program does where the file is silent."""
     views = kohya_folders.views_per_epoch(where)
     match file.kind:
@@ -169,7 +181,8 @@ def _convert(file: _File, files: list[_File], where: dict[str, Any]) -> tuple[li
             return onetrainer.convert_file(file.content, file.place, where, views)
     data = next((other for other in files if other.kind == "data set"), None)
     batch = kohya_dataset.batch_size(data.content) if data else 0
-    return kohya_run.convert_file(file.content, file.place, file.kind == "kohya_ss", where, views, bool(data), batch)
+    gui = file.kind == "kohya_ss"
+    return kohya_run.convert_file(file.content, file.place, gui, where, views, bool(data), batch, base)
 
 
 def _overruled(lines: list[Line], later: list[Line], reason: str) -> list[Line]:

@@ -4,7 +4,9 @@ Names and defaults from kohya_ss (kohya_gui/lora_gui.py) and sd-scripts (library
 in 2026.
 """
 
+from trainers.importing import kohya_family as families
 from trainers.importing import kohya_length as length
+from trainers.importing import kohya_rates as rates
 from trainers.importing import kohya_rules as rules
 from trainers.importing.kohya_network import ARGUMENTS, CHOICE, NETWORK, eight_bits
 from trainers.importing.rows import Lacks, Row, Rule, Table, Unneeded
@@ -19,13 +21,14 @@ RESUMING = Unneeded("Every run resumes from its own checkpoints.")
 TEXT_CACHE = Unneeded("A frozen text encoder's output is always cached.")
 CAPTIONS = Lacks("Captions are used as they are written.")
 AS_IN_PAPERS = "Optimizers have this setting at the value of their papers."
+SEVERAL_GPUS = Lacks("A run that is started here has one GPU; `accelerate launch` lets several train it (README).")
 METADATA = Lacks("This is not written into the adapter file yet.")
 
 MODEL: Table = {
     "pretrained_model_name_or_path": Rule(rules.base),
     "vae": Rule(rules.vae),
     "v_parameterization": Rule(rules.prediction),
-    "clip_skip": Rule(rules.clip_skip),
+    "clip_skip": Rule(families.clip_skip),
     "zero_terminal_snr": Lacks("Zero terminal SNR is used where the base model says so."),
     "max_token_length": Lacks("Captions are cut after 75 tokens.", (75,)),
     "model_list": Unneeded("pretrained_model_name_or_path names the base model."),
@@ -90,13 +93,13 @@ DATA: Table = {
     "debug_dataset": Unneeded("`darkroom check` shows what was read."),
 }
 OPTIMISATION: Table = {
-    "learning_rate": Rule(rules.rate),
-    "unet_lr": Rule(rules.unet_rate),
-    "text_encoder_lr": Rule(rules.text_rate),
-    "network_train_unet_only": Rule(rules.unet_only),
+    "learning_rate": Rule(rates.rate),
+    "unet_lr": Rule(rates.unet_rate),
+    "text_encoder_lr": Rule(rates.text_rate),
+    "network_train_unet_only": Rule(rates.unet_only),
     "network_train_text_encoder_only": Lacks("The denoiser is always trained."),
-    "stop_text_encoder_training": Rule(rules.text_stop),
-    "stop_text_encoder_training_pct": Rule(rules.text_stop),
+    "stop_text_encoder_training": Rule(rates.text_stop),
+    "stop_text_encoder_training_pct": Rule(rates.text_stop),
     "optimizer": Rule(rules.optimizer),
     "optimizer_type": Rule(rules.optimizer),
     "use_8bit_adam": Lacks("Choose it with optimizer.type."),
@@ -188,15 +191,15 @@ MEMORY: Table = {
     "xformers": Rule(rules.attention),
     "sdpa": Unneeded("SDPA is used unless xformers is chosen."),
     "mem_eff_attn": Lacks("Attention runs on SDPA or xformers."),
-    "cpu_offload_checkpointing": Lacks("Activations are not moved to the CPU."),
+    "cpu_offload_checkpointing": Row("memory.offload", switch),
     "blocks_to_swap": Rule(rules.swapped),
     **dict.fromkeys(("lowram", "highvram", "lowvram", "max_data_loader_n_workers"), MACHINE),
     **dict.fromkeys(("persistent_data_loader_workers", "num_cpu_threads_per_process", "num_processes"), MACHINE),
     **dict.fromkeys(("num_machines", "gpu_ids", "main_process_port", "disable_mmap_load_safetensors"), MACHINE),
     **dict.fromkeys(("mem_eff_save", "ddp_timeout", "ddp_gradient_as_bucket_view", "ddp_static_graph"), MACHINE),
     "extra_accelerate_launch_args": MACHINE,
-    "multi_gpu": Lacks("One GPU is used."),
-    "deepspeed": Lacks("One GPU is used."),
+    "multi_gpu": SEVERAL_GPUS,
+    "deepspeed": Lacks("DeepSpeed is not used."),
     "torch_compile": Lacks("Whether it pays is tried anew: memory.compile."),
     "dynamo_*": Unneeded("memory.compile chooses them."),
     "fused_backward_pass": Lacks("Gradients are applied after the whole backward pass."),

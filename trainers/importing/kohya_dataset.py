@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainers.importing import kohya_folders
 from trainers.importing.kohya import DATA
 from trainers.importing.rows import Lacks, Line, Row, Rule, Table, Unneeded, convert
 from trainers.importing.theirs import Theirs, resolve
@@ -27,7 +28,11 @@ TABLE: Table = {
     "network_multiplier": Lacks("The adapter always trains at full strength.", (1,)),
     "custom_attributes": Lacks("Subsets have no attributes of their own; loss.preservation keeps what the base knew."),
 }
-PER_FOLDER = {"image_dir": "data.folders", "num_repeats": "data.folder_names", "class_tokens": "data.folder_names"}
+PER_FOLDER = {
+    "image_dir": ("data.folders",),
+    "num_repeats": ("data.folders", "data.folder_names"),
+    "class_tokens": ("data.folders", "data.folder_names", "data.trigger"),
+}
 DEFAULTS = {"data.bucketing": False, "data.keep_tokens": 0, "data.validation_share": 0.0}
 
 
@@ -77,12 +82,13 @@ def subsets(content: Mapping[str, Any]) -> list[Subset]:
 
 
 def folders(content: Mapping[str, Any], place: Path) -> dict[str, Any]:
-    """data.folders and data.folder_names of all trained subsets, each folder once."""
+    """data.folders, data.folder_names and data.trigger of all trained subsets, each folder once."""
     named: dict[str, str] = {}
     for subset in subsets(content):
         if subset.is_trained:
             named.setdefault(resolve(text(subset.values["image_dir"]), place), _folder_name(subset))
-    return {"data.folders": list(named), "data.folder_names": list(named.values())} if named else {}
+    where, names = list(named), list(named.values())
+    return {"data.folders": where, "data.folder_names": names, **kohya_folders.trigger(where, names)} if named else {}
 
 
 def lines(content: Mapping[str, Any], place: Path) -> list[Line]:
@@ -98,7 +104,7 @@ def lines(content: Mapping[str, Any], place: Path) -> list[Line]:
         if any(subset.name == level and not subset.is_trained for subset in found):
             row: Any = REGULARISATION
         elif key in PER_FOLDER:
-            row = Rule(_per_folder(PER_FOLDER[key], level, where))
+            row = Rule(_per_folder(PER_FOLDER[key], where))
         else:
             row = table.get(key)
         only = {name: row} if row else {}
@@ -127,9 +133,9 @@ def _in_place(key: str, row: Any, trained: list[Subset], first: Mapping[str, Any
     return Rule(decide)
 
 
-def _per_folder(ours: str, level: str, where: Mapping[str, Any]) -> Any:
+def _per_folder(ours: tuple[str, ...], where: Mapping[str, Any]) -> Any:
     def decide(value: Any, theirs: Theirs) -> dict[str, Any]:
-        return {name: where[name] for name in ("data.folders", ours) if name in where}
+        return {name: where[name] for name in ours if name in where}
 
     return decide
 

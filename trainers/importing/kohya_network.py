@@ -3,6 +3,7 @@
 from typing import Any
 
 from trainers import choices
+from trainers.importing.kohya_family import OTHERS
 from trainers.importing.rows import Lacks, Row, Rule, Table, Unneeded, family
 from trainers.importing.theirs import Theirs
 from trainers.importing.values import Noted, NotNeeded, NotSupported, is_off, number, switch, text, whole
@@ -127,6 +128,13 @@ def lora_plus(value: Any, theirs: Theirs) -> dict[str, Any]:
     return {} if is_off(value) else {"optimizer.lora_plus": number(value)}
 
 
+def rank_scale(value: Any, theirs: Theirs) -> dict[str, Any]:
+    """kohya's own networks always scale up what rank dropout leaves, as is done here; LyCORIS only where it says so."""
+    if is_lycoris(theirs) and not switch(value) and not is_off(theirs.argument("rank_dropout")):
+        raise NotSupported("What rank dropout leaves is always scaled up.")
+    return {}
+
+
 def only_convolutions(ours: str, read: Any) -> Rule:
     """A setting of convolutions: kohya passes it over where the network has none."""
 
@@ -174,7 +182,7 @@ NETWORK: Table = {
     "factor": only_lokr("adapter.factor", whole),
     "rank_dropout": Row("adapter.rank_dropout", number),
     "module_dropout": Row("adapter.module_dropout", number),
-    "rank_dropout_scale": Lacks("What rank dropout leaves is not scaled up."),
+    "rank_dropout_scale": Rule(rank_scale),
     **dict.fromkeys(("down_lr_weight", "mid_lr_weight", "up_lr_weight", "block_lr_zero_threshold"), BLOCKS),
     **dict.fromkeys(("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas"), BLOCKS),
     **dict.fromkeys(("block_lr", "conv_dims", "conv_alphas", "network_reg_dims", "network_reg_lrs"), BLOCKS),
@@ -207,8 +215,5 @@ CHOICE: Table = {
     "v2": Rule(sd2),
     "sdxl": Rule(sdxl),
     "sd3_checkbox": Rule(sd3),
-    **dict.fromkeys(
-        ("flux1_checkbox", "hunyuan_image_checkbox", "anima_checkbox", "lumina_checkbox"),
-        Lacks("Only Stable Diffusion models are trained here."),
-    ),
+    **dict.fromkeys(OTHERS, Lacks("Only Stable Diffusion models are trained here.")),
 }

@@ -1,30 +1,16 @@
-"""How kohya's settings hang on one another: base, pictures, rates, schedule, noise, loss, previews.
+"""How kohya's settings hang on one another: base, pictures, optimizer, schedule, noise, loss, previews.
 
 Facts from kohya_ss (kohya_gui/lora_gui.py) and sd-scripts (train_network.py, library/train_util.py), read in 2026.
 """
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from trainers.errors import UserError
-from trainers.families.detect import identify
 from trainers.importing import prompts
+from trainers.importing.kohya_family import is_sd3
 from trainers.importing.rows import Rule, only_where
 from trainers.importing.theirs import Theirs, resolve
-from trainers.importing.values import (
-    Noted,
-    NotNeeded,
-    NotSupported,
-    first_number,
-    number,
-    percent,
-    side,
-    switch,
-    text,
-    whole,
-)
+from trainers.importing.values import Noted, NotNeeded, NotSupported, number, side, switch, text, whole
 
 OPTIMIZERS = {
     "adamw": "adamw",
@@ -80,12 +66,6 @@ def prediction(value: Any, theirs: Theirs) -> dict[str, Any]:
     return {"model.prediction": "v"} if switch(value) else {}
 
 
-def clip_skip(value: Any, theirs: Theirs) -> dict[str, Any]:
-    if base_family(theirs) in ("sdxl", "sd3"):
-        raise NotNeeded("It is passed over for this family.")
-    return {"model.clip_skip": max(whole(value), 1)}  # 0 is kohya_ss's "as the model says"
-
-
 def precision(value: Any, theirs: Theirs) -> dict[str, Any]:
     """fp16 and bf16 say what the card could do, not what the run should be: `auto` asks the card itself."""
     match text(value).lower():
@@ -118,64 +98,6 @@ def seed(value: Any, theirs: Theirs) -> dict[str, Any]:
     if theirs.gui and whole(value) == 0:
         raise NotNeeded("0 draws a new seed for each run there; here every run has a fixed one.")
     return {"seed": whole(value)}
-
-
-# Rates
-
-
-def rate(value: Any, theirs: Theirs) -> dict[str, Any]:
-    """learning_rate stands for the two others where they are not given; 0 counts as not given in kohya_ss."""
-    found: dict[str, Any] = {}
-    if not theirs.count("unet_lr"):
-        found["optimizer.rate"] = first_number(value)
-    if _text_rate(theirs) is None:
-        found["optimizer.text_rate"] = first_number(value)
-    if not found:
-        raise NotNeeded("unet_lr and text_encoder_lr decide.")
-    return found
-
-
-def unet_rate(value: Any, theirs: Theirs) -> dict[str, Any]:
-    if first_number(value) > 0:
-        return {"optimizer.rate": first_number(value)}
-    if theirs.count("learning_rate") > 0 and not theirs.get("text_encoder_lr"):
-        raise NotNeeded("learning_rate decides.")
-    raise NotSupported("The denoiser is always trained.")
-
-
-def text_rate(value: Any, theirs: Theirs) -> dict[str, Any]:
-    """0 leaves the text encoder as it is; in kohya_ss, only where unet_lr is given."""
-    found = first_number(value)
-    if theirs.on("network_train_unet_only"):
-        raise NotNeeded("Only the denoiser is trained.")
-    if found > 0:
-        many = isinstance(value, (list, tuple)) and any(own != value[0] for own in value)
-        rate = Noted(found, "One rate for all text encoders: the first.") if many else found
-        return {"optimizer.text_rate": rate, "adapter.text_encoder": True}
-    if _text_rate(theirs) is None:
-        raise NotNeeded("learning_rate decides.")
-    return {"adapter.text_encoder": False}
-
-
-def _text_rate(theirs: Theirs) -> float | None:
-    """The text encoder's own rate; None where learning_rate stands for it."""
-    value = theirs.get("text_encoder_lr")
-    if value is None:
-        return 0.0 if theirs.on("network_train_unet_only") else None
-    found = first_number(value)
-    gui_says_nothing = found == 0 and theirs.gui and not theirs.count("unet_lr")
-    return None if gui_says_nothing else found
-
-
-def unet_only(value: Any, theirs: Theirs) -> dict[str, Any]:
-    return {"adapter.text_encoder": False} if switch(value) else {}
-
-
-def text_stop(value: Any, theirs: Theirs) -> dict[str, Any]:
-    share = percent(value)
-    if share <= 0:
-        return {"adapter.text_stop": 1.0}
-    return {"adapter.text_stop": Noted(share, "kohya_ss shows this and ignores it; here it works.")}
 
 
 # Optimizer and schedule
@@ -279,10 +201,6 @@ def start(value: Any, theirs: Theirs) -> dict[str, Any]:
     return {"adapter.init_from": resolve(text(value), theirs.place)}
 
 
-def is_sd3(theirs: Theirs) -> bool:
-    return theirs.on("sd3_checkbox") or text(theirs.get("network_module") or "") == "networks.lora_sd3"
-
-
 def only_sd3(read: Callable[[Any], dict[str, Any]]) -> Rule:
     """A setting that counts for Stable Diffusion 3 alone."""
     return only_where(is_sd3, "Only for SD3.", read)
@@ -302,16 +220,3 @@ def density(value: Any) -> dict[str, Any]:
     if scheme not in ("logit_normal", "uniform", "none"):
         raise NotSupported("Noise levels are drawn logit-normal or uniform (noise.density).")
     return {"noise.density": "logit_normal" if scheme == "logit_normal" else "uniform"}
-
-
-def base_family(theirs: Theirs) -> str:
-    """The family as the file says it, or as the base on this machine shows it; "" where neither tells."""
-    if theirs.on("sdxl"):
-        return "sdxl"
-    if is_sd3(theirs):
-        return "sd3"
-    try:
-        path = Path(resolve(text(theirs.get("pretrained_model_name_or_path") or ""), theirs.place))
-        return identify(path).family if path.is_absolute() and os.path.exists(path) else ""
-    except (UserError, OSError):
-        return ""

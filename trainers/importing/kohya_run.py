@@ -7,6 +7,7 @@ from typing import Any
 
 from trainers.importing import kohya
 from trainers.importing import kohya_rules as rules
+from trainers.importing.kohya_family import is_sd3
 from trainers.importing.kohya_network import convolutions
 from trainers.importing.rows import Line, convert
 from trainers.importing.theirs import Length, Theirs
@@ -37,11 +38,17 @@ def convert_file(
     views_per_epoch: int | None,
     has_data_set: bool,
     batch_size: int,
+    base: str = "",
 ) -> tuple[list[Line], dict[str, Any]]:
-    """The lines of a run's file, and what kohya does where it is silent. `batch_size` is the data set's."""
+    """The lines of a run's file, and what kohya does where it is silent.
+
+    Args:
+        batch_size: that of the data set; 0 for the run's own.
+        base: named in place of the file's.
+    """
     values = flatten(content)
     has_data_set = has_data_set or not is_empty(values.get("dataset_config"))
-    theirs = Theirs(values, place, folders=folders, has_data_set=has_data_set, gui=gui)
+    theirs = Theirs(values, place, folders=folders, has_data_set=has_data_set, gui=gui, base=base)
     theirs = replace(theirs, length=_length(theirs, views_per_epoch, batch_size))
     return convert(kohya.KOHYA, theirs), defaults(theirs)
 
@@ -79,7 +86,7 @@ def defaults(theirs: Theirs) -> dict[str, Any]:
         "saving.dtype": "fp32",
     }
     found |= convolutions(theirs)
-    if rules.is_sd3(theirs):
+    if is_sd3(theirs):
         found |= {"noise.density": "uniform", "noise.shift": 1.0}
     if not any(theirs.count(name) > 0 for name in ("max_train_steps", "max_train_epochs")):
         if not theirs.gui or theirs.has_data_set:

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from trainers.importing import onetrainer_lists as lists
+from trainers.importing import onetrainer_parts as parts
 from trainers.importing import onetrainer_rules as rules
+from trainers.importing.kohya import SEVERAL_GPUS
 from trainers.importing.kohya_network import alpha
 from trainers.importing.rows import Lacks, Line, Row, Rule, Table, Unneeded, line_of
-from trainers.importing.theirs import Length, Theirs, resolve
-from trainers.importing.values import number, side, switch, text, whole
+from trainers.importing.theirs import Length, Theirs
+from trainers.importing.values import number, switch, text, whole
 
 AS_IN_PAPERS = "Optimizers have this setting at the value of their papers."
-NOT_TRAINED = Unneeded("This model has no such part.")
+NOT_TRAINED = Unneeded("This model has no such part, or nothing of it is needed here.")
+UNET_STAYS = Lacks("OneTrainer moves nothing of a UNet; here memory.offload and memory.stream do.")
 MACHINE = Unneeded("How the machine is used is decided by itself.")
 PROGRAM = Unneeded("It belongs to OneTrainer, not to the run.")
 EMBEDDINGS = Lacks("Embeddings are not trained.")
@@ -30,8 +33,8 @@ ONETRAINER: Table = {
     "__version": PROGRAM,
     "training_method": Rule(rules.method),
     "model_type": Rule(rules.model_type),
-    "base_model_name": Rule(rules.base),
-    "vae.model_name": Rule(lambda value, theirs: {"model.vae": resolve(text(value), theirs.place)}),
+    "base_model_name": rules.path("model.base"),
+    "vae.model_name": rules.path("model.vae"),
     "force_v_prediction": Rule(lambda value, theirs: {"model.prediction": "v"} if switch(value) else {}),
     "force_epsilon_prediction": Rule(lambda value, theirs: {"model.prediction": "epsilon"} if switch(value) else {}),
     "rescale_noise_scheduler_to_zero_terminal_snr": Lacks("Zero terminal SNR is used where the base says so."),
@@ -43,7 +46,7 @@ ONETRAINER: Table = {
     "lora_decompose": Rule(rules.dora),
     "lora_decompose_norm_epsilon": Unneeded("It belongs to DoRA."),
     "lora_decompose_output_axis": Unneeded("It belongs to DoRA."),
-    "lora_model_name": Rule(lambda value, theirs: {"adapter.init_from": resolve(text(value), theirs.place)}),
+    "lora_model_name": rules.path("adapter.init_from"),
     "lora_weight_dtype": STORED,
     "lokr_*": LOKR,
     "oft_*": OFT,
@@ -51,30 +54,31 @@ ONETRAINER: Table = {
     "layer_filter": Lacks("Set adapter.targets to a regular expression.", ("attentions", "attn")),
     "layer_filter_regex": Unneeded("It belongs to layer_filter."),
     "dropout_probability": Row("adapter.dropout", number),
-    "learning_rate": Rule(rules.rate),
-    "unet.learning_rate": rules.part_rate("optimizer.rate"),
-    "text_encoder.learning_rate": rules.part_rate("optimizer.text_rate"),
-    "unet.train": Rule(rules.train_unet),
-    "text_encoder.train": Row("adapter.text_encoder", switch),
-    "text_encoder.stop_training_after": Rule(rules.text_stop),
+    "learning_rate": Rule(parts.rate),
+    "unet.learning_rate": Row("optimizer.rate", number),
+    "unet.train": Rule(lambda value, theirs: parts.always_trained(value)),
+    **dict.fromkeys(("text_encoder.train", "text_encoder.learning_rate"), Rule(parts.encoder)),
+    **dict.fromkeys(("text_encoder_2.train", "text_encoder_2.learning_rate"), Rule(parts.second_encoder)),
+    "text_encoder.stop_training_after": Rule(parts.text_stop),
     "text_encoder.stop_training_after_unit": Unneeded("It belongs to stop_training_after."),
     "unet.stop_training_after*": Lacks("The denoiser is trained to the end.", ("never",)),
     "text_encoder.dropout_probability": Row("data.caption_dropout", number),
     "unet.dropout_probability": Lacks("adapter.dropout serves all parts."),
-    **dict.fromkeys(("unet.gradient_checkpointing", "gradient_checkpointing"), Rule(rules.checkpointing)),
+    **dict.fromkeys(("unet.gradient_checkpointing", "gradient_checkpointing"), Rule(parts.checkpointing)),
     "text_encoder.gradient_checkpointing": Unneeded("The denoiser's counts."),
     "vae.gradient_checkpointing": Unneeded("The VAE is not trained."),
-    **dict.fromkeys(("unet.offload_fraction", "unet.activation_offloading"), Lacks("Nothing is moved to the CPU.")),
-    "unet.weight_dtype": Rule(rules.stored),
+    **dict.fromkeys(("unet.offload_fraction", "unet.activation_offloading"), UNET_STAYS),
+    "unet.weight_dtype": Rule(parts.stored),
     **dict.fromkeys(("text_encoder.weight_dtype", "vae.weight_dtype", "weight_dtype"), STORED),
     **dict.fromkeys(("unet.*", "text_encoder.*", "vae.*", "quantization.*"), Unneeded("Nothing of it is needed here.")),
     "transformer.learning_rate": rules.only_flow(lambda value: {"optimizer.rate": number(value)}),
-    "transformer.train": rules.only_flow(rules.always_trained),
-    **dict.fromkeys(("text_encoder_2.train", "text_encoder_2.learning_rate"), Rule(rules.second_encoder)),
+    "transformer.train": rules.only_flow(parts.always_trained),
+    "transformer.activation_offloading": rules.only_flow(lambda value: {"memory.offload": switch(value)}),
+    "transformer.offload_fraction": rules.only_flow(parts.streamed),
     **dict.fromkeys(("prior.*", "transformer.*", "unconditional_transformer.*", "text_encoder_2*"), NOT_TRAINED),
     **dict.fromkeys(("text_encoder_3*", "text_encoder_4*", "effnet_encoder.*", "decoder*"), NOT_TRAINED),
     "concept_file_name": Rule(rules.concept_file),
-    "resolution": Row("data.resolution", side),
+    "resolution": Rule(rules.resolution),
     "frames": Unneeded("Only for video."),
     "aspect_ratio_bucketing": Row("data.bucketing", switch),
     "latent_caching": Row("memory.cache_latents", switch),
@@ -139,13 +143,13 @@ ONETRAINER: Table = {
     ),
     "train_dtype": Rule(rules.precision),
     "fallback_train_dtype": MACHINE,
-    "train_device": Rule(lambda value, theirs: {"memory.device": text(value).partition(":")[0]}),
+    "train_device": Rule(rules.device),
     "attention_mechanism": Lacks("Attention runs on SDPA.", ("sdp", "default")),
     **dict.fromkeys(("temp_device", "dataloader_threads", "enable_autocast_cache", "async_offloading"), MACHINE),
     **dict.fromkeys(("layer_offload_fraction", "enable_async_offloading", "enable_activation_offloading"), MACHINE),
     "compile": Lacks("Whether it pays is tried anew: memory.compile."),
     "force_circular_padding": Lacks("Convolutions are not wrapped around."),
-    "multi_gpu": Lacks("One GPU is used."),
+    "multi_gpu": SEVERAL_GPUS,
     **dict.fromkeys(("device_indexes", "gradient_reduce_precision", "fused_gradient_reduce"), MACHINE),
     **dict.fromkeys(("async_gradient_reduce", "async_gradient_reduce_buffer"), MACHINE),
     "output_dtype": rules.choice("saving.dtype", rules.DTYPES, "Adapters are saved in fp16, bf16 or fp32."),

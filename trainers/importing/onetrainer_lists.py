@@ -39,11 +39,16 @@ def flatten(content: Any, name: str = "") -> dict[str, Any]:
     return {key: value for below, entry in inner for key, value in flatten(entry, below).items()}
 
 
+def find(path: str, place: Path) -> str:
+    """A path that may begin at OneTrainer's own folder: its presets lie one or two folders below, its concepts one."""
+    return resolve(path, place, *list(place.parents)[:2])
+
+
 def folders(content: Any, place: Path) -> dict[str, Any]:
     """data.folders and data.folder_names of the concepts that are trained."""
     concepts = content if isinstance(content, list) else content.get("concepts")
     named = {
-        resolve(text(concept["path"]), place): f"{_repeats(concept)}_"
+        find(text(concept["path"]), place): f"{_repeats(concept)}_"
         for concept in (concepts if isinstance(concepts, list) else ())
         if isinstance(concept, dict) and not is_empty(concept.get("path")) and not _why_not(concept)
     }

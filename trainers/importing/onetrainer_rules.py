@@ -1,4 +1,4 @@
-"""How OneTrainer's settings hang on one another: units of time, parts of the model, mixed losses.
+"""How OneTrainer's settings hang on one another: paths, units of time, noise, mixed losses.
 
 Facts from OneTrainer (modules/util/create.py, modules/modelSetup), read in 2026.
 """
@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from trainers.importing.kohya_network import adapter, quantised
+from trainers.importing.kohya_network import adapter
+from trainers.importing.onetrainer_lists import find
 from trainers.importing.rows import Rule, family, only_where
-from trainers.importing.theirs import Theirs, resolve
-from trainers.importing.values import Noted, NotNeeded, NotSupported, number, switch, text, whole
+from trainers.importing.theirs import Theirs
+from trainers.importing.values import Noted, NotNeeded, NotSupported, number, plain, side, switch, text, whole
 
 FAMILIES = {
     "STABLE_DIFFUSION_15": "sd15",
@@ -45,7 +46,7 @@ SCHEDULES = {
 }
 WEIGHTINGS = {"CONSTANT": "none", "MIN_SNR_GAMMA": "min_snr", "DEBIASED_ESTIMATION": "debiased", "P2": "p2"}
 DTYPES = {"FLOAT_32": "fp32", "FLOAT_16": "fp16", "BFLOAT_16": "bf16"}
-QUANTISED = {"FLOAT_8": "int8", "INT_8": "int8", "NFLOAT_4": "nf4"}
+DEVICES = {"cpu": "cpu", "cuda": "auto", "mps": "auto", "xpu": "auto"}  # the machine's own, which may not be theirs
 LAYERS = {"attn-only": "attention", "attn-mlp": "transformer", "full": "full", "blocks": "transformer"}
 
 
@@ -72,23 +73,14 @@ def method(value: Any, theirs: Theirs) -> dict[str, Any]:
     return {}
 
 
-def base(value: Any, theirs: Theirs) -> dict[str, Any]:
-    return {"model.base": resolve(text(value), theirs.place)}
+def path(ours: str) -> Rule:
+    """A file or folder, whose name may begin at OneTrainer's own folder."""
+    return Rule(lambda value, theirs: {ours: find(text(value), theirs.place)})
 
 
 def peft(value: Any, theirs: Theirs) -> dict[str, Any]:
     kind = text(value).lower()
     return adapter("dora" if kind == "lora" and theirs.on("lora_decompose") else kind)
-
-
-def stored(value: Any, theirs: Theirs) -> dict[str, Any]:
-    """How the denoiser's weights are kept."""
-    name = text(value).upper()
-    if name in (*DTYPES, "NONE"):
-        return {}
-    if name not in QUANTISED:
-        raise NotSupported("Weights are kept as memory.precision or memory.quantize says.")
-    return quantised(QUANTISED[name], "dora" if theirs.on("lora_decompose") else "lora")
 
 
 def dora(value: Any, theirs: Theirs) -> dict[str, Any]:
@@ -107,6 +99,15 @@ def concept_file(value: Any, theirs: Theirs) -> dict[str, Any]:
     if theirs.folders:
         return theirs.folders
     raise NotSupported("There is no such file on this machine: name the pictures with --pictures.")
+
+
+def resolution(value: Any, theirs: Theirs) -> dict[str, Any]:
+    """Several, with commas between them, or one exact size such as 768x1024."""
+    sizes = [side(part) for part in text(value).split(",")]
+    largest = max(sizes, key=plain)
+    if len(sizes) > 1:
+        largest = Noted(plain(largest), "One resolution is trained: the largest of them.")
+    return {"data.resolution": largest}
 
 
 def epochs(value: Any, theirs: Theirs) -> dict[str, Any]:
@@ -143,29 +144,6 @@ def after(ours: str, unit_key: str) -> Rule:
     return Rule(decide)
 
 
-def part_rate(ours: str) -> Rule:
-    """A part's own rate; the shared one counts where it is empty."""
-    return Rule(lambda value, theirs: {ours: number(value)})
-
-
-def rate(value: Any, theirs: Theirs) -> dict[str, Any]:
-    pairs = (("unet.learning_rate", "optimizer.rate"), ("text_encoder.learning_rate", "optimizer.text_rate"))
-    found = {ours: number(value) for own, ours in pairs if theirs.get(own) is None}
-    if not found:
-        raise NotNeeded("The parts have rates of their own.")
-    return found
-
-
-def train_unet(value: Any, theirs: Theirs) -> dict[str, Any]:
-    return always_trained(value)
-
-
-def always_trained(value: Any) -> dict[str, Any]:
-    if not switch(value):
-        raise NotSupported("The denoiser is always trained.")
-    return {}
-
-
 def is_sd3(theirs: Theirs) -> bool:
     return FAMILIES.get(text(theirs.get("model_type") or "")) == "sd3"
 
@@ -192,12 +170,6 @@ def only_logit_normal(read: Callable[[Any], dict[str, Any]]) -> Rule:
     return only_where(holds, "Only for logit-normal noise levels of flow models.", read)
 
 
-def second_encoder(value: Any, theirs: Theirs) -> dict[str, Any]:
-    if FAMILIES.get(text(theirs.get("model_type") or "")) not in ("sdxl", "sd3"):
-        raise NotNeeded("This base has one text encoder.")
-    raise NotSupported("Both text encoders are trained alike, at optimizer.text_rate or optimizer.text_rates.")
-
-
 def distribution(value: Any, theirs: Theirs) -> dict[str, Any]:
     name = text(value)
     if is_sd3(theirs) and name in ("UNIFORM", "LOGIT_NORMAL"):
@@ -205,16 +177,6 @@ def distribution(value: Any, theirs: Theirs) -> dict[str, Any]:
     if name != "UNIFORM":
         raise NotSupported("All noise levels are trained equally often, or on flow models logit-normal.")
     return {}
-
-
-def text_stop(value: Any, theirs: Theirs) -> dict[str, Any]:
-    unit = text(theirs.get("text_encoder.stop_training_after_unit") or "NEVER")
-    steps = number(value) * (theirs.length.steps_per_epoch or 0) if unit == "EPOCH" else number(value)
-    if unit == "NEVER":
-        return {"adapter.text_stop": 1.0}
-    if unit not in ("EPOCH", "STEP") or not steps or not theirs.length.steps:
-        raise NotSupported("This cannot be turned into a share of the run.")
-    return {"adapter.text_stop": round(min(steps / theirs.length.steps, 1.0), 6)}
 
 
 def layer_skip(value: Any, theirs: Theirs) -> dict[str, Any]:
@@ -249,8 +211,9 @@ def level(ours: str) -> Rule:
     return Rule(lambda value, theirs: {ours: min(int(1000 * number(value)) - (ours.endswith("max")), 999)})
 
 
-def checkpointing(value: Any, theirs: Theirs) -> dict[str, Any]:
-    return {"memory.checkpointing": text(value).upper() in ("ON", "CPU_OFFLOADED", "TRUE")}
+def device(value: Any, theirs: Theirs) -> dict[str, Any]:
+    name = text(value).partition(":")[0].lower()
+    return {"memory.device": DEVICES.get(name, name)}
 
 
 def precision(value: Any, theirs: Theirs) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class Theirs:
     folders: dict[str, Any] = field(default_factory=dict)  # data.folders and data.folder_names
     has_data_set: bool = False  # a data set file names the pictures
     gui: bool = False  # a file of kohya_ss's window, where 0 stands for "not given" in many places
+    base: str = ""  # named on the command line, in place of the file's
 
     def get(self, *names: str) -> Any:
         """The first of these settings that is set; None where none is."""
@@ -53,10 +54,10 @@ class Theirs:
             return 0
 
 
-def resolve(text: str, place: Path) -> str:
-    """A path as a person wrote it, absolute where it exists: from the file's folder or from here. Else as it stands."""
+def resolve(text: str, *places: Path) -> str:
+    """A path as a person wrote it, absolute where it exists: from one of the places or from here. Else as it stands."""
     path = os.path.expanduser(text.strip())
-    for start in (place, Path.cwd()):
+    for start in (*places, Path.cwd()):
         found = os.path.join(start, path)
         if os.path.lexists(found):
             return os.path.abspath(found)

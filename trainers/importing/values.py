@@ -76,10 +76,15 @@ def text(value: Any) -> str:
     return str(value).strip()
 
 
-def first_number(value: Any) -> float:
-    """A rate, or the first of a list of rates (`[1e-4, 1e-5]`, or "1e-4 1e-5" as a text)."""
+def numbers(value: Any) -> list[float]:
+    """One rate, or a list of rates (`[1e-4, 1e-5]`, or "1e-4 1e-5" as a text)."""
     values = value.replace(",", " ").split() if isinstance(value, str) else value
-    return number(values[0] if isinstance(values, (list, tuple)) and values else value)
+    return [number(one) for one in values] if isinstance(values, (list, tuple)) and values else [number(value)]
+
+
+def first_number(value: Any) -> float:
+    """A rate, or the first of a list of rates."""
+    return numbers(value)[0]
 
 
 def side(value: Any) -> int | Noted:

@@ -145,6 +145,8 @@ def _mended(
     changed = sorted(key for key in entries if entries[key] != old.get(key))
     if changed:
         notes.append(f"The metadata says {adapter.spec.label} now ({', '.join(changed)}).")
+    if adapter.form == "diffusers" and "ss_network_alpha" in entries:  # earlier versions left the alpha before it
+        entries = results.sized(modules, entries)
     if not fix:
         return entries, notes
     if found & {Problem.RANK_DISAGREES, Problem.ALPHA_MISSING}:

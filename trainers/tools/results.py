@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainers import json_values
 from trainers.adapters.adapter import DENOISER, Place
 from trainers.adapters.reading import HEADER_CONFIG
 from trainers.adapters.weights import LoraWeights, Weights
 from trainers.errors import UserError
 from trainers.export import told
 from trainers.export.blocks import label
+from trainers.export.network import said_arguments
 from trainers.export.which_base import Base
 from trainers.export.writer import FORMS, ExportReport, write
 from trainers.families.base import of_kind
@@ -146,16 +146,8 @@ def sized(modules: Mapping[Place, Weights], metadata: Mapping[str, str] | None =
     if wide:
         convolutions = {"conv_dim": _one({m.rank for m in wide.values()})}
         convolutions["conv_alpha"] = _one({float(m.alpha) for m in wide.values()})
-        entries["ss_network_args"] = json.dumps({**_arguments(metadata or {}), **convolutions})
+        entries["ss_network_args"] = json.dumps({**said_arguments(metadata or {}), **convolutions})
     return {**(metadata or {}), **entries}
-
-
-def _arguments(metadata: Mapping[str, str]) -> dict[str, Any]:
-    try:
-        found = json_values.parse(metadata.get("ss_network_args", "{}"))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def fresh(base: Base, name: str, said: Iterable[Mapping[str, str]]) -> dict[str, str]:
