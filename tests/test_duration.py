@@ -18,6 +18,7 @@ from trainers.memory.device import Plan
 from trainers.memory.hollow import Count, HollowStep, emptied
 from trainers.memory.saving import PLAIN
 from trainers.pace import CHEAP, Pace, pace
+from trainers.validate import LEVELS
 
 BUCKET = Bucket(32, 32)
 ONE = Pace(step=1.0, alone=1.0, denoised=1.0, encoded=1.0, decoded=1.0, told=1.0, saved=1.0, ready=1.0)
@@ -88,6 +89,17 @@ def test_every_part_has_its_seconds(pictures):
     assert found.preparing == 3 + 1 + 4 + todo.captions
     assert found.rest == 2  # the checkpoint at the end, and the file
     assert found.whole == sum(vars(found).values())
+
+
+def test_class_pictures_and_validations_are_of_the_training_resolution_whatever_the_previews_are(pictures):
+    classes = {"class_words": ["a cat"], "class_pictures": 6, "validation_share": 0.25}
+    preview = {"every": 30, "sampling_steps": 10, "width": 16, "height": 32}
+    config = configured_as(pictures, loss={"preservation": 1.0}, data=classes, preview=preview)
+    todo = work_of(config, 1)
+    found, usual = (duration(replace(todo, side=side), ONE, config, read=0.0) for side in (32, 16))
+    assert found.class_pictures == 6 * 10 * 2
+    assert usual.class_pictures == 6 * 10 / 2 and found.previews == usual.previews
+    assert found.rest - usual.rest == pytest.approx(todo.validations * todo.measured * LEVELS * (2 - 0.5) / 2)
 
 
 def test_the_pace_of_a_large_step_on_a_cpu_follows_from_its_operations(tmp_path):

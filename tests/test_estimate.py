@@ -87,6 +87,13 @@ def test_settings_that_would_fit_are_named_where_these_do_not(base):
     assert need.instead.startswith("It would fit with memory.checkpointing = auto")
 
 
+def test_class_pictures_take_of_the_room(base):
+    without, *_ = counted(base, loss={"preservation": 1.0})
+    classes = {"class_words": ["a cat"], "class_pictures": 500}
+    with_them, *_ = counted(base, loss={"preservation": 1.0}, data=classes)
+    assert (with_them.encoded_gb - without.encoded_gb) * GB == pytest.approx(500 * 4 * 8 * 8 * 4)
+
+
 def test_a_rounded_base_is_not_advised_where_its_weights_are_read_again(base):
     config = config_io.parse({"model": {"base": str(base)}, "memory": {"device": "cpu", "stream": "all"}})
     components = find_family(config.model).load(config.model, torch.float32)

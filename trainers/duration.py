@@ -28,6 +28,7 @@ class Work:
     measured: int  # pictures in a validation
     validations: int
     saves: int  # checkpoints and the adapter file
+    side: int  # of the training resolution in pixels
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def work(config: TrainConfig, examples: Sequence[Example], batches: Batches, hel
         previews=later + 1 if every else 0,
         measured=min(MOST, held_out) + min(MOST, held_out, len(examples) - held_out),
         validations=later if held_out else 0,
+        side=resolution,
         saves=len({*range(config.saving.every or steps, steps, config.saving.every or steps), steps}) + 1,
     )
 
@@ -74,12 +76,15 @@ def captions_of(config: TrainConfig, examples: Sequence[Example]) -> set[str]:
 def duration(work: Work, pace: Pace, config: TrainConfig, read: float, cached: Cached = NOTHING) -> Duration:
     """Seconds of each part; `read`: those that the pictures and the base's headers take."""
     picture = pace.denoised * config.preview.sampling_steps
+    trained = (
+        pace.denoised * work.side**2 / ((config.preview.width or work.side) * (config.preview.height or work.side))
+    )
     classes = config.data.class_pictures if config.loss.preservation and not cached.class_pictures else 0
     encoded, told = work.encoded - cached.pictures, work.captions - cached.captions
-    validation = work.measured * LEVELS * pace.denoised / 2  # a picture is denoised with and without its prompt
+    validation = work.measured * LEVELS * trained / 2  # a picture is denoised with and without its prompt
     return Duration(
         preparing=read + pace.ready + encoded * pace.encoded + told * pace.told,
-        class_pictures=classes * picture,
+        class_pictures=classes * trained * config.preview.sampling_steps,
         steps=work.steps * pace.step_of(work.pictures, config.data.batch_size),
         previews=work.previews * work.prompts * (picture + pace.decoded),
         rest=work.validations * validation + work.saves * pace.saved,

@@ -5,6 +5,7 @@ preservation). They are the run's own, under their captions with a class word in
 caption; or pictures that the base drew of the class words beforehand (prior preservation, Ruiz et al. 2023).
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -105,6 +106,14 @@ def class_key(config: TrainConfig, components: Components, resolution: int, mode
     about = {"words": words, "shape": shape, "clip_skip": config.model.clip_skip, **drawn_as}
     about["scheduler"] = components.scheduler  # the prediction type shows in no weight
     return content_key(kind="class", format=FORMAT, models=models, **about)
+
+
+def class_bytes(config: TrainConfig, components: Components) -> int:
+    """What the class pictures will take on the device."""
+    if not config.loss.preservation or not config.data.class_pictures:
+        return 0
+    _, shape = _class_pictures(config, components, config.data.resolution or components.resolution)
+    return math.prod(shape) * 4
 
 
 def _class_pictures(config: TrainConfig, components: Components, resolution: int) -> tuple[list[str], tuple[int, ...]]:

@@ -20,6 +20,7 @@ from trainers.memory.saving import PLAIN, Saving
 from trainers.memory.units import blocks
 from trainers.optimizers import states
 from trainers.prepacked import prepacked_bytes
+from trainers.preservation import class_bytes
 from trainers.waiting import waits
 
 GB = 2**30
@@ -39,7 +40,7 @@ class Room:
     weights: float
     adapter: float  # masters, optimizer states, averages, gradients that wait for the next pass
     beside: float
-    held: float = 0.0  # encoded pictures and captions
+    held: float = 0.0  # encoded pictures and captions, class pictures
     more: float = 0.0  # kept free
     prepacked: float = 0.0  # of the weights: a CPU's convolutions have theirs once more, ready to compute with
     spared: float = 0.0  # what that would have taken
@@ -73,6 +74,7 @@ def room(
     budget, weights = config.memory.budget or free, resident(components, config)
     prepacked = prepacked_bytes(components.denoiser, config.memory) if device.type == "cpu" else 0
     weights += prepacked
+    held += class_bytes(config, components)
     more = 0.0 if device.type in BESIDE else MORE_ON_GPU
     adapter = kept(config, trained, device)
     if device.type == "cuda" and config.memory.graphs != "none" and not config.several_passes:
