@@ -76,9 +76,8 @@ def captions_of(config: TrainConfig, examples: Sequence[Example]) -> set[str]:
 def duration(work: Work, pace: Pace, config: TrainConfig, read: float, cached: Cached = NOTHING) -> Duration:
     """Seconds of each part; `read`: those that the pictures and the base's headers take."""
     picture = pace.denoised * config.preview.sampling_steps
-    trained = (
-        pace.denoised * work.side**2 / ((config.preview.width or work.side) * (config.preview.height or work.side))
-    )
+    width, height = config.preview.width or work.side, config.preview.height or work.side
+    trained = pace.denoised * work.side**2 / (width * height)
     classes = config.data.class_pictures if config.loss.preservation and not cached.class_pictures else 0
     encoded, told = work.encoded - cached.pictures, work.captions - cached.captions
     validation = work.measured * LEVELS * trained / 2  # a picture is denoised with and without its prompt
