@@ -6,19 +6,20 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from app.picture_folder import read_folder
 from app.projects import Project
 from trainers import json_values
 from trainers.data.captions import ENDINGS, caption_file, decode, read_bytes, tags
 from trainers.errors import UserError, disk_error
 from trainers.files import write_whole
 
-HISTORY = "captions_undo.jsonl"  # in the project's folder; one change a line, the last one last
+HISTORY = "captions_undo.jsonl"  # in the project's folder; one change a line, the next one to take back last
 KEPT = 100  # changes that can be taken back
 Way = Literal["front", "back", "remove", "replace", "prefix"]
 
@@ -59,6 +60,11 @@ class _Change:
     before: dict[str, str | None]
     after: dict[str, str]
 
+    def part(self, names: Collection[str]) -> "_Change":
+        """What it changed in some captions."""
+        kept = [{name: text for name, text in texts.items() if name in names} for texts in (self.before, self.after)]
+        return _Change(self.what, *kept)
+
 
 def changes(captions: Mapping[Path, str | None], edit: Edit) -> dict[Path, str]:
     """What an edit makes of captions by picture (None: no caption file); only those that it changes."""
@@ -95,7 +101,8 @@ def undoable(project: Project) -> tuple[str, str]:
 def undo(project: Project, change: str = "") -> str:
     """Take back the last change, to the byte; says what was done.
 
-    A caption that another program has changed since stays as it is.
+    A caption that another program has changed since, or that lies beside no picture of the project now, stays as it
+    is. What was noted of it is kept, and comes up again when all other changes are taken back.
 
     Args:
         change: which one it must be, as `undoable` told it; whichever it is where that is left out.
@@ -111,18 +118,20 @@ def undo(project: Project, change: str = "") -> str:
             raise UserError(
                 "The captions were changed again since.", f"Undo takes back the last change: {history[-1].what}."
             )
-        last = history.pop()
-        back = others = 0
+        last, pictures = history.pop(), _stems(project)
+        back, others, astray = 0, [], []
         for name, old in last.before.items():
             file = Path(name)
             try:
                 before = None if old is None else base64.b64decode(old)
-                ours = _is_caption(file, project)
-                now = read_bytes(file) if ours and os.path.isfile(file) else None
-                if ours and now == before:  # the change was cut off before it came to this caption
+                if file.suffix not in ENDINGS or file.with_suffix("") not in pictures:  # whatever the list names
+                    astray.append(name)
+                    continue
+                now = read_bytes(file) if os.path.isfile(file) else None
+                if now == before:  # the change was cut off before it came to this caption
                     continue
                 if now is None or decode(now) != last.after.get(name):
-                    others += 1
+                    others.append(name)
                 elif before is None:
                     file.unlink()
                     back += 1
@@ -130,13 +139,14 @@ def undo(project: Project, change: str = "") -> str:
                     _replace(file, before)
                     back += 1
             except ValueError:  # no name, or no text: the list is damaged there
-                others += 1
+                astray.append(name)
             except OSError as error:
                 raise _not_written(f"The caption {file}", error) from error
-        _keep(project, history)
+        left = [last.part([*others, *astray])] if others or astray else []
+        _keep(project, [*left, *history])
     told = f"Taken back: {last.what} ({_captions(back)})."
-    changed = "was" if others == 1 else "were"
-    return told + (f" {_captions(others)} {changed} changed elsewhere since and left alone." if others else "")
+    told += _left_alone(others, "changed elsewhere since")
+    return told + _left_alone(astray, "found beside no picture of this project")
 
 
 def one_line(caption: str) -> str:
@@ -168,9 +178,8 @@ def _carry_out(project: Project, history: list[_Change], change: _Change) -> Non
         try:
             _replace(Path(name), caption.encode())
         except OSError as error:
-            before, after = ({name: all_of[name] for name in done} for all_of in (change.before, change.after))
             with suppress(UserError):  # `undo` tells by itself which captions were changed
-                _keep(project, [*history, _Change(change.what, before, after)] if done else history)
+                _keep(project, [*history, change.part(done)] if done else history)
             raise _not_written(f"The caption {name}", error) from error
         done.append(name)
 
@@ -190,9 +199,14 @@ def _not_written(what: str, error: OSError) -> UserError:
     return UserError(f"{what} cannot be written: {reason}", hint)
 
 
-def _is_caption(file: Path, project: Project) -> bool:
-    """Whatever the list of changes names: a caption among the project's pictures."""
-    return file.suffix in ENDINGS and file.resolve().is_relative_to(Path(project.pictures).resolve())
+def _stems(project: Project) -> set[Path]:
+    """The project's pictures without their endings; those of linked folders go by the link, as `write` is told them."""
+    return {Path(picture).with_suffix("") for picture in read_folder(project.pictures).pictures}
+
+
+def _left_alone(names: list[str], why: str) -> str:
+    were = "was" if len(names) == 1 else "were"
+    return f" {_captions(len(names))} {were} {why} and left alone." if names else ""
 
 
 def _captions(count: int) -> str:

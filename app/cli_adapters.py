@@ -1,5 +1,6 @@
 """What is done with a run's adapter on the command line: draw with it, export it."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +31,7 @@ def sample(
     count: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for the pictures.")] = None,
 ) -> None:
-    """Draw pictures with an adapter."""
+    """Draw pictures with an adapter; those that are there already stay."""
     home = find_home(context.obj)
     if cli_runs.is_file(source):
         adapter, folder = absolute(source), absolute("samples")
@@ -49,8 +50,8 @@ def sample(
     folder.mkdir(parents=True, exist_ok=True)
     for text, row in zip(prompt, pictures, strict=True):
         for i, picture in enumerate(row):
-            name = f"{projects.slug(text)}_{first + i}.png"
-            output.say(str(demonstration.save_picture(picture, folder / name)))
+            path = _free(folder, f"{projects.slug(text)}_{first + i}")
+            output.say(str(demonstration.save_picture(picture, path)))
 
 
 def export(
@@ -64,3 +65,12 @@ def export(
     """Write and verify a run's adapter file."""
     chosen = runs.find(find_home(context.obj), run)
     output.show(engine.export(chosen.folder, checkpoint, form, absolute(to) if to else None), as_json)
+
+
+def _free(folder: Path, name: str) -> Path:
+    """A path that nothing lies at: name.png, name-2.png, name-3.png, ..."""
+    path, number = folder / f"{name}.png", 1
+    while os.path.lexists(path):
+        number += 1
+        path = folder / f"{name}-{number}.png"
+    return path

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from app import alive, jobs, runs
 from app import cli_output as output
-from app import runs
 from app.cli_options import HELP, Json, RunName
 from app.paths import find_home
 from app.queue import PAUSE, Queue
@@ -99,25 +99,46 @@ def go_on(context: typer.Context) -> None:
 def work(context: typer.Context) -> None:
     """Train what waits, one run after the other, until none is left: for a machine without a window.
 
-    Ctrl-C ends this alone; the run in training goes on.
+    Exits with 1 where one could not start, or ended failed or interrupted. Ctrl-C ends this alone; the run in training
+    goes on.
     """
     queue = Queue(find_home(context.obj))
     told, seen = dict(queue.problems()), None
+    watched: dict[Run, None] = {}  # in the order in which they are trained
     while True:
+        first = queue.waiting()  # one may fail before it is seen to run
         queue.tick()
         now = queue.running()
+        watched |= dict.fromkeys([*filter(None, [now]), *first])
         if now is None and (queue.held() or not queue.waiting()):
             break
         if now not in (None, seen):
             output.note(f"{now.folder.name} is in training ...")
         seen = now or seen
         threading.Event().wait(PAUSE)
-    failed = [(run, problem) for run, problem in queue.problems() if told.get(run) != problem]
-    for run, problem in failed:
-        output.complain(f"{run.folder.name} could not start: {problem}")
+    failed = [
+        f"{run.folder.name} could not start: {problem}" for run, problem in queue.problems() if told.get(run) != problem
+    ]
+    failed += filter(None, map(_bad_end, watched))
+    for sentence in failed:
+        output.complain(sentence)
     output.say(HELD if queue.held() else "Nothing waits any more.")
     if failed:
         raise typer.Exit(1)
+
+
+def _bad_end(run: Run) -> str:
+    """What became of a run, where it was begun since it waited, and ended failed or interrupted; else ""."""
+    now, name = runs.status(run), run.folder.name
+    if not alive.record(run.folder):
+        return ""
+    if now.word == "failed":
+        return f"{name} failed: {now.state.message} {now.state.hint}".strip()
+    if now.word != "interrupted":
+        return ""
+    sudden = f"{jobs.sudden_end(run)} Its last words are in {run.log}."
+    how = "It was ended at once." if run.ended_file.exists() else sudden
+    return f"{name} was interrupted: {how} `darkroom resume {name}` goes on from the last checkpoint."
 
 
 def _waiting(context: typer.Context, text: str) -> tuple[Queue, Run]:

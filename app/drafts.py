@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomlkit
 
-from app import new_runs, presets, runs
+from app import new_runs, presets, projects, runs
 from app.about import read_about, record_preset
 from app.concepts import SAMPLES
 from app.demo import CONCEPTS_BY_NAME
@@ -36,6 +36,7 @@ OF_THE_PROJECT = (
     *("data.folders", "data.folder_names", "data.leave_out", "data.trigger", "data.kind"),
     "saving.name",
 )
+OF_BOTH_PAGES = {"data.trigger": "trigger", "data.kind": "kind"}  # kept in project.toml alone
 
 
 @dataclass(frozen=True)
@@ -132,13 +133,19 @@ def plan(home: Home, project: Project, draft: Draft | None = None) -> Plan:
 
 
 def change(home: Home, project: Project, name: str, text: str) -> Plan:
-    """Write a text into a setting's field; the preset's own value is no change."""
+    """Write a text into a setting's field; the preset's own value is no change.
+
+    A trigger word, and a kind that there is, become the project's, whose page has a field for each as well.
+    """
     draft = load(home, project)
     if name == BASE:
         return plan(home, project, save(project, replace(draft, base=_unquoted(text))))
     if name not in SETTINGS:
         raise UserError(f"There is no setting {name}.")
     others = {other: value for other, value in draft.texts.items() if other != name}
+    if name in OF_BOTH_PAGES and not config_io.examine(TrainConfig(), nested({name: from_text(name, text)}))[1]:
+        project = projects.update(project, **{OF_BOTH_PAGES[name]: " ".join(text.split())})
+        return plan(home, project, save(project, replace(draft, texts=others)))
     found = plan(home, project, replace(draft, texts=others | {name: text}))
     if _same(from_text(name, text), config_io.get(found.start, name)):
         found = replace(found, draft=replace(draft, texts=others))
@@ -162,22 +169,29 @@ def reset(home: Home, project: Project, name: str = "") -> Draft:
 def from_run(home: Home, run: Run) -> Draft:
     """Fill the draft of the run's project with a run's settings, to train once more with one change.
 
-    The preset is the one that the run came from, else the one that needs the fewest changes. UserError where the run's
-    settings cannot be read, or its project is gone.
+    The preset is the one that the run came from, else the one that needs the fewest changes. Trigger word and kind
+    become the project's. UserError where the run's settings cannot be read, or its project is gone.
     """
-    return _fill(home, project_of(home, run), config_io.load(run.config), read_about(run).preset)
+    config = config_io.load(run.config)
+    project = projects.update(project_of(home, run), trigger=config.data.trigger, kind=config.data.kind)
+    return _fill(home, project, config, read_about(run).preset)
 
 
 def from_import(home: Home, project: Project, found: "Imported") -> Draft:
-    """Fill the draft with another trainer's settings; pictures, trigger word and name stay the project's.
+    """Fill the draft with another trainer's settings, as changes to the preset of the project's kind.
 
-    UserError where the settings contradict one another.
+    Pictures, trigger word and name stay the project's, also where they were typed here. UserError where the settings
+    contradict one another.
     """
     draft = load(home, project)
+    if "model.base" in found.missing:  # what hangs on the family is decided for the base that takes its place
+        found = found.with_base(draft.base)
     start = plan(home, project, replace(draft, texts={})).start
     kept = {name: config_io.get(start, name) for name in OF_THE_PROJECT if name in SETTINGS}
     settings = {name: value for name, value in found.settings.items() if name not in found.missing}
-    return _fill(home, project, config_io.parse(nested({BASE: draft.base} | settings | kept)))
+    filled = _fill(home, project, config_io.parse(nested({BASE: draft.base} | settings | kept)), project.kind)
+    typed = {name: text for name, text in draft.texts.items() if name in OF_THE_PROJECT}
+    return save(project, replace(filled, texts={**filled.texts, **typed}))
 
 
 def carry_over(home: Home, project: Project, config: TrainConfig) -> Draft:

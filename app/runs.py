@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app import alive
 from app.paths import Home, absolute
-from app.projects import Project, new_folder, slug
+from app.projects import Project, list_projects, new_folder, slug
 from app.story import read_story
 from trainers import config_io
 from trainers.config import MODEL_FILES, TrainConfig
@@ -135,7 +135,7 @@ def by_key(home: Home, key: str) -> Run | None:
 
 
 def find(home: Home, text: str) -> Run:
-    """A run by its folder, "last", its folder's name, or its project's name (the newest run of it)."""
+    """A run by its folder, "last", its folder's name, or its project's name or slug (the newest run of it)."""
     folder = absolute(text)
     if (folder / "config.toml").is_file():
         return Run(folder)
@@ -144,13 +144,16 @@ def find(home: Home, text: str) -> Run:
         if not runs:
             raise UserError("There is no run yet.", "Make one with `darkroom new`, or try `darkroom demo`.")
         return runs[0]
-    for run in runs:
-        if text in (run.folder.name, run.folder.parent.parent.name) or slug(text) == run.folder.parent.parent.name:
-            return run
+    shown = {project.slug: project.name for project in list_projects(home)}
+    folders, slugs = [run.folder.name for run in runs], [run.folder.parent.parent.name for run in runs]
+    called = [shown.get(one, one) for one in slugs]  # a project that was renamed keeps its slug
+    exact, alike = (folders, called, slugs), (slugs, [slug(name) for name in called])
+    for wanted, names in [(text, names) for names in exact] + [(slug(text), names) for names in alike]:
+        if wanted in names:
+            return runs[names.index(wanted)]
     if folder.is_dir():
         raise UserError(f"{folder} is not a run: it holds no config.toml.", "`darkroom status` lists all runs.")
-    names = [run.folder.name for run in runs] + [run.folder.parent.parent.name for run in runs]
-    near = difflib.get_close_matches(text, names, 1, 0.6)
+    near = difflib.get_close_matches(text, [*folders, *called, *slugs], 1, 0.6)
     raise UserError(
         f"There is no run {text}.", f"Did you mean {near[0]}?" if near else "`darkroom status` lists all runs."
     )

@@ -168,7 +168,9 @@ def ending(watched: Watched) -> str:
             f'<button type="button" class="dr-button" data-copy="{text(trigger)}">Copy trigger word</button></dd>'
         )
     else:
-        word = "<dt>Trigger word</dt><dd>None: it works with every prompt.</dd>"
+        kind = watched.config.data.kind
+        told = f"None was set: the words of the captions call it up, or “{kind}” where there was no caption."
+        word = f"<dt>Trigger word</dt><dd>{text(told)}</dd>"
     return (
         '<section class="dr-card dr-ending" aria-label="The adapter file">'
         f"<strong>Saved as {text(adapter.name)}</strong>"

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -103,6 +104,8 @@ class Drafting:
         home, chosen, told = self.context.home, self._required(where, slug), self.layout.imports.report
         try:
             found = cli_import.read(home, paths, None, None)
+            if "data.folders" in found.missing or "data.folders" not in found.settings:  # epochs count pictures
+                found = cli_import.read(home, paths, Path(chosen.pictures), None)
             drafts.from_import(home, chosen, found)
         except UserError as error:
             return {told: notice(error.message, error.hint, "error")}

@@ -1,7 +1,9 @@
 """Captions are written beside their pictures as the trainer reads them, and every change can be taken back."""
 
 import errno
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +90,50 @@ def test_undo_leaves_alone_what_others_changed_since(project, pictures):
     (pictures / "0.txt").write_text("theirs", "utf-8")
     assert "1 caption was changed elsewhere" in captions_edit.undo(project)
     assert (pictures / "0.txt").read_text("utf-8") == "theirs" and not (pictures / "2.txt").exists()
+
+
+def test_captions_of_a_linked_folder_are_taken_back(project, pictures, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copyfile(pictures / "0.png", elsewhere / "cat.png")
+    (elsewhere / "cat.txt").write_text("old", "utf-8")
+    (pictures / "linked").symlink_to(elsewhere)
+    captions_edit.write(project, {pictures / "linked" / "cat.png": "new"}, "x")
+    assert (elsewhere / "cat.txt").read_text("utf-8") == "new"
+    assert captions_edit.undo(project) == "Taken back: x (1 caption)."
+    assert (elsewhere / "cat.txt").read_text("utf-8") == "old" and captions_edit.undoable(project) == ("", "")
+
+
+@pytest.mark.parametrize("where", ["../{}/secret.txt", "{}/secret.txt", "linked/notes.txt", "linked/0.png"])
+def test_undo_writes_beside_the_projects_pictures_alone_whatever_its_list_names(where, project, pictures, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copyfile(pictures / "0.png", elsewhere / "0.png")
+    for name in ("secret.txt", "notes.txt"):
+        (elsewhere / name).write_text("known", "utf-8")
+    (pictures / "linked").symlink_to(elsewhere)
+    before = contents(elsewhere)
+    name = os.path.join(pictures, where.format("elsewhere" if where.startswith("..") else elsewhere))
+    change = {"what": "x", "before": {name: None}, "after": {name: "known"}}
+    (project.folder / captions_edit.HISTORY).write_text(json.dumps(change), "utf-8")
+    told = "1 caption was found beside no picture of this project and left alone."
+    assert captions_edit.undo(project) == f"Taken back: x (0 captions). {told}"
+    assert contents(elsewhere) == before
+
+
+def test_what_could_not_be_taken_back_comes_up_again_after_all_other_changes(project, pictures):
+    for caption in ("one", "two"):
+        captions_edit.write(project, {pictures / "0.png": caption, pictures / "2.png": caption}, caption)
+    pictures.rename(pictures.with_name("away"))
+    told = "Taken back: two (0 captions). 2 captions were found beside no picture of this project and left alone."
+    assert captions_edit.undo(project) == told and captions_edit.undoable(project)[0] == "one"
+    captions_edit.undo(project)
+    pictures.with_name("away").rename(pictures)
+    assert [captions_edit.undo(project) for _ in range(2)] == [
+        "Taken back: two (2 captions).",
+        "Taken back: one (2 captions).",
+    ]
+    assert (pictures / "0.txt").read_bytes() == "Ein Käfer".encode("cp1252") and not (pictures / "2.txt").exists()
 
 
 def test_what_changes_nothing_is_no_change(project, pictures):

@@ -253,6 +253,22 @@ def test_sample_writes_one_file_per_prompt_and_seed(darkroom, new_run, monkeypat
     assert size_of(tmp_path / "out" / "a-cat_7.png") == (4, 4)
 
 
+def test_sample_never_writes_over_a_picture(darkroom, new_run, monkeypatch, tmp_path):
+    colours = iter(["red", "blue", "lime"])
+
+    def sample(config, adapter, prompts, seed, strength=1.0, count=1):
+        return [[Image.new("RGB", (4, 4), next(colours))] for _ in prompts]
+
+    monkeypatch.setattr(engine, "sample", sample)
+    folder, long = new_run(name="cat"), "a cat that sits in the sun " * 9
+    darkroom("train", folder)
+    words = ["sample", folder, "--seed", "7", "--out", tmp_path / "out"]
+    said = darkroom(*words, "--prompt", f"{long} by day", "--prompt", f"{long} by night")
+    said = [*said.out.split(), *darkroom(*words, "--prompt", f"{long} by day", "--strength", "0.5").out.split()]
+    assert [Path(line).stem.partition("_")[2] for line in said] == ["7", "7-2", "7-3"]
+    assert [colour_of(Path(line)) for line in said] == [(255, 0, 0), (0, 0, 255), (0, 255, 0)]
+
+
 @pytest.mark.parametrize("concept", ["style", "mascot"])
 def test_demo_trains_a_bundled_concept_and_shows_before_and_after(darkroom, monkeypatch, tmp_path, concept):
     rows = []
@@ -291,3 +307,8 @@ def test_bench_and_inspect_hand_over_to_the_engine(darkroom, monkeypatch, tmp_pa
 def size_of(file: Path) -> tuple[int, int]:
     with Image.open(file) as picture:
         return picture.size
+
+
+def colour_of(file: Path) -> tuple[int, int, int]:
+    with Image.open(file) as picture:
+        return picture.getpixel((0, 0))

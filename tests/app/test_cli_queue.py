@@ -138,6 +138,35 @@ def test_work_trains_all_that_waits_and_names_what_could_not_start(darkroom, wai
     assert f"{second.folder.name} left the queue: " in darkroom("queue").out
 
 
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("fail", " failed: The model is a text file. Choose a .safetensors file.\n"),
+        ("die", " was interrupted: The training ended without a word. "),
+    ],
+)
+def test_work_names_every_run_that_ended_badly(darkroom, waiting, engine_mode, mode, words):
+    first, second, third = waiting
+    engine_mode(mode)
+    jobs.stop(first, wait=lambda: None)
+    said = darkroom("queue", "work")
+    assert said.code == 1 and said.out == "Nothing waits any more.\n"
+    assert f"{first.folder.name} was" not in said.err and f"{first.folder.name} failed" not in said.err
+    assert said.err.index(second.folder.name + words) < said.err.index(third.folder.name + words)
+
+
+def test_a_failure_of_before_is_none_of_the_work(darkroom, three, engine_mode, place):
+    first, second, _ = three
+    engine_mode("fail")
+    darkroom("train", second.folder)
+    engine_mode("wait")
+    for one in (first, second):
+        darkroom("queue", "add", one.folder)
+    Queue(place).remove(second)
+    jobs.stop(first, wait=lambda: None)
+    assert runs.status(second).word == "failed" and darkroom("queue", "work").code == 0
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C cannot be sent to another process there")
 def test_ctrl_c_ends_work_and_the_run_in_training_goes_on(darkroom, waiting, place):
     first, second, _ = waiting

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from app import cli_import, demo, drafts, presets, projects, runs
+from app import cli_import, demo, drafts, picture_list, presets, projects, runs
 from app.about import read_about
+from app.framing import Framing
+from app.picture_facts import Measured
 from app.setting_text import to_text
 from tests.app.test_setting_text import another
 from trainers import config_io
@@ -43,9 +45,9 @@ def test_every_setting_reaches_config_toml(place, project, name):
     values = {name: named.get(name, not advised if name == "data.flip" else another(name))} | ALONE.get(name, {})
     values |= {"data.folders": folders} if name == "data.folder_names" else {}
     for other, value in values.items():
-        plan = drafts.change(place, project, other, to_text(other, value))
-    assert not plan.problems and (plan.is_changed(name) or name == "model.base")
-    written = config_io.get(config_io.load(drafts.make_run(place, project).config), name)
+        plan = drafts.change(place, projects.find(place, "my-cat"), other, to_text(other, value))
+    assert not plan.problems and (plan.is_changed(name) or name in ("model.base", *drafts.OF_BOTH_PAGES))
+    written = config_io.get(config_io.load(drafts.make_run(place, projects.find(place, "my-cat")).config), name)
     assert (list(written) if isinstance(written, tuple) else written) == values[name]
 
 
@@ -54,7 +56,7 @@ def test_a_run_of_the_window_is_byte_for_byte_that_of_the_command_line(place, pr
         drafts.change(place, project, name, text)
     drafts.change(place, project, "data.trigger", "zibbo2")
     drafts.update(place, project, preset="person")
-    ours = drafts.make_run(place, project)
+    ours = drafts.make_run(place, projects.find(place, "my-cat"))
     sets = ["optimizer.rate=3e-4", "adapter.alpha=8", 'preview.prompts=["a zibbo", "漢字"]', "data.trigger=zibbo2"]
     asked = [word for one in sets for word in ("--set", one)]
     words = ["--pictures", pictures, "--kind", "object", "--preset", "person", "--trigger", "zibbo"]
@@ -122,6 +124,36 @@ def test_the_preset_value_typed_is_no_change_and_reset_goes_back(place, project)
     assert not drafts.reset(place, project).texts
 
 
+def test_a_trigger_word_and_kind_typed_here_are_the_projects_and_no_change_to_the_preset(place, project):
+    for name, text in {"adapter.new_tokens": "2", "data.kind": "style", "data.trigger": " my  cat "}.items():
+        planned = drafts.change(place, projects.find(place, "my-cat"), name, text)
+    assert set(planned.problems) == {"data.trigger"}  # it must be one word for new tokens
+    changed = projects.find(place, "my-cat")
+    assert (changed.trigger, changed.kind) == ("my cat", "style") and set(planned.draft.texts) == {"adapter.new_tokens"}
+    drafts.reset(place, changed)
+    assert drafts.plan(place, changed).config.data.trigger == "my cat"
+    later = projects.update(changed, trigger="zoe")
+    assert drafts.plan(place, later).config.data.trigger == "zoe"
+
+
+def test_the_concept_page_tells_the_caption_that_a_trigger_word_typed_here_makes(place, project):
+    drafts.change(place, project, "data.trigger", "mycat")
+    seen = picture_list.overview(projects.find(place, "my-cat"), Measured(place), Framing())
+    assert {one.used for one in seen.pictures} == {"mycat object"}
+
+
+def test_a_kind_that_is_none_stays_in_its_field(place, project):
+    planned = drafts.change(place, project, "data.kind", "banana")
+    assert set(planned.problems) == {"data.kind"} and planned.text("data.kind") == "banana"
+    assert projects.find(place, "my-cat") == project
+
+
+def test_the_trigger_word_of_a_run_that_is_started_again_is_the_projects(place, project):
+    run = drafts.make_run(place, project)
+    projects.update(project, trigger="zoe")
+    assert not drafts.from_run(place, run).texts and projects.find(place, "my-cat").trigger == "zibbo"
+
+
 def test_paths_copied_with_quotes_and_addresses_of_the_hub_are_understood(place, project):
     assert drafts.change(place, project, "model.base", ' "/models/a b.safetensors" ').draft.base == (
         "/models/a b.safetensors"
@@ -161,6 +193,28 @@ def test_settings_of_another_trainer_fill_the_draft_and_leave_the_project_alone(
     assert (config.adapter.rank, config.optimizer.rate) == (12, 2e-4)
     assert (config.saving.name, config.data.trigger, config.model.base) == ("my-cat", "zibbo", "embedded")
     assert config.data.folders == (project.pictures,)
+
+
+def test_what_was_typed_of_the_project_outlasts_an_import_and_the_preset_is_that_of_its_kind(place, project, tmp_path):
+    drafts.change(place, project, "data.trigger", "mycat")
+    project = projects.find(place, "my-cat")
+    drafts.change(place, project, "saving.name", "whiskers")
+    theirs = tmp_path / "kohya.toml"
+    theirs.write_text('learning_rate = 1e-3\noutput_name = "theirs"\n', "utf-8")
+    draft = drafts.from_import(place, project, cli_import.read(place, [theirs], None, None))
+    config = drafts.plan(place, project).config
+    assert (config.saving.name, config.data.trigger, draft.preset) == ("whiskers", "mycat", "object")
+
+
+def test_what_hangs_on_the_family_is_decided_for_the_drafts_base_where_the_imports_is_not_here(
+    place, project, tmp_path
+):
+    theirs = tmp_path / "kohya.toml"
+    theirs.write_text('pretrained_model_name_or_path = "/nowhere/a.safetensors"\nclip_skip = 2\n', "utf-8")
+    drafts.change(place, project, drafts.BASE, "embedded")
+    drafts.from_import(place, project, cli_import.read(place, [theirs], None, None))
+    model = drafts.plan(place, project).config.model
+    assert (model.base, model.clip_skip) == ("embedded", 2)  # it is a Stable Diffusion 1
 
 
 def test_own_presets_hold_only_what_differs_and_nothing_of_the_project(place, project):
@@ -221,8 +275,7 @@ def test_settings_that_exclude_each_other_and_names_of_nothing_are_told_at_their
     place, project, typed, words, fields
 ):
     for name, text in typed.items():
-        drafts.change(place, project, name, text)
-    plan = drafts.plan(place, project)
+        plan = drafts.change(place, project, name, text)
     assert plan.config is None and set(plan.problems) == fields
     for name in fields:
         assert words in plan.problems[name][0].message

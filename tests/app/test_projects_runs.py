@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app import paths, projects, runs, settings
+from app import about, paths, projects, runs, settings
 from tests.app.conftest import NASTY_NAME
 from trainers import config_io
 from trainers.config import AdapterConfig, DataConfig, ModelConfig, SavingConfig, TrainConfig
@@ -103,6 +103,17 @@ def test_run_is_found_by_path_name_project_and_last(place, run, monkeypatch):
         assert runs.find(place, text) == run
     monkeypatch.chdir(run.folder.parent)
     assert runs.find(place, run.folder.name) == run
+
+
+def test_run_of_a_renamed_project_is_found_by_its_new_name_before_anothers_slug(place, run, pictures):
+    about.rename_project(place, projects.list_projects(place)[0], "Whiskers")
+    other = projects.create(place, "whiskers!", pictures, "object")
+    later = runs.create(other, config_io.load(run.config))
+    assert runs.find(place, "Whiskers") == runs.find(place, projects.slug(NASTY_NAME)) == run
+    assert runs.find(place, "whiskers") == later
+    with pytest.raises(UserError, match="no run Whiskerz") as told:
+        runs.find(place, "Whiskerz")
+    assert told.value.hint == "Did you mean Whiskers?"
 
 
 def test_unknown_run_and_wrong_folder_are_sentences(place, tmp_path):

@@ -103,6 +103,16 @@ def test_the_page_is_turned_before_files_are_looked_at_and_shows_the_last_estima
     assert "Estimating" in stale[estimate] and not drafting.estimates.awaits(found[asked])  # until the files are known
 
 
+def test_epochs_of_an_import_whose_pictures_are_elsewhere_are_counted_in_the_projects(drafting, place, cat, tmp_path):
+    theirs = tmp_path / "kohya.toml"
+    length = "epoch = 20\nsave_every_n_epochs = 2\nsample_every_n_epochs = 4\n"
+    theirs.write_text(f'train_data_dir = "/gone"\ntrain_batch_size = 1\nnetwork_dim = 12\n{length}', "utf-8")
+    drafting.take_over(Where("train", cat.slug), cat.slug, [str(theirs)])
+    config = drafts.plan(place, cat).config
+    assert (config.schedule.views, config.saving.every, config.preview.every) == (20 * 3, 2 * 3, 4 * 3)
+    assert config.data.folders == (cat.pictures,)
+
+
 def looked(drafting, where):
     """The page as it is shown, once its clock has ticked."""
     drafting.arrive(where)
