@@ -15,6 +15,7 @@ MOST = 480  # points of a line
 SHARE = 12  # the smoothed loss looks back over a twelfth of the run
 SHOWN = 0.98  # share of a line that the axis has room for: one outlier must not flatten the rest
 FEW = 20  # points of which all are shown
+DOT = 3  # radius of a held-out loss
 
 
 def loss_plot(state: RunState) -> str:
@@ -46,7 +47,7 @@ def loss_plot(state: RunState) -> str:
         f'<text x="{x(at):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{at:,.0f}</text>' for at in across
     )
     dots = "".join(
-        f'<circle class="held" cx="{x(step):.1f}" cy="{y(loss):.1f}" r="3">'
+        f'<circle class="held" cx="{x(step):.1f}" cy="{y(loss):.1f}" r="{DOT}">'
         f"<title>Held-out loss {loss:.4f} at step {step:,}</title></circle>"
         for step, loss in state.validation[-60:]
     )
@@ -56,7 +57,8 @@ def loss_plot(state: RunState) -> str:
         f'<path class="saved" d="M{x(at):.1f},{floor - 7} l5,7 h-10 z"><title>Checkpoint at step {at:,}</title></path>'
         for at in kept
     )
-    inside = f'<rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" height="{floor - TOP}"/>'
+    wide, high_up = WIDTH - LEFT - RIGHT + 2 * DOT, floor - TOP + DOT  # a dot at the last step is whole
+    inside = f'<rect x="{LEFT - DOT}" y="{TOP - DOT}" width="{wide}" height="{high_up}"/>'
     lines = line(losses, "raw") + line(smooth, "smooth") + line(state.validation, "held") + dots
     title, told = "Loss by step", description(state, smooth)
     return f"""<figure class="dr-plot">
@@ -64,7 +66,7 @@ def loss_plot(state: RunState) -> str:
 <title id="dr-plot-title">{title}</title><desc id="dr-plot-told">{text(told)}</desc>
 <clipPath id="dr-plot-inside">{inside}</clipPath>
 {grid}<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}"/>{feet}
-<text x="{LEFT - 8}" y="{floor + 18}" text-anchor="end">step</text>
+<text x="2" y="{floor + 18}">step</text>
 <g clip-path="url(#dr-plot-inside)">{lines}</g>
 {saved}</svg>
 {_legend(bool(state.validation), bool(saved))}

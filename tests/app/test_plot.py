@@ -42,6 +42,14 @@ def test_no_line_has_more_than_five_hundred_points_and_all_lie_inside(count):
     assert len([path for path in svg.iter(f"{SVG}path") if path.get("class") == "saved"]) == 2
 
 
+def test_the_dot_of_the_last_held_out_loss_is_drawn_whole():
+    svg = drawn(a_state(10))
+    window = next(svg.iter(f"{SVG}clipPath"))[0]
+    last = list(svg.iter(f"{SVG}circle"))[-1]
+    right = float(window.get("x")) + float(window.get("width"))
+    assert float(last.get("cx")) + float(last.get("r")) <= right < plot.WIDTH
+
+
 def test_screen_readers_are_told_what_the_plot_shows():
     svg = drawn(a_state(160))
     assert svg.get("role") == "img" and svg.find(f"{SVG}title").text == "Loss by step"
