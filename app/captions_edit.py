@@ -119,7 +119,7 @@ def undo(project: Project, change: str = "") -> str:
                 "The captions were changed again since.", f"Undo takes back the last change: {history[-1].what}."
             )
         last, pictures = history.pop(), _stems(project)
-        back, others, astray = 0, [], []
+        back, others, astray = 0, 0, []
         for name, old in last.before.items():
             file = Path(name)
             try:
@@ -131,7 +131,7 @@ def undo(project: Project, change: str = "") -> str:
                 if now == before:  # the change was cut off before it came to this caption
                     continue
                 if now is None or decode(now) != last.after.get(name):
-                    others.append(name)
+                    others += 1
                 elif before is None:
                     file.unlink()
                     back += 1
@@ -142,11 +142,10 @@ def undo(project: Project, change: str = "") -> str:
                 astray.append(name)
             except OSError as error:
                 raise _not_written(f"The caption {file}", error) from error
-        left = [last.part([*others, *astray])] if others or astray else []
-        _keep(project, [*left, *history])
+        _keep(project, [*([last.part(set(astray))] if astray else []), *history])
     told = f"Taken back: {last.what} ({_captions(back)})."
     told += _left_alone(others, "changed elsewhere since")
-    return told + _left_alone(astray, "found beside no picture of this project")
+    return told + _left_alone(len(astray), "found beside no picture of this project")
 
 
 def one_line(caption: str) -> str:
@@ -179,7 +178,7 @@ def _carry_out(project: Project, history: list[_Change], change: _Change) -> Non
             _replace(Path(name), caption.encode())
         except OSError as error:
             with suppress(UserError):  # `undo` tells by itself which captions were changed
-                _keep(project, [*history, change.part(done)] if done else history)
+                _keep(project, [*history, change.part(set(done))] if done else history)
             raise _not_written(f"The caption {name}", error) from error
         done.append(name)
 
@@ -204,9 +203,8 @@ def _stems(project: Project) -> set[Path]:
     return {Path(picture).with_suffix("") for picture in read_folder(project.pictures).pictures}
 
 
-def _left_alone(names: list[str], why: str) -> str:
-    were = "was" if len(names) == 1 else "were"
-    return f" {_captions(len(names))} {were} {why} and left alone." if names else ""
+def _left_alone(count: int, why: str) -> str:
+    return f" {_captions(count)} {'was' if count == 1 else 'were'} {why} and left alone." if count else ""
 
 
 def _captions(count: int) -> str:

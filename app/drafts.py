@@ -89,6 +89,7 @@ def load(home: Home, project: Project) -> Draft:
     try:
         written = config_io.read_toml(_file(project))
         texts = {str(name): str(text) for name, text in written.get("changes", {}).items() if name in SETTINGS}
+        texts = {name: text for name, text in texts.items() if not _of_both_pages(name, text)}  # of earlier versions
         base, preset = str(written.get("base", first.base)), str(written.get("preset", first.preset))
         return Draft(base, preset, texts, written.get("opened") is True)
     except (UserError, AttributeError):
@@ -143,7 +144,7 @@ def change(home: Home, project: Project, name: str, text: str) -> Plan:
     if name not in SETTINGS:
         raise UserError(f"There is no setting {name}.")
     others = {other: value for other, value in draft.texts.items() if other != name}
-    if name in OF_BOTH_PAGES and not config_io.examine(TrainConfig(), nested({name: from_text(name, text)}))[1]:
+    if _of_both_pages(name, text):
         project = projects.update(project, **{OF_BOTH_PAGES[name]: " ".join(text.split())})
         return plan(home, project, save(project, replace(draft, texts=others)))
     found = plan(home, project, replace(draft, texts=others | {name: text}))
@@ -166,6 +167,11 @@ def reset(home: Home, project: Project, name: str = "") -> Draft:
     return update(home, project, texts={other: text for other, text in texts.items() if name and other != name})
 
 
+def _of_both_pages(name: str, text: str) -> bool:
+    """Whether a text is one that is kept in project.toml: a kind that is none stays in its field."""
+    return name in OF_BOTH_PAGES and not config_io.examine(TrainConfig(), nested({name: from_text(name, text)}))[1]
+
+
 def from_run(home: Home, run: Run) -> Draft:
     """Fill the draft of the run's project with a run's settings, to train once more with one change.
 
@@ -177,6 +183,11 @@ def from_run(home: Home, run: Run) -> Draft:
     return _fill(home, project, config, read_about(run).preset)
 
 
+def for_base(home: Home, project: Project, found: "Imported") -> "Imported":
+    """An import whose base is not here, with the draft's: what hangs on the family is decided for that."""
+    return found.with_base(load(home, project).base) if "model.base" in found.missing else found
+
+
 def from_import(home: Home, project: Project, found: "Imported") -> Draft:
     """Fill the draft with another trainer's settings, as changes to the preset of the project's kind.
 
@@ -184,8 +195,6 @@ def from_import(home: Home, project: Project, found: "Imported") -> Draft:
     contradict one another.
     """
     draft = load(home, project)
-    if "model.base" in found.missing:  # what hangs on the family is decided for the base that takes its place
-        found = found.with_base(draft.base)
     start = plan(home, project, replace(draft, texts={})).start
     kept = {name: config_io.get(start, name) for name in OF_THE_PROJECT if name in SETTINGS}
     settings = {name: value for name, value in found.settings.items() if name not in found.missing}

@@ -77,6 +77,7 @@ def test_an_empty_cache_has_nothing(monkeypatch, config, tmp_path):
         ({"model": {"clip_skip": 2}}, (6, False, False)),
         ({"adapter": {"new_tokens": 2}, "data": {"trigger": "cat"}}, (6, False, False)),
         ({"memory": {"cache_latents": False}}, (0, False, False)),
+        ({"memory": {"quantize": "int8"}}, (6, True, False)),
     ],
     ids=str,
 )

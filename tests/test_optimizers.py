@@ -46,8 +46,9 @@ def test_it_walks_down_a_bowl(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_it_keeps_as_much_beside_the_weights_as_the_memory_plan_counts(name):
-    weight = torch.nn.Parameter(torch.ones(256, 256))
+@pytest.mark.parametrize("shape", [(256, 256), (8, 64, 3, 3), (64, 8, 1, 1), (4, 320)], ids=str)
+def test_it_keeps_as_much_beside_the_weights_as_the_memory_plan_counts(name, shape):
+    weight = torch.nn.Parameter(torch.ones(shape))
     optimizer = optimizer_for(name, weight)  # of AdamW8bit, which becomes AdamW on a CPU, too
     averaged(optimizer, False)
     for _ in range(3):
@@ -55,7 +56,8 @@ def test_it_keeps_as_much_beside_the_weights_as_the_memory_plan_counts(name):
         weight.pow(2).sum().backward()
         optimizer.step()
     kept = sum(value.numel() * 4 for value in optimizer.state[weight].values() if isinstance(value, torch.Tensor))
-    assert kept / (256 * 256 * 4) == pytest.approx(states(OptimizerConfig(type=name), CPU), abs=0.02)
+    counted = states(OptimizerConfig(type=name), CPU) * weight.numel() * 4
+    assert kept <= 1.02 * counted and (name == "adafactor" or kept >= 0.98 * counted)
 
 
 @pytest.mark.parametrize("name", CPU_OPTIMIZERS)

@@ -93,10 +93,11 @@ def test_its_operations_are_those_of_a_plain_convolution_and_its_weights_are_cou
 
 def test_names_and_numbers_of_the_model_stay_as_they_were():
     model = nn.Sequential(conv())
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    before, said = {name: value.clone() for name, value in model.state_dict().items()}, repr(model)
     prepack(model, MemoryConfig(), PLAIN)
     model(torch.randn(1, 256, 4, 4))
     after = model.state_dict()
+    assert repr(model) == said  # by which the cache knows it
     assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
 
 

@@ -47,7 +47,8 @@ def find_cached(
     preserves, trains_text = bool(config.loss.preservation), config.adapter.trains_text
     text = all(encoders) and not config.adapter.new_tokens and (preserves or not trains_text)
     denoiser = known_identity(components.denoiser, folder)
-    classes = preserves and config.data.class_pictures and text and denoiser
+    as_it_is = config.memory.quantize == "none"  # a rounded denoiser draws others
+    classes = preserves and config.data.class_pictures and text and denoiser and as_it_is
     return Cached(
         pictures=sum(map(cache.has, pictures)) if vae else 0,
         captions=sum(map(cache.has, told)) if text else 0,

@@ -190,7 +190,10 @@ class DataConfig(Section):
         "its whole path.",
     )
     trigger: str = setting(
-        "", "Trigger word", "Stands for the concept; with the kind it is the caption of pictures without one."
+        "",
+        "Trigger word",
+        "Stands for the concept; with the kind it is the caption of pictures that have none, nor words in their "
+        "folder's name.",
     )
     kind: Literal["person", "style", "object", "character"] = setting(
         "object", "Kind", "What the pictures teach; completes the caption of uncaptioned pictures."

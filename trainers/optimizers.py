@@ -69,9 +69,9 @@ OPTIMIZERS: dict[str, Callable[[list[dict], OptimizerConfig], torch.optim.Optimi
     "schedulefree": schedulefree,
 }
 
-# What each keeps from step to step, as a multiple of the weights in fp32. Adafactor's factored moments are next to
-# nothing.
-STATES = {"adamw": 2.0, "adamw8bit": 0.5, "prodigy": 4.0, "adafactor": 0.0, "lion": 1.0, "schedulefree": 2.0}
+# What each keeps from step to step, as a multiple of the weights in fp32. Adafactor takes that for 1x1 convolutions,
+# and next to nothing for large matrices.
+STATES = {"adamw": 2.0, "adamw8bit": 0.5, "prodigy": 4.0, "adafactor": 2.0, "lion": 1.0, "schedulefree": 2.0}
 
 
 def states(config: OptimizerConfig, device: torch.device) -> float:

@@ -30,6 +30,10 @@ class PrepackedConv2d(nn.Conv2d):
             return super().forward(x)
         return _Convolve.apply(x, self)
 
+    def _get_name(self) -> str:
+        """What a model's `repr` calls it: the model is the same, and is known by that (data/cache.py)."""
+        return "Conv2d"
+
     def ordered(self, backward: bool, shape: torch.Size) -> Tensor:
         """The weights in oneDNN's order for an input of that shape; made at first, and when the weights are others."""
         now = (self.weight.data_ptr(), self.weight._version)

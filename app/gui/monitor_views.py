@@ -169,7 +169,7 @@ def ending(watched: Watched) -> str:
         )
     else:
         kind = watched.config.data.kind
-        told = f"None was set: the words of the captions call it up, or “{kind}” where there was no caption."
+        told = f"None was set: the words of captions and folders call it up, or “{kind}” where there were none."
         word = f"<dt>Trigger word</dt><dd>{text(told)}</dd>"
     return (
         '<section class="dr-card dr-ending" aria-label="The adapter file">'

@@ -106,6 +106,7 @@ class Drafting:
             found = cli_import.read(home, paths, None, None)
             if "data.folders" in found.missing or "data.folders" not in found.settings:  # epochs count pictures
                 found = cli_import.read(home, paths, Path(chosen.pictures), None)
+            found = drafts.for_base(home, chosen, found)
             drafts.from_import(home, chosen, found)
         except UserError as error:
             return {told: notice(error.message, error.hint, "error")}

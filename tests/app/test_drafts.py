@@ -212,7 +212,8 @@ def test_what_hangs_on_the_family_is_decided_for_the_drafts_base_where_the_impor
     theirs = tmp_path / "kohya.toml"
     theirs.write_text('pretrained_model_name_or_path = "/nowhere/a.safetensors"\nclip_skip = 2\n', "utf-8")
     drafts.change(place, project, drafts.BASE, "embedded")
-    drafts.from_import(place, project, cli_import.read(place, [theirs], None, None))
+    found = drafts.for_base(place, project, cli_import.read(place, [theirs], None, None))
+    drafts.from_import(place, project, found)
     model = drafts.plan(place, project).config.model
     assert (model.base, model.clip_skip) == ("embedded", 2)  # it is a Stable Diffusion 1
 

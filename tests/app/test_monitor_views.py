@@ -106,7 +106,7 @@ def test_the_end_says_the_file_the_trigger_and_the_strength(monkeypatch):
     assert "Saved as cat.safetensors" in html and "1.0; less" in html and "<img" not in html
     assert labels(html) == ["Copy trigger word", "Open folder"]
     without = views.ending(a_run("finished", "", adapter="output/cat.safetensors"))
-    assert "Copy trigger" not in without and "the words of the captions call it up, or “object”" in without
+    assert "Copy trigger" not in without and "the words of captions and folders call it up, or “object”" in without
     assert views.ending(a_run("running", adapter="output/cat.safetensors")) == ""
 
 

@@ -63,7 +63,7 @@ def load(
     _check_clip_skip(components, config.clip_skip)
     if config.clip_skip > 1 and spec.name in UNSKIPPED:
         what = f"Clip skip {config.clip_skip} reads another text-encoder layer than this family was trained with"
-        components.remarks += ((what, "Most image programs do not: set model.clip_skip = 1 for those."),)
+        components.remarks += ((what, "Most image programs read the usual one, which is model.clip_skip = 1."),)
     if not deferred:
         for module in (components.denoiser, components.vae, *components.text_encoders):
             bring(module, torch.device("cpu"))

@@ -116,7 +116,7 @@ def _together(files: list[File], chosen: dict[str, Any]) -> Imported:
         lines = [*_overruled(lines, found, f"{file.path.name} says otherwise."), *found]
         assumed = silent | assumed
     if "data.folders" in chosen:
-        lines = _replaced(lines, PICTURES, "--pictures names the folder.")
+        lines = _replaced(lines, PICTURES, "Other pictures were named.")
     if "model.base" in chosen:
         lines = _replaced(lines, {"model.base"}, "Another base model was named.")
     return Imported(files, lines, assumed, {name: plain(value) for name, value in chosen.items()})

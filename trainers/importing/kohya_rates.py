@@ -47,13 +47,15 @@ def text_rate(value: Any, theirs: Theirs) -> dict[str, Any]:
     rates = _text_rates(theirs)
     if rates is None:
         raise NotNeeded("learning_rate decides.")
-    encoders = 1 if family_of(theirs) in ("sd15", "sd2") else 2  # SD 3's third, T5, is not trained here
+    family = family_of(theirs)
+    encoders = 2 if family in ("sdxl", "sd3") else 1  # SD 3's third, T5, is not trained here
     found = text_encoders.settings(rates[:encoders], whole_or(4, theirs.get("network_dim")))
     if len(set(rates)) == 1 or is_sd3(theirs):
         return found
     note = "sd-scripts gives all text encoders the first rate; here each has its own."
     if encoders == 1:
         note = "This base has one text encoder: the first rate counts."
+        note = note if family else "What this base is cannot be seen here: the first rate counts, as in sd-scripts."
     return found | {"adapter.text_encoder": Noted(found["adapter.text_encoder"], note)}
 
 

@@ -29,6 +29,10 @@ GB = 2**30
 # more than usual is not planned with.
 BESIDE = {"cpu": 0.5}
 BESIDE_GPU, MORE_ON_GPU = 0.17, 0.18
+AS_BEFORE = Adjusted(
+    "The run saves memory as it began, though there is more now",
+    "Otherwise its last bits would not be those of an uninterrupted run.",
+)
 PER_PIXEL = 2**20  # bytes of activations per latent pixel at 2 bytes a number: SDXL's and SD 1.5's take a third
 
 
@@ -155,10 +159,10 @@ def decide(
         given = forced(components.denoiser, config, plan.device)
         trained = most_trained(components, family, config)
         left = room(components, config, plan.device, trained, free_gb(plan.device), held)
-        if given is not None and (config.memory.stream == "none" or given == PLAIN):
+        if given == PLAIN or (given and config.memory.stream == "none" and not left.prepacked):
             return given, None
         if hollow or plentiful(components, config, plan, left):
-            return before or given or PLAIN, None
+            return before or given or PLAIN, AS_BEFORE if before and before != (given or PLAIN) else None
     left, fitted = needed(family, components, config, plan, plan.device, free_gb(plan.device), held=held, before=before)
     return fitted.saving, told(fitted, left, plan.device) if fitted.saving != PLAIN else None
 

@@ -82,7 +82,7 @@ def peak_gb(device: torch.device) -> float:
     if (allocated := devices.peak_bytes(device)) is not None:
         return allocated / 2**30
     with suppress(OSError, StopIteration):  # Linux: ru_maxrss there begins with that of the process which started this
-        status = Path("/proc/self/status").read_text("ascii").splitlines()
+        status = Path("/proc/self/status").read_text("ascii", "replace").splitlines()
         return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 2**20
     try:
         import resource  # noqa: PLC0415 - not on Windows
