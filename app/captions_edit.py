@@ -101,8 +101,8 @@ def undoable(project: Project) -> tuple[str, str]:
 def undo(project: Project, change: str = "") -> str:
     """Take back the last change, to the byte; says what was done.
 
-    A caption that another program has changed since, or that lies beside no picture of the project now, stays as it
-    is. What was noted of it is kept, and comes up again when all other changes are taken back.
+    A caption that another program has changed since stays as it is. So does one that lies beside no picture of the
+    project now; what was noted of that is kept, and comes up again when all other changes are taken back.
 
     Args:
         change: which one it must be, as `undoable` told it; whichever it is where that is left out.
