@@ -70,7 +70,8 @@ def _check(
     todo = work(config, found.examples, batches, len(held_out), resolution)
     captions = captions_of(config, found.examples)
     known = find_cached(config, found.examples, crops, captions, components, resolution, cache) if cache else NOTHING
-    need = estimate(family, components, config, plan, there, clock, (todo.encoded, todo.captions))
+    encoded, before = (todo.encoded, todo.captions), (known.pictures, known.captions)
+    need = estimate(family, components, config, plan, there, clock, encoded, before)
     spent = need.pace and duration(todo, need.pace, config, read, known)
     buckets = Counter(f"{crop.bucket.width}x{crop.bucket.height}" for crop in crops)
     return {
@@ -99,6 +100,7 @@ def _check(
             "encoded_pictures_and_captions": round(need.encoded_gb, 2),
             "adapter_and_optimizer": round(need.adapter_gb, 2),
             "activations": round(need.activations_gb, 2),
+            "encoding_before": round(need.encoding_gb, 2),
         },
         "seconds_per_step": spent and round(spent.steps / steps, 4),
         "seconds": spent and {"whole": round(spent.whole, 1)} | {p: round(s, 1) for p, s in vars(spent).items()},
@@ -113,11 +115,17 @@ def _plan_on(card: Card, config: TrainConfig) -> memory.Plan:
 
 def _verdict(need: Estimate, steps: int, spent: Duration | None) -> str:
     """Sentences on memory and on time."""
-    if not need.fits:
-        advice = need.instead or "Lower data.resolution or adapter.rank, or choose a smaller base."
+    advice = need.instead or "Lower data.resolution or adapter.rank, or choose a smaller base."
+    if not need.steps_fit:
         most = need.peak_gb + need.more_gb
         return f"This needs up to {most:.1f} GB of memory and {need.free_gb:.1f} GB are free. {advice}"
-    fits = f"It fits: about {need.peak_gb:.1f} of {need.free_gb:.1f} GB."
+    if not need.encoding_fits:
+        most = need.encoding_gb + need.more_gb
+        what = f"To encode the {need.encoding} before the first step"
+        return f"{what} needs up to {most:.1f} GB of memory and {need.there_gb:.1f} GB are free. {advice}"
+    more = f"; encoding the {need.encoding} before takes {need.encoding_gb:.1f} GB"
+    more = more if need.encoding_gb > need.peak_gb else ""
+    fits = f"It fits: about {need.peak_gb:.1f} of {need.free_gb:.1f} GB{more}."
     if need.span:
         least, most = (_spent(seconds * steps) for seconds in need.span)
         span = least if least == most else f"{least} to {most}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, islice
 from typing import Any
 
@@ -13,7 +14,7 @@ from trainers.data.cache import Cache, latent_key
 from trainers.data.images import open_picture, pixels
 from trainers.data.overlap import ahead, written_behind
 from trainers.data.types import Crop, Example
-from trainers.failure import is_out_of_memory
+from trainers.failure import encoded, is_out_of_memory
 from trainers.families.base import Components, Family
 from trainers.families.residence import bring, release
 from trainers.identities import identify
@@ -86,11 +87,15 @@ def encode_pictures(
 def encode_together(ranks: Ranks, examples: list[Example], crops: list[Crop], *how: Any) -> LatentStore:
     """`encode_pictures`; of several processes each encodes its part, and finds the others' in the cache."""
     cache = how[3]
+
+    def encode(some: slice) -> LatentStore:
+        again = partial(encode_pictures, examples[some], crops[some], *how)
+        return encoded("pictures", "A smaller data.resolution needs less.", again)
+
     if ranks.count > 1 and cache:
-        some = slice(ranks.number, None, ranks.count)
-        encode_pictures(examples[some], crops[some], *how)
+        encode(slice(ranks.number, None, ranks.count))
         ranks.exchange()
-    return encode_pictures(examples, crops, *how)
+    return encode(slice(None))
 
 
 def _read(wanted: Wanted, cache: Cache | None) -> Ready:
@@ -123,8 +128,8 @@ def moments(batch: list[Ready], family: Family, components: Components, device: 
     if all(ready.kept for ready in batch):
         return [ready.kept for ready in batch]
     pixel = [_read(ready.wanted, None).pixel if ready.pixel is None else ready.pixel for ready in batch]
-    encoded = _encoded(pixel, family, components, device)
-    return [ready.kept or new for ready, new in zip(batch, encoded, strict=True)]
+    new = _encoded(pixel, family, components, device)
+    return [ready.kept or one for ready, one in zip(batch, new, strict=True)]
 
 
 def _encoded(pixel: list[Tensor], family: Family, components: Components, device: torch.device) -> list[dict]:

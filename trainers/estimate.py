@@ -7,7 +7,7 @@ else they follow from the operation count and the speed of this device, or from 
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,6 +16,7 @@ from trainers.config import TrainConfig
 from trainers.families.base import Components, Family
 from trainers.memory.cards import Card
 from trainers.memory.decide import GB, Room, free_gb, needed, told
+from trainers.memory.encoders import caption_bytes, picture_bytes
 from trainers.memory.fit import Fitted
 from trainers.memory.packing import FORMS
 from trainers.memory.saving import PLAIN
@@ -26,7 +27,7 @@ SIDES = (768, 512, 384, 256)  # pixels that are tried where a run does not fit
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one optimizer step needs; GB are 2^30 bytes."""
+    """What one optimizer step needs, and what is encoded before it; GB are 2^30 bytes."""
 
     peak_gb: float
     free_gb: float  # what the device has, less what others hold, or the budget where that is less
@@ -40,10 +41,21 @@ class Estimate:
     instead: str = ""  # settings that would fit, where these do not
     more_gb: float = 0.0  # that libraries may take more than usual
     span: tuple[float, float] | None = None  # seconds per step at least and at most, on a card that is not here
+    encoding_gb: float = 0.0  # at most, while what the cache does not have is encoded
+    encoding: str = ""  # pictures or captions: what takes so much
+    there_gb: float = float("inf")  # for that: no budget holds there
+
+    @property
+    def steps_fit(self) -> bool:
+        return self.peak_gb + self.more_gb < self.free_gb
+
+    @property
+    def encoding_fits(self) -> bool:
+        return self.encoding_gb + self.more_gb < self.there_gb
 
     @property
     def fits(self) -> bool:
-        return self.peak_gb + self.more_gb < self.free_gb
+        return self.steps_fit and self.encoding_fits
 
 
 def estimate(
@@ -54,6 +66,7 @@ def estimate(
     card: Card | None = None,
     clock: Clock = time.perf_counter,
     encoded: tuple[int, int] = (0, 0),
+    known: tuple[int, int] = (0, 0),
 ) -> Estimate:
     """Count a step; then time it where it fits. Leaves the components with an adapter on them: use them no further.
 
@@ -61,14 +74,16 @@ def estimate(
         card: one that is not here. Nothing is timed then.
         clock: what tells the seconds.
         encoded: pictures, each mirrored one too, and captions.
+        known: those of them that were encoded before.
     """
     device = torch.device("cuda") if card else plan.device
     free = card.free_gb if card else free_gb(device)
     left, fitted = needed(family, components, config, plan, device, free, encoded)
     peak = left.peak(fitted)
     flops = operations(config, fitted.count)
-    fits = peak + left.more < min(left.budget, free)
-    return Estimate(
+    missing = tuple(wanted - there for wanted, there in zip(encoded, known, strict=True))
+    before, what = _encoding(family, components, config, plan, device, left, missing)
+    need = Estimate(
         peak_gb=peak,
         free_gb=min(left.budget, free),
         weights_gb=left.weights - fitted.freed / GB,
@@ -76,12 +91,37 @@ def estimate(
         activations_gb=fitted.count.peak / GB,
         adapter_gb=left.adapter,
         tflop=flops / 1e12,
-        pace=pace(family, components, config, plan, fitted.count, clock) if fits and not card else None,
+        pace=None,
         saved=_saved(fitted, left, device),
-        instead="" if fits else _instead(family, components, config, plan, device, free, encoded),
         more_gb=left.more,
         span=card.seconds(flops, fitted.moved * passes(config)) if card else None,
+        encoding_gb=before,
+        encoding=what,
+        there_gb=free,
     )
+    if not need.fits:
+        return replace(need, instead=_instead(family, components, config, plan, device, free, encoded, missing))
+    return need if card else replace(need, pace=pace(family, components, config, plan, fitted.count, clock))
+
+
+def _encoding(
+    family: Family,
+    components: Components,
+    config: TrainConfig,
+    plan: memory.Plan,
+    device: torch.device,
+    left: Room,
+    missing: tuple[int, ...],
+) -> tuple[float, str]:
+    """The most GB that are taken before the loop, and to encode what: nothing of which nothing is missing."""
+    pictures, captions = missing
+    needs = {"": 0}
+    if pictures:
+        needs["pictures"] = picture_bytes(family, components, config, device)
+    if captions and (config.loss.preservation or not config.adapter.trains_text):
+        needs["captions"] = caption_bytes(family, components, config, plan.dtype)
+    what = max(needs, key=needs.__getitem__)
+    return needs[what] / GB + left.held + left.beside if what else 0.0, what
 
 
 def _saved(fitted: Fitted, left: Room, device: torch.device) -> str:
@@ -99,17 +139,21 @@ def _instead(
     device: torch.device,
     free: float,
     encoded: tuple[int, int],
+    missing: tuple[int, ...],
 ) -> str:
     """The first change of settings with which the run would fit, in words; "" where there is none."""
+    if missing[1] and config.model.t5 and caption_bytes(family, components, config, plan.dtype) / GB > free:
+        return "Leave model.t5 empty: T5 is the largest of the text encoders."
     for change in _smaller(config, components, device):
         changed = config.model_copy(
             update={section: getattr(config, section).model_copy(update=values) for section, values in change.items()}
         )
         left, fitted = needed(family, components, changed, plan, device, free, encoded)
         peak = left.peak(fitted)
-        if peak + left.more < min(left.budget, free):
+        before, _ = _encoding(family, components, changed, plan, device, left, missing)
+        if peak + left.more < min(left.budget, free) and before + left.more < free:
             settings = [f"{s}.{key} = {value}" for s, values in change.items() for key, value in values.items()]
-            return f"It would fit with {', '.join(settings)}: {peak:.1f} GB."
+            return f"It would fit with {', '.join(settings)}: {max(peak, before):.1f} GB."
     return ""
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainers import attention, checkpoint, devices, memory, optimizers, recovery, thread_count, threads
+from trainers import attention, checkpoint, devices, failure, memory, optimizers, recovery, thread_count, threads
 from trainers.adapters.adapter import Adapter
 from trainers.adapters.adapter_file import read_adapter, warm_start
 from trainers.adapters.registry import ADAPTERS
@@ -152,7 +152,8 @@ def _train(
     base_text = None
     if config.loss.preservation or not config.adapter.trains_text:
         with ranks.one_by_one():
-            base_text = text.encode_all(cache, preparing)
+            hint = "An empty model.t5 needs less." * bool(config.model.t5)
+            base_text = failure.encoded("captions", hint, lambda: text.encode_all(cache, preparing))
     if not config.adapter.trains_text:
         text.cached, text.still = base_text, True
         for encoder in components.text_encoders:

@@ -8,13 +8,14 @@ import torch
 from safetensors.torch import load_file
 
 from tests.test_train import run
-from trainers import checkpoint, config_io, events, outputs, recovery
+from trainers import checkpoint, config_io, encoding, events, outputs, recovery
 from trainers import train as recipe
 from trainers.checkpoint_writer import CheckpointWriter
 from trainers.config import TrainConfig
-from trainers.errors import Overflowed
+from trainers.errors import Overflowed, UserError
 from trainers.ranks import Ranks
 from trainers.step import TrainingStep
+from trainers.stores import TextStore
 
 BF16 = {"precision": "bf16"}
 
@@ -245,8 +246,8 @@ def test_where_the_memory_ran_out_within_an_epoch_the_weights_are_those_of_a_run
     assert apart < 1e-5 * sum(one.double().square().sum() for one in first.values()).sqrt()
 
 
-PHASES = {
-    "pictures": (recipe, "encode_together", 1),
+ENCODING = {"pictures": (encoding, "encode_pictures", 1), "captions": (TextStore, "encode_all", 1)}
+PHASES = ENCODING | {
     "adapter": (recipe, "decide", 1),
     "step": (recipe, "build_step", 1),
     "checkpoint": (CheckpointWriter, "start", 2),
@@ -260,9 +261,27 @@ def test_memory_that_runs_out_in_any_phase_costs_no_finished_step(tmp_path, base
     once(monkeypatch, owner, name, MemoryError(), calls)
     seen = run(tmp_path, base, pictures, 5, saving={"every": 2})
     saved = [event.step for event in all_of(events.Checkpoint, seen)]
-    assert isinstance(seen[-1], events.Finished) and len(all_of(events.Adjusted, seen)) == 1
+    otherwise = phase not in ENCODING  # which no setting of a step makes smaller
+    assert isinstance(seen[-1], events.Finished) and len(all_of(events.Adjusted, seen)) == otherwise
     assert begun_at(seen)[-1] == {"checkpoint": 2, "file": 5}.get(phase, 0) and saved == sorted(set(saved))
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path).values())
+
+
+@pytest.mark.parametrize("phase", ENCODING)
+def test_what_cannot_be_encoded_is_not_tried_with_other_settings_of_a_step(
+    tmp_path, base, pictures, monkeypatch, phase
+):
+    owner, name, _ = ENCODING[phase]
+    calls = []
+
+    def crowded(*given, **named):
+        calls.append(given)
+        raise MemoryError
+
+    monkeypatch.setattr(owner, name, crowded)
+    with pytest.raises(UserError, match=f"The memory ran out twice while the {phase} were encoded"):
+        run(tmp_path, base, pictures, 5)
+    assert len(calls) == 2 and not (tmp_path / recovery.FILE).exists()
 
 
 def test_each_way_costs_more_time_than_the_one_before_and_the_last_failure_is_told(tmp_path):

@@ -20,7 +20,7 @@ class Meter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.peak = 0  # bytes
+        self.now = self.peak = self.largest = 0  # bytes: held now, at most, by the largest of them
         self.flops = self.last = 0  # all, and those of the newest operator that has any
         self._seen: set[int] = set()
 
@@ -55,7 +55,7 @@ class Meter(TorchDispatchMode):
             return  # it came from outside
         self._seen.add(place)
         self.now += size
-        self.peak = max(self.peak, self.now)
+        self.peak, self.largest = max(self.peak, self.now), max(self.largest, size)
         weakref.finalize(storage, self._drop, place, size)
 
     def _drop(self, place: int, size: int) -> None:
