@@ -17,8 +17,14 @@ assert known is scipy and sys.modules["scipy"] is scipy
 """
 
 
-@pytest.mark.parametrize("module", ["train", "check", "export_run"])
+@pytest.mark.parametrize("module", ["train", "check", "export_run", "sample", "compare", "bench.loops", "bench.start"])
 def test_the_engine_is_loaded_without_scipy(module):
     command = [sys.executable, "-c", PROGRAM, f"trainers.{module}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_engine_is_loaded_after_transformers_as_well():
+    command = [sys.executable, "-c", "import transformers.modeling_utils, trainers.train"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,10 +1,10 @@
 """Pictures to latents, once: decoded ahead of the VAE, encoded by bucket, and written behind it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from trainers.data.cache import Cache, latent_key
 from trainers.data.images import open_picture, pixels
 from trainers.data.overlap import ahead, written_behind
 from trainers.data.types import Crop, Example
-from trainers.failure import encoded, is_out_of_memory
+from trainers.errors import UserError
+from trainers.failure import is_out_of_memory
 from trainers.families.base import Components, Family
 from trainers.families.residence import bring, release
 from trainers.identities import identify
@@ -25,6 +26,7 @@ from trainers.stores import LatentStore, Progress
 # a CPU, which gains nothing from more than one picture of 256x256, and 2.7 GB on a GPU, which does.
 AT_ONCE = {"cpu": 256 * 256}
 AT_ONCE_ON_GPU = 1024 * 1024
+Encoded = TypeVar("Encoded")
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,33 @@ def encode_together(ranks: Ranks, examples: list[Example], crops: list[Crop], *h
 
     def encode(some: slice) -> LatentStore:
         again = partial(encode_pictures, examples[some], crops[some], *how)
-        return encoded("pictures", "A smaller data.resolution needs less.", again)
+        return in_two_tries("pictures", "A smaller data.resolution needs less.", again)
 
     if ranks.count > 1 and cache:
         encode(slice(ranks.number, None, ranks.count))
         ranks.exchange()
     return encode(slice(None))
+
+
+def in_two_tries(what: str, hint: str, encode: Callable[[], Encoded]) -> Encoded:
+    """What `encode()` returns. Where the memory runs out it is called once more, from what the cache has by then.
+
+    Raises:
+        UserError: it ran out again; nothing that a step could do otherwise would help.
+    """
+    try:
+        return encode()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    devices.give_back()
+    try:
+        return encode()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        message = f"The memory ran out twice while the {what} were encoded."
+        raise UserError(message, f"Close other programs, and resume. {hint}") from error
 
 
 def _read(wanted: Wanted, cache: Cache | None) -> Ready:
@@ -128,8 +151,8 @@ def moments(batch: list[Ready], family: Family, components: Components, device: 
     if all(ready.kept for ready in batch):
         return [ready.kept for ready in batch]
     pixel = [_read(ready.wanted, None).pixel if ready.pixel is None else ready.pixel for ready in batch]
-    new = _encoded(pixel, family, components, device)
-    return [ready.kept or one for ready, one in zip(batch, new, strict=True)]
+    encoded = _encoded(pixel, family, components, device)
+    return [ready.kept or new for ready, new in zip(batch, encoded, strict=True)]
 
 
 def _encoded(pixel: list[Tensor], family: Family, components: Components, device: torch.device) -> list[dict]:

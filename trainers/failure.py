@@ -1,13 +1,8 @@
 """Whatever goes wrong, in words."""
 
-from collections.abc import Callable
-from typing import TypeVar
-
-from trainers import devices
 from trainers.errors import UserError, disk_error
 
 SAID_BY = ("DefaultCPUAllocator", "MPS backend out of memory")
-Encoded = TypeVar("Encoded")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -15,27 +10,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, RuntimeError) and any(name in str(error) for name in SAID_BY):
         return True
     return type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
-
-
-def encoded(what: str, hint: str, encode: Callable[[], Encoded]) -> Encoded:
-    """What `encode()` returns. Where the memory runs out it is called once more, from what the cache has by then.
-
-    Raises:
-        UserError: it ran out again; nothing that a step could do otherwise would help.
-    """
-    try:
-        return encode()
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-    devices.give_back()
-    try:
-        return encode()
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        message = f"The memory ran out twice while the {what} were encoded."
-        raise UserError(message, f"Close other programs, and resume. {hint}") from error
 
 
 def in_words(error: Exception, story: str) -> UserError:

@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from trainers.config import PreviewConfig
 from trainers.families.base import Components, Conditioning, Family, plain_sizes
 from trainers.families.residence import lent
 from trainers.files import encoded, write_whole
+from trainers.libraries import diffusers
 from trainers.memory.tiles import tiled
 from trainers.stores import encode_texts
 
@@ -96,14 +96,14 @@ def draw(
     return latents
 
 
-def build_sampler(scheduler: dict) -> DDIMScheduler | FlowMatchEulerDiscreteScheduler:
+def build_sampler(scheduler: dict) -> diffusers.DDIMScheduler | diffusers.FlowMatchEulerDiscreteScheduler:
     """Euler's method for a flow; else DDIM with the base's own betas and prediction type [Song et al. 2020]."""
     if scheduler.get("prediction_type") == "flow":
-        return FlowMatchEulerDiscreteScheduler(shift=scheduler.get("shift", 1.0))
+        return diffusers.FlowMatchEulerDiscreteScheduler(shift=scheduler.get("shift", 1.0))
     options = {"clip_sample": False}
     if scheduler.get("rescale_betas_zero_snr"):
         options["timestep_spacing"] = "trailing"  # such a base is asked about pure noise first
-    return DDIMScheduler.from_config(scheduler, **options)
+    return diffusers.DDIMScheduler.from_config(scheduler, **options)
 
 
 def _to_image(pixel: Tensor) -> Image.Image:

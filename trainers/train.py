@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainers import attention, checkpoint, devices, failure, memory, optimizers, recovery, thread_count, threads
+from trainers import attention, checkpoint, devices, memory, optimizers, recovery, thread_count, threads
 from trainers.adapters.adapter import Adapter
 from trainers.adapters.adapter_file import read_adapter, warm_start
 from trainers.adapters.registry import ADAPTERS
@@ -29,7 +29,7 @@ from trainers.data.buckets import plan as plan_crops
 from trainers.data.cache import Cache
 from trainers.data.examples import scan
 from trainers.data.types import Problem
-from trainers.encoding import encode_together
+from trainers.encoding import encode_together, in_two_tries
 from trainers.errors import Crowded, EndedEarly, Overflowed, UserError
 from trainers.events import Adjusted, Event, Finished, Phase, Started, Step, Stopped, Warned
 from trainers.export.metadata import RunFacts
@@ -153,7 +153,7 @@ def _train(
     if config.loss.preservation or not config.adapter.trains_text:
         with ranks.one_by_one():
             hint = "An empty model.t5 needs less." * bool(config.model.t5)
-            base_text = failure.encoded("captions", hint, lambda: text.encode_all(cache, preparing))
+            base_text = in_two_tries("captions", hint, lambda: text.encode_all(cache, preparing))
     if not config.adapter.trains_text:
         text.cached, text.still = base_text, True
         for encoder in components.text_encoders:

@@ -62,7 +62,7 @@ def test_a_new_project_that_cannot_be_made_says_why_in_its_form(served, open_pag
         form.get_by_role("button", name="Create project").click()
         expect(form.get_by_role("alert")).to_contain_text(words)
     form.locator("input[type=file]").set_input_files(pictures / "0.png")
-    expect(form.get_by_role("cell", name="0.png")).to_be_visible()  # uploaded: while it comes, its name stands elsewhere
+    expect(form.get_by_role("cell", name="0.png")).to_be_visible()  # not only on its way
     page.get_by_label("Or link a folder").fill(str(pictures))
     form.get_by_role("button", name="Create project").click()
     expect(form.get_by_role("alert")).to_contain_text("Pictures were dropped, and a folder is named.")

@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler
-from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from trainers.adapters.adapter import DENOISER, Place
@@ -23,6 +21,7 @@ from trainers.events import Warned
 from trainers.families.base import Components, Conditioning, Family, LatentSpec, plain_sizes
 from trainers.families.residence import bring, release
 from trainers.graphs import record_passes
+from trainers.libraries import diffusers, peft
 from trainers.memory import Plan
 from trainers.memory.decide import decide, draws
 from trainers.memory.saving import apply
@@ -158,7 +157,7 @@ class BareLoop:
         for parameter in self.parameters:
             parameter.data = parameter.data.float()
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.optimizer.rate, fused=True)
-        self.scheduler = None if self.flow else DDPMScheduler.from_config(components.scheduler)
+        self.scheduler = None if self.flow else diffusers.DDPMScheduler.from_config(components.scheduler)
         side = components.side(config.data.resolution or components.resolution)
         shape = (config.data.batch_size, components.latent.channels, side, side)
         self.latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(plan.device)
@@ -176,8 +175,8 @@ class BareLoop:
         model, rank = copy.deepcopy(model).requires_grad_(False).to(plan.device), config.adapter.rank
         paths = [re.escape(path) for owner, path in places if owner == part]
         if paths:
-            lora = LoraConfig(r=rank, lora_alpha=config.adapter.alpha or rank, target_modules="|".join(paths))
-            inject_adapter_in_model(lora, model)
+            lora = peft.LoraConfig(r=rank, lora_alpha=config.adapter.alpha or rank, target_modules="|".join(paths))
+            peft.inject_adapter_in_model(lora, model)
         return model
 
     def __call__(self, step: int) -> None:

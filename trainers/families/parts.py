@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from trainers.families import ldm, mmdit
 from trainers.families.ldm import Names
+from trainers.libraries import diffusers, transformers
 
 DEFAULT_SCALING = 0.18215  # configs of Stable Diffusion 1.x VAEs written before the key existed
 
@@ -47,25 +46,25 @@ class Layout:
 
 def clip(folder: str, prefix: str, projected: bool = False) -> Part:
     """A CLIP text encoder whose tensors begin with `prefix` in a checkpoint; `projected` gives a pooled embedding."""
-    kind = CLIPTextModelWithProjection if projected else CLIPTextModel
+    kind = transformers.CLIPTextModelWithProjection if projected else transformers.CLIPTextModel
     return Part(
         folder,
         "text encoder",
-        lambda config: kind(CLIPTextConfig.from_dict(dict(config))),
+        lambda config: kind(transformers.CLIPTextConfig.from_dict(dict(config))),
         lambda _: ldm.text_names(prefix),
         ldm.text_names(""),
     )
 
 
-UNET = Part("unet", "UNet", UNet2DConditionModel.from_config, ldm.unet_names)
+UNET = Part("unet", "UNet", diffusers.UNet2DConditionModel.from_config, ldm.unet_names)
 VAE = Part(
     "vae",
     "VAE",
-    lambda config: AutoencoderKL.from_config({"scaling_factor": DEFAULT_SCALING, **config}),
+    lambda config: diffusers.AutoencoderKL.from_config({"scaling_factor": DEFAULT_SCALING, **config}),
     ldm.vae_names,
     ldm.folder_vae_names,
 )
-TRANSFORMER = Part("transformer", "transformer", SD3Transformer2DModel.from_config, mmdit.transformer_names)
+TRANSFORMER = Part("transformer", "transformer", diffusers.SD3Transformer2DModel.from_config, mmdit.transformer_names)
 
 
 def random_module(make: Callable[[], nn.Module], dtype: torch.dtype, seed: int = 0) -> nn.Module:

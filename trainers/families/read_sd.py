@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPTokenizer
 
 from trainers.errors import UserError
 from trainers.families import ldm
@@ -20,6 +19,7 @@ from trainers.families.detect import Identity, classify, identify, refuse
 from trainers.families.folders import read_json, weight_files
 from trainers.families.parts import DEFAULT_SCALING, VAE, Layout, Part, random_module
 from trainers.families.weights import Weights, prepare
+from trainers.libraries import transformers
 
 log = logging.getLogger(__name__)
 TOKENIZER = Path(__file__).parent / "configs" / "clip_tokenizer"
@@ -36,7 +36,7 @@ class Settings:
 
 def bundled(layout: Layout, folder: Path, padding: tuple[str, ...]) -> Settings:
     """Settings from a folder of config files without weights; `padding`: the pad token of each tokenizer."""
-    tokenizers = tuple(CLIPTokenizer.from_pretrained(str(TOKENIZER), pad_token=token) for token in padding)
+    tokenizers = tuple(transformers.CLIPTokenizer.from_pretrained(str(TOKENIZER), pad_token=token) for token in padding)
     return Settings(_configs(layout, folder), _scheduler(folder), tokenizers)
 
 
@@ -161,14 +161,14 @@ def _scheduler(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in found.items() if not key.startswith("_")}
 
 
-def _tokenizer(folder: Path) -> CLIPTokenizer:
+def _tokenizer(folder: Path) -> transformers.CLIPTokenizer:
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
     if "tokenizer.json" not in names and not {"vocab.json", "merges.txt"} <= names:
         raise UserError(
             f"{folder} lacks the tokenizer's vocabulary.", "Copy or download the model folder again, whole."
         )
     try:
-        return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+        return transformers.CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"The tokenizer in {folder} cannot be read.", "Copy or download the model folder again."
