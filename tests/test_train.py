@@ -149,6 +149,23 @@ def test_computing_again_leaves_the_weights_as_they_are_to_the_bit(tmp_path, bas
     assert all(torch.equal(saved[0][key], saved[1][key]) for key in saved[0])
 
 
+def test_little_memory_and_module_dropout_go_together(tmp_path, base, pictures):
+    adapter, memory = {"module_dropout": 0.3, "text_encoder": False}, {"budget": 0.001}
+    seen = run(tmp_path, base, pictures, 3, adapter=adapter, memory=memory)
+    assert any("computed twice" in event.what for event in seen if isinstance(event, events.Adjusted))
+    assert isinstance(seen[-1], events.Finished)
+
+
+def test_schedule_free_weights_are_saved_as_its_own_average_with_and_without_ema(tmp_path, base, pictures):
+    saved, told = [], []
+    for ema in (False, True):
+        seen = run(tmp_path / str(ema), base, pictures, 3, optimizer={"type": "schedulefree", "ema": ema})
+        told.append([one.what for one in seen if isinstance(one, events.Adjusted) and "average" in one.what])
+        saved.append(load_file(tmp_path / str(ema) / "output" / "tiny.safetensors"))
+    assert told == [[], ["No moving average is kept"]]
+    assert saved[0] and all(torch.equal(saved[0][key], saved[1][key]) for key in saved[0])
+
+
 @pytest.mark.parametrize("kind", ["locon", "lokr"])
 def test_a_run_goes_on_from_an_adapter_file(tmp_path, base, pictures, kind):
     first, second = tmp_path / "first", tmp_path / "second"

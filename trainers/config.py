@@ -336,7 +336,9 @@ class OptimizerConfig(Section):
     weight_decay: float = setting(0.01, "Weight decay", "Pulls adapter weights towards zero.", ge=0, le=10)
     clip_norm: float = setting(1.0, "Gradient clip", "Largest gradient norm; 0 turns clipping off.", ge=0)
     accumulation: int = setting(1, "Accumulation", "Micro-batches per optimizer step.", ge=1, le=1024)
-    ema: bool = setting(False, "EMA", "Keep a moving average of the adapter and save that.")
+    ema: bool = setting(
+        False, "EMA", "Keep a moving average of the adapter and save that; a schedule-free optimizer has its own."
+    )
     ema_decay: Share = setting(0.99, "EMA decay", "Weight of the past in the average.", lt=1)
 
     @property
@@ -347,6 +349,11 @@ class OptimizerConfig(Section):
     @property
     def new_tokens_rate(self) -> float:
         return 3 * self.rate if self.token_rate is None else self.token_rate
+
+    @property
+    def averages(self) -> bool:
+        """Whether a moving average is kept; of schedule-free weights it would be one of those that are never saved."""
+        return self.ema and self.type != "schedulefree"
 
     def rate_of_text(self, index: int) -> float:
         return self.text_rates[index] if index < len(self.text_rates) else self.text_encoder_rate

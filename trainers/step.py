@@ -237,6 +237,8 @@ def build_step(
     optimizer, adjusted = optimizers.build_optimizer(groups, config.optimizer, plan.device)
     if adjusted:
         report(adjusted)
+    if config.optimizer.ema and not config.optimizer.averages:
+        report(Adjusted("No moving average is kept", "The schedule-free optimizer saves an average of its own."))
     schedule = build_schedule(config.schedule, optimizer, steps)
     noise = build_noise(components.scheduler, config.noise, plan.device)
     loss = Loss(config.loss, noise.snr, noise.prediction)
@@ -260,6 +262,6 @@ def build_step(
         parts=config.memory.parts,
         seed=config.seed,
         tokens=adapter.tokens,
-        ema=Ema(parameters, config.optimizer.ema_decay) if config.optimizer.ema else None,
+        ema=Ema(parameters, config.optimizer.ema_decay) if config.optimizer.averages else None,
         preservation=preservation,
     )

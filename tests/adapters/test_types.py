@@ -1,6 +1,7 @@
 """What every adapter type promises, from the first step to the file and back."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from trainers.adapters.adapter import modules_of_state
 from trainers.adapters.adapter_file import apply_file, read_adapter, warm_start
 from trainers.adapters.registry import ADAPTERS
 from trainers.adapters.targets import parts
+from trainers.adapters.weights import LoraWeights
 from trainers.config import AdapterConfig
 from trainers.errors import UserError
 from trainers.export import check_file, writer
@@ -303,6 +305,26 @@ def test_a_warm_start_lists_what_it_does_not_take(tmp_path):
     left = warm_start(smaller, components, path)
     assert "bundle_emb.x" in left and "denoiser: mid_block.resnets.0.conv1" in left
     assert len(left) == len(adapter.layers) - len(smaller.layers) + 1
+
+
+def test_a_warm_start_says_nothing_of_layers_that_change_nothing(tmp_path):
+    _, adapter = trained_pair("lora")
+    modules = {place: module for place, module in adapter.modules().items() if place[0] == "denoiser"}
+    idle = next(place for place in modules if "resnets" in place[1])
+    modules[idle] = replace(modules[idle], up=torch.zeros_like(modules[idle].up))
+    path = writer.write(modules, {}, SPEC, tmp_path / "a.safetensors", "fp32").path
+    components = tiny_components()
+    assert "denoiser: " + idle[1] not in warm_start(attach(components, "lora", targets="attention"), components, path)
+    components = tiny_components()
+    whole = attach(components, "lora")
+    assert warm_start(whole, components, path) == [] and whole.modules()[idle].idle
+
+
+@pytest.mark.parametrize("alpha", [3**0.5 * 3, 117.58, 387.0])
+def test_alpha_is_never_rounded_to_a_files_dtype(alpha):
+    weights = LoraWeights(down=torch.ones(3, 4), up=torch.ones(4, 3), alpha=alpha)
+    assert weights.stored(torch.bfloat16)["alpha"].item() == pytest.approx(alpha, rel=1e-7)
+    assert replace(weights, alpha=16.0).stored(torch.bfloat16)["alpha"].dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import sys
 import pytest
 import torch
 
-from trainers.memory import card_gb
+from trainers.config import MemoryConfig
+from trainers.errors import UserError
+from trainers.memory import card_gb, plan
 
 TWICE = """
 import resource
@@ -41,3 +43,9 @@ def test_the_peak_of_a_process_is_its_own_and_not_that_of_the_one_which_started_
     )
     said = subprocess.run([sys.executable, "-c", large], capture_output=True, text=True, check=True).stdout
     assert 0.1 < float(said) < 0.9
+
+
+def test_a_rounded_base_is_not_streamed_on_a_cpu_and_that_is_said_before_anything_slow():
+    with pytest.raises(UserError, match="reads the base's file again"):
+        plan(MemoryConfig(device="cpu", stream="all", quantize="int8"))
+    assert plan(MemoryConfig(device="cpu", stream="auto", quantize="int8")).precision == "fp32"

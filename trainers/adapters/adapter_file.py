@@ -155,7 +155,7 @@ def apply_file(components: Components, path: Path, strength: float = 1.0, strict
 def warm_start(adapter: Adapter, components: Components, path: Path) -> list[str]:
     """Give a fresh adapter the updates of a file of the same type and rank; its own alphas stay.
 
-    Returns what was not taken over: names and keys of the file that the adapter has no layer for.
+    Returns what was not taken over: names and keys of the file that change something and that no layer is for.
 
     Raises:
         UserError: the file is of another type or rank, or fits no layer.
@@ -171,8 +171,8 @@ def warm_start(adapter: Adapter, components: Components, path: Path) -> list[str
         own = weights_on(layer)
         _check_alike(path, place, own, update)
         put(layer, update.rescaled(own.alpha).tensors())
-    missing = sorted(f"{part}: {path}" for part, path in found.keys() - taken.keys())
-    return [*unknown, *missing, *stray_keys(file.tensors, file.modules)]
+    missing = sorted(place for place, update in found.items() if place not in adapter.layers and not update.idle)
+    return [*unknown, *(f"{part}: {path}" for part, path in missing), *stray_keys(file.tensors, file.modules)]
 
 
 def _check_alike(path: Path, place: Place, own: Weights, update: Weights) -> None:

@@ -36,9 +36,13 @@ class Update:
         return any(not tensor.any() for tensor in self.tensors().values())
 
     def stored(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """Copies in `dtype` on the CPU, named by the endings of kohya and LyCORIS; alpha is 0-dim. Cast last."""
+        """Copies in `dtype` on the CPU, named by the endings of kohya and LyCORIS. Cast last.
+
+        alpha is 0-dim, and in fp32 where `dtype` would round it: it scales the whole layer.
+        """
         result = {ENDINGS.get(name, name): stored(tensor, dtype) for name, tensor in self.tensors().items()}
-        return result | {"alpha": torch.tensor(self.alpha, dtype=dtype)}
+        exact, cast = torch.tensor(self.alpha, dtype=torch.float32), torch.tensor(self.alpha, dtype=dtype)
+        return result | {"alpha": cast if cast == exact else exact}
 
     def _shaped(self, flat: Tensor, base: Tensor | None) -> Tensor:
         return flat if base is None else flat.reshape(base.shape)

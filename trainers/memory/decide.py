@@ -10,7 +10,6 @@ from torch._subclasses.fake_tensor import FakeTensor
 from trainers import devices
 from trainers.adapters.targets import parts, shapes
 from trainers.config import AdapterConfig, TrainConfig
-from trainers.errors import UserError
 from trainers.events import Adjusted
 from trainers.families.base import Components, Family
 from trainers.memory.device import Plan
@@ -88,7 +87,7 @@ def room(
 
 def kept(config: TrainConfig, trained: int, device: torch.device) -> float:
     """Bytes that stay from step to step for so many bytes of masters."""
-    copies = 1 + states(config.optimizer, device) + config.optimizer.ema + config.several_passes
+    copies = 1 + states(config.optimizer, device) + config.optimizer.averages + config.several_passes
     return trained * copies
 
 
@@ -150,9 +149,6 @@ def decide(
     Args:
         held: bytes of encoded pictures and captions on the device.
         before: how an earlier sitting saved, which is kept to if it fits: another way has other last bits.
-
-    Raises:
-        UserError: what the settings want cannot be done on this device.
     """
     hollow = isinstance(next(components.denoiser.parameters()), FakeTensor)  # nothing has to fit anywhere
     if config.memory.stream != "all":
@@ -215,9 +211,6 @@ def _fitted(step: HollowStep, config: TrainConfig, device: torch.device, left: R
     given, wish = forced(step.denoiser, config, device), config.memory.stream
     in_file = device.type == "cpu" and config.memory.quantize != "none"
     if wish == "all":
-        if in_file:
-            what = "memory.stream = all reads the base's file again on a CPU, where memory.quantize rounds the base."
-            raise UserError(what, "Set one of the two to none.")
         offload = given.offload if given else None
         return fit_streamed(step, left.activations, device, step.count(PLAIN), every=True, offload=offload)
     may = wish == "auto" and not in_file

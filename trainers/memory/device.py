@@ -29,7 +29,7 @@ class Plan:
 
 
 def plan(config: MemoryConfig) -> Plan:
-    """Choose device and precision; UserError when the wished device is not there."""
+    """Choose device and precision; UserError when the wished device is not there, or cannot do what is wished."""
     device = _device(config.device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -40,6 +40,9 @@ def plan(config: MemoryConfig) -> Plan:
     precision = config.precision if config.precision != "auto" else devices.precision(device)
     if precision == "fp16" and device.type == "cpu":
         raise UserError("fp16 cannot be trained on a CPU.", "Set memory.precision to auto, fp32 or bf16.")
+    if config.stream == "all" and config.quantize != "none" and device.type == "cpu":
+        what = "memory.stream = all reads the base's file again on a CPU, where memory.quantize rounds the base."
+        raise UserError(what, "Set one of the two to none.")
     return Plan(device, precision, _exact(config.exact, device, precision))
 
 

@@ -22,6 +22,8 @@ from trainers.memory.saving import Saving, apply
 from trainers.memory.units import units
 from trainers.stores import expected_bytes
 
+NEVER = 1e-12  # how likely a layer is left out, where the step is to be one that has them all
+
 
 @dataclass(frozen=True)
 class Count:
@@ -74,9 +76,10 @@ class HollowStep:
 
     def __post_init__(self) -> None:
         pack(self.denoiser, self.config.memory.quantize)
-        adapter = ADAPTERS[self.config.adapter.type](
-            self.components, self.family.spec, self.config.adapter, self.config.seed
-        )
+        settings = self.config.adapter
+        if settings.module_dropout:  # a step that leaves nothing out, in the way of those that may
+            settings = settings.model_copy(update={"module_dropout": NEVER})
+        adapter = ADAPTERS[settings.type](self.components, self.family.spec, settings, self.config.seed)
         adapter.train()
         adapter.train_tokens(start_tokens(self.components, self.family.spec, self.config))
         self.parameters = [
