@@ -23,7 +23,7 @@ from trainers.config import TrainConfig
 from trainers.errors import UserError
 from trainers.export.writer import FORMS
 from trainers.export_run import export_run
-from trainers.families.base import plain_sizes
+from trainers.families.base import Components, plain_sizes
 from trainers.families.registry import FAMILIES, find_family
 from trainers.noise import build_noise
 from trainers.sample import sample
@@ -93,7 +93,7 @@ def settings(base: Path, picture: Path, kind: str) -> TrainConfig:
                 {"resolution": 32} if base.name == "sdxl" else {}
             ),  # its adapter sits where smaller pictures are nearly gone
             "loss": {"weighting": "none"},
-            "optimizer": {"rate": 1e-2},
+            "optimizer": {"rate": 3e-2 if base.name == "sdxl" else 1e-2},
             "preview": {"every": STEPS, "sampling_steps": 2, "prompts": ["a red ball"], "guidance": 2.0},
             "saving": {"name": "tiny", "dtype": "fp32"},
             "schedule": {"steps": STEPS, "type": "constant"},
@@ -117,29 +117,30 @@ def go(config: TrainConfig, run: Path, stop_at: int | None = None) -> list[event
 
 
 def test_the_family_is_told_and_the_picture_is_learnt(trained):
-    assert find_family(trained.config.model).spec.name == trained.family
-    before, after = (loss_on_the_picture(trained, strength) for strength in (0.0, 1.0))
-    assert after < 0.998 * before
-
-
-def loss_on_the_picture(trained: Trained, strength: float) -> float:
-    """The mean squared error of the exported file on the one picture, over the same 8 noises and levels each time."""
     family = find_family(trained.config.model)
+    assert family.spec.name == trained.family
     components = family.load(trained.config.model, torch.float32)
-    apply_file(components, trained.file, strength, strict=True)
+    before = loss_on_the_picture(trained, components)
+    apply_file(components, trained.file, 1.0, strict=True)
+    assert loss_on_the_picture(trained, components) < 0.998 * before
+
+
+@torch.no_grad()
+def loss_on_the_picture(trained: Trained, components: Components) -> float:
+    """The mean squared error on the one picture, over the same 8 noises and levels each time."""
+    family = FAMILIES[trained.family]
     picture = trained.config.data.folders[0]
     with Image.open(Path(picture) / "one.png") as opened:
         pixels = torch.from_numpy(np.array(opened)).permute(2, 0, 1)[None] / 127.5 - 1
     noise = build_noise(components.scheduler, trained.config.noise, torch.device("cpu"))
     generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        mean, _ = family.encode_image(components.vae, pixels)
-        latents = ((mean - components.latent.shift) * components.latent.scaling).repeat(8, 1, 1, 1)
-        added, timesteps = noise.noise_like(latents, generator), noise.levels(8)
-        noisy, target = noise.corrupt(latents, added, timesteps)
-        told = family.encode_text(components.text_encoders, family.tokenize(components, ["a red ball"] * 8), 1)
-        told = told.sized(plain_sizes(family, pixels.shape[3], pixels.shape[2], 8, latents.device))
-        return (family.denoise(components.denoiser, noisy, timesteps, told) - target).square().mean().item()
+    mean, _ = family.encode_image(components.vae, pixels)
+    latents = ((mean - components.latent.shift) * components.latent.scaling).repeat(8, 1, 1, 1)
+    added, timesteps = noise.noise_like(latents, generator), noise.levels(8)
+    noisy, target = noise.corrupt(latents, added, timesteps)
+    told = family.encode_text(components.text_encoders, family.tokenize(components, ["a red ball"] * 8), 1)
+    told = told.sized(plain_sizes(family, pixels.shape[3], pixels.shape[2], 8, latents.device))
+    return (family.denoise(components.denoiser, noisy, timesteps, told) - target).square().mean().item()
 
 
 def test_every_trained_layer_changes(trained):

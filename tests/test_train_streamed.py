@@ -23,7 +23,7 @@ RUN = {
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    return tiny_folder("sdxl", tmp_path_factory.mktemp("base"))
+    return tiny_folder("sdxl", tmp_path_factory.mktemp("base"), true_width=True)
 
 
 @pytest.fixture(scope="module")

@@ -37,13 +37,15 @@ FAMILIES = ("sd2", "sdxl", "sd3")
 SIDE = 8  # of the latents; pictures are twice that
 
 
-def tiny_folder(family: str, path: Path, prediction: str = "") -> Path:
+def tiny_folder(family: str, path: Path, prediction: str = "", true_width: bool = False) -> Path:
     """A diffusers folder of that family with random weights; `path` is returned.
 
-    Of SD 2 and SDXL most is a text encoder (100 and 400 MB), as wide as the families are told by.
+    Of SD 2 most is a text encoder (40 MB), as wide as the family is told by. Of SDXL with its `true_width` as well (70
+    MB): by that the file of an adapter is told.
     """
     torch.manual_seed(0)
-    {"sd2": _sd2, "sdxl": _sdxl, "sd3": _sd3}[family](prediction).save_pretrained(path)
+    made = _sdxl(prediction, true_width) if family == "sdxl" else {"sd2": _sd2, "sd3": _sd3}[family](prediction)
+    made.save_pretrained(path)
     return path
 
 
@@ -169,14 +171,16 @@ def _tokenizer(pad: str) -> CLIPTokenizer:
     return tokenizer
 
 
-def _text(kind: type, tokenizer: CLIPTokenizer, width: int, act: str, projection: int = 16) -> nn.Module:
+def _text(
+    kind: type, tokenizer: CLIPTokenizer, width: int, act: str, projection: int = 16, layers: int = 3
+) -> nn.Module:
     count = len(tokenizer)
     return kind(
         CLIPTextConfig(
             vocab_size=count,
             hidden_size=width,
-            intermediate_size=2 * width,
-            num_hidden_layers=3,
+            intermediate_size=min(2 * width, 64),
+            num_hidden_layers=layers,
             num_attention_heads=2,
             max_position_embeddings=24,
             projection_dim=projection,
@@ -207,7 +211,7 @@ def _sd2(prediction: str) -> StableDiffusionPipeline:
     }
     return StableDiffusionPipeline(
         vae=tiny_vae(SIDE),
-        text_encoder=_text(CLIPTextModel, tokenizer, 1024, "gelu"),  # the width by which the family is told
+        text_encoder=_text(CLIPTextModel, tokenizer, 1024, "gelu", layers=2),  # the family is told by this width
         tokenizer=tokenizer,
         unet=_unet(1024, attention_head_dim=(2, 4), **blocks),
         scheduler=DDIMScheduler(
@@ -223,27 +227,28 @@ def _sd2(prediction: str) -> StableDiffusionPipeline:
     )
 
 
-def _sdxl(prediction: str) -> StableDiffusionXLPipeline:
+def _sdxl(prediction: str, true_width: bool) -> StableDiffusionXLPipeline:
+    width, layers = (2048, 1) if true_width else (64, 3)
     tokenizers = _tokenizer("<|endoftext|>"), _tokenizer("!")
     blocks = {
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "block_out_channels": (8, 16, 16),
+        "block_out_channels": (16, 64, 64),
         "transformer_layers_per_block": (1, 1, 2),
         "layers_per_block": 2,
     }
     return StableDiffusionXLPipeline(
         vae=tiny_vae(SIDE),
         text_encoder=_text(CLIPTextModel, tokenizers[0], 16, "quick_gelu"),
-        text_encoder_2=_text(CLIPTextModelWithProjection, tokenizers[1], 2048 - 16, "gelu", 48),
+        text_encoder_2=_text(CLIPTextModelWithProjection, tokenizers[1], width - 16, "gelu", 32, layers),
         tokenizer=tokenizers[0],
         tokenizer_2=tokenizers[1],
         unet=_unet(
-            2048,  # the width by which the family is told
+            width,
             attention_head_dim=(1, 2, 2),
             addition_embed_type="text_time",
             addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=48 + 6 * 8,
+            projection_class_embeddings_input_dim=32 + 6 * 8,
             **blocks,
         ),
         scheduler=DDIMScheduler(

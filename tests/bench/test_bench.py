@@ -41,6 +41,11 @@ def results(base):
     return {meta: measured(base, meta, *changes, steps=3) for meta in (False, True)}
 
 
+@pytest.fixture(scope="module")
+def alone(base):
+    return measured(base, True, alone=True)
+
+
 def test_every_name_has_its_shapes_at_hand():
     for _, folder, _ in models.SIZES.values():
         assert (CONFIGS / folder / "model_index.json").is_file()
@@ -86,10 +91,9 @@ def test_only_a_real_step_takes_time(results):
     assert set(results[False]["ratios"]) == {"wall", "processor"}
 
 
-def test_a_step_computes_little_more_than_the_least_and_checkpointing_a_forward_pass_more(base):
-    plain = measured(base, True, alone=True)
+def test_a_step_computes_little_more_than_the_least_and_checkpointing_a_forward_pass_more(base, alone):
     again = measured(base, True, "memory.checkpointing=true", alone=True)
-    least, own, redone = plain["floor_gflop"], plain["loops"]["darkroom"], again["loops"]["darkroom"]
+    least, own, redone = alone["floor_gflop"], alone["loops"]["darkroom"], again["loops"]["darkroom"]
     assert again["floor_gflop"] == least
     assert least["total"] <= own["gflop"]["total"]
     assert redone["gflop"]["backward"] > own["gflop"]["backward"]
@@ -102,9 +106,8 @@ def test_the_table_has_a_column_for_each_loop_and_a_row_for_each_number(results)
     assert str(results[False]["loops"]["darkroom"]["dispatches"]["total"]) in text
 
 
-def test_one_loop_alone_is_told_operator_by_operator(base):
-    printed = measured(base, True, alone=True)
-    assert list(printed["loops"]) == ["darkroom"] and printed["loops"]["darkroom"]["operators"]["forward"]["mm"]
+def test_one_loop_alone_is_told_operator_by_operator(alone):
+    assert list(alone["loops"]) == ["darkroom"] and alone["loops"]["darkroom"]["operators"]["forward"]["mm"]
 
 
 def test_a_start_cannot_be_measured_on_random_weights():

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from playwright.sync_api import expect
 from safetensors.numpy import load_file
 
 from app import jobs, projects, queue, runs
+from app.demo import CONCEPTS_BY_NAME
 from app.paths import CONCEPTS, ROOT, Home
 from tests.gui.own_process import FAKE_ENGINE, window
 from trainers.config import DataConfig, SavingConfig, ScheduleConfig, TrainConfig
@@ -27,7 +29,10 @@ def nothing_trains_on(home: Path) -> Iterator[None]:
         jobs.end(run)
 
 
-def test_first_start_to_a_verified_adapter_file_with_one_click_on_train(served, open_page):
+@pytest.mark.parametrize("steps", [40, pytest.param(500, marks=pytest.mark.slow)])
+def test_first_start_to_a_verified_adapter_file_with_one_click_on_train(served, open_page, monkeypatch, steps):
+    if steps < 500:  # the sample's own number
+        monkeypatch.setitem(CONCEPTS_BY_NAME, "style", replace(CONCEPTS_BY_NAME["style"], steps=steps))
     page = open_page(served.address)
     expect(page.get_by_label("Caption of banana.png")).to_be_visible()  # the sample concept is there
     page.get_by_role("tab", name="Train", exact=True).click()
@@ -38,13 +43,13 @@ def test_first_start_to_a_verified_adapter_file_with_one_click_on_train(served, 
     expect(page.locator(".dr-word")).to_have_text("Training")  # pictures are there while it trains
     expect(page.get_by_text("Saved as fluent-style.safetensors")).to_be_visible(timeout=A_TRAINING)
     expect(page.locator(".dr-word")).to_have_text("Finished")
-    expect(grid.get_by_role("columnheader", name="500")).to_be_visible()
+    expect(grid.get_by_role("columnheader", name=f"Step {steps}", exact=True)).to_be_visible()
 
     page.get_by_role("button", name="Compare checkpoints").click()
     page.get_by_label("Prompts to compare").fill("fluent style cat")
     page.get_by_label("Strengths to compare").fill("1")
     page.get_by_role("button", name="Compare", exact=True).click()
-    page.get_by_role("button", name=re.compile("^Pick step 500")).click(timeout=A_TRAINING)
+    page.get_by_role("button", name=re.compile(f"^Pick step {steps}\\b")).click(timeout=A_TRAINING)
     page.get_by_label("Name of the adapter file").fill("my fluent style")
     page.get_by_role("button", name="Save adapter file").click()
     expect(page.get_by_text("read back as trained")).to_be_visible(timeout=A_TRAINING)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from tests.tiny import tiny_pipeline_folder, write_ldm_file
 from tests.tiny_families import tiny_folder, write_checkpoint
@@ -18,22 +17,11 @@ from trainers.families.registry import FAMILIES
 
 NAMES = tuple(FAMILIES)
 BLOCKS = ("down_blocks.", "mid_block.", "up_blocks.", "transformer_blocks.", "encoder.layers.", "text_model.encoder.")
-WIDE_TEXT = {"sd2": "text_encoder", "sdxl": "text_encoder_2"}
 Modules = dict[Place, Weights]
 
 
 def make_folder(family: str, path: Path) -> Path:
-    if family == "sd15":
-        return tiny_pipeline_folder(path)
-    folder = tiny_folder(family, path)
-    if family in WIDE_TEXT:  # wide, for the family is told by that: one thin layer of it is enough
-        part = folder / WIDE_TEXT[family]
-        config = CLIPTextConfig.from_pretrained(part)
-        config.num_hidden_layers, config.intermediate_size = 1, 64
-        kind = CLIPTextModelWithProjection if family == "sdxl" else CLIPTextModel
-        torch.manual_seed(1)
-        kind(config).save_pretrained(part)
-    return folder
+    return tiny_pipeline_folder(path) if family == "sd15" else tiny_folder(family, path, true_width=True)
 
 
 def make_file(family: str, folder: Path, path: Path) -> Path:

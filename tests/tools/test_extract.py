@@ -87,7 +87,8 @@ def test_between_two_models_the_ends_are_the_models(model, tuned, layout):
         out = tuned[0] / f"at{strength:g}{ending}"
         interpolate(base, new, strength, out)
         for one, other in zip(_files(out), _files(same), strict=True):
-            assert all(torch.equal(t, load_file(other)[name]) for name, t in load_file(one).items())
+            found, expected = load_file(one), load_file(other)
+            assert all(torch.equal(t, expected[name]) for name, t in found.items())
 
 
 def _files(path):
