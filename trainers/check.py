@@ -71,8 +71,12 @@ def _check(
     captions = captions_of(config, found.examples)
     known = find_cached(config, found.examples, crops, captions, components, resolution, cache) if cache else NOTHING
     encoded, before = (todo.encoded, todo.captions), (known.pictures, known.captions)
-    need = estimate(family, components, config, plan, there, clock, encoded, before)
-    spent = need.pace and duration(todo, need.pace, config, read, known)
+    counted = batches.counted(config)
+    need = estimate(family, components, counted, plan, there, clock, encoded, before)
+    spent = need.pace and duration(todo, need.pace, counted, read, known)
+    problems = [*map(str, found.problems), *map(str, cut_captions(found.examples, family, components))]
+    if remark := batches.unfilled(config):
+        problems.append(" ".join(remark))
     buckets = Counter(f"{crop.bucket.width}x{crop.bucket.height}" for crop in crops)
     return {
         "base": components.name,
@@ -84,13 +88,14 @@ def _check(
             "encoded_before": known.pictures,
         },
         "remarks": [f"{sentence}. {why}" for sentence, why in components.remarks],
-        "problems": [str(p) for p in [*found.problems, *cut_captions(found.examples, family, components)]],
+        "problems": problems,
         "buckets": dict(buckets.most_common()),
         "crops": [crop_report(example, crop) for example, crop in zip(found.examples, crops, strict=True)],
         "steps": steps,
         "views_per_picture": round(
             steps * config.optimizer.accumulation / batches.per_epoch * sum(repeats) / len(training), 1
         ),
+        "fits": need.fits,
         "verdict": _verdict(need, steps, spent),
         "saving": need.saved,
         "memory_gb": {
@@ -118,11 +123,15 @@ def _verdict(need: Estimate, steps: int, spent: Duration | None) -> str:
     advice = need.instead or "Lower data.resolution or adapter.rank, or choose a smaller base."
     if not need.steps_fit:
         most = need.peak_gb + need.more_gb
-        return f"This needs up to {most:.1f} GB of memory and {need.free_gb:.1f} GB are free. {advice}"
+        there = f"memory.budget allows {need.free_gb:.2f} GB"
+        if need.free_gb == need.there_gb:
+            there = f"{need.free_gb:.2f} GB are free"
+        return f"It does not fit: up to {most:.2f} GB of memory are needed, and {there}. {advice}"
     if not need.encoding_fits:
         most = need.encoding_gb + need.more_gb
-        what = f"To encode the {need.encoding} before the first step"
-        return f"{what} needs up to {most:.1f} GB of memory and {need.there_gb:.1f} GB are free. {advice}"
+        there = f"{need.there_gb:.2f} GB are free"
+        what = f"to encode the {need.encoding} before the first step"
+        return f"It does not fit: up to {most:.2f} GB of memory are needed {what}, and {there}. {advice}"
     more = f"; encoding the {need.encoding} before takes {need.encoding_gb:.1f} GB"
     more = more if need.encoding_gb > need.peak_gb else ""
     fits = f"It fits: about {need.peak_gb:.1f} of {need.free_gb:.1f} GB{more}."
@@ -141,7 +150,7 @@ def _verdict(need: Estimate, steps: int, spent: Duration | None) -> str:
 
 
 def _spent(seconds: float) -> str:
-    minutes = seconds / 60
-    if minutes > 90:
-        return f"{minutes / 60:.1f} hours"
-    return f"{minutes:.0f} minutes" if minutes > 1.5 else f"{max(1.0, seconds):.0f} seconds"
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds > 1.5 * size:
+            return f"{seconds / size:.0f} {unit}" if unit == "minutes" else f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds" if seconds > 1.5 else "a second"

@@ -243,7 +243,10 @@ class DataConfig(Section):
     )
     caption_dropout: Share = setting(0.0, "Caption dropout", "Share of views trained with an empty caption.")
     validation_share: Share = setting(
-        0.1, "Held-out share", "Pictures kept out to measure the validation loss; none below 8 pictures.", lt=1
+        0.1,
+        "Held-out share",
+        "Pictures kept out to measure the validation loss: at least 2, and none below 8 pictures.",
+        lt=1,
     )
 
 
@@ -362,7 +365,11 @@ class OptimizerConfig(Section):
 class ScheduleConfig(Section):
     steps: int = setting(0, "Steps", "Optimizer steps; 0 computes them from the picture views.", ge=0, le=10_000_000)
     views: int = setting(
-        1500, "Picture views", "How many pictures the run shows in all, repeats and epochs counted.", ge=1
+        1500,
+        "Picture views",
+        "How many pictures the run shows in all where its batches are full, repeats and epochs counted.",
+        ge=1,
+        le=100_000_000,
     )
     type: str = setting("cosine", "Schedule", "How the learning rate moves over the run.")
     warmup: Share = setting(0.05, "Warm-up", "Share of the run over which the rate rises from zero.")

@@ -1,5 +1,6 @@
 """How long a whole run takes: how often it does each kind of work, at the pace of the device."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -50,7 +51,7 @@ def work(config: TrainConfig, examples: Sequence[Example], batches: Batches, hel
     """What a run on these pictures does, from its beginning; `batches` are those of the pictures not held out."""
     steps, every = total_steps(config), config.preview.every
     prompts = preview_prompts(config) if every else []
-    later = len({*range(every, steps, every), steps}) if every else 0
+    later = _times(steps, every) if every else 0
     return Work(
         steps=steps,
         pictures=batches.mean_pixels / resolution**2,
@@ -61,8 +62,13 @@ def work(config: TrainConfig, examples: Sequence[Example], batches: Batches, hel
         measured=min(MOST, held_out) + min(MOST, held_out, len(examples) - held_out),
         validations=later if held_out else 0,
         side=resolution,
-        saves=len({*range(config.saving.every or steps, steps, config.saving.every or steps), steps}) + 1,
+        saves=_times(steps, config.saving.every or steps) + 1,
     )
+
+
+def _times(steps: int, every: int) -> int:
+    """How often something is done every so many steps, and at the last one."""
+    return math.ceil(steps / every)
 
 
 def captions_of(config: TrainConfig, examples: Sequence[Example]) -> set[str]:

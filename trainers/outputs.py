@@ -221,7 +221,8 @@ class Outputs:
         self._rest()
         with self._as_exported(), self.adapter.at_strength(strength):
             told = text.tell([*prompts, settings.negative])
-            together = preview.at_once(self.config.at_once, recomputes(self.components.denoiser))
+            trained = self.step.feed.batches.counted(self.config).at_once
+            together = preview.at_once(trained, recomputes(self.components.denoiser))
             where = (text.device, self.resolution, together, self._space())
             return preview.sample_told(family, self.components, told, settings, *where)
 

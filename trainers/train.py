@@ -137,6 +137,12 @@ def _train(
     _warn(cut_captions(found.examples, family, components), emit)
     resolution = config.data.resolution or components.resolution
     crops = plan_crops(found.examples, config.data, resolution, components.latent.factor * components.multiple)
+    training, held_out = split_validation(found.examples, config.data.validation_share, config.seed)
+    trained = [(found.examples[i], crops[i]) for i in training]
+    batches = Batches([c for _, c in trained], [e.repeats for e, _ in trained], config.data.batch_size, config.seed)
+    if remark := batches.unfilled(config):
+        emit(Warned(*remark))
+    counted = batches.counted(config)
 
     # --- encode once -------------------------------------------------------------------------------------------------
     cache = Cache(folders.cache) if config.memory.cache_latents else None
@@ -144,7 +150,6 @@ def _train(
     preparing = _ended_by(folders.control, progress)
     how = (family, components, config.data.flip, cache, device, preparing)
     latents = encode_together(ranks, found.examples, crops, *how)
-    training, held_out = split_validation(found.examples, config.data.validation_share, config.seed)
     variants = [caption_variants(example, config.data, config.seed) for example in found.examples]
     preserved = [preserved_captions(example, config) for example in found.examples]
     captions = [*chain(*variants, *preserved), "", *_prompts(config)]
@@ -162,7 +167,7 @@ def _train(
     # --- the adapter -------------------------------------------------------------------------------------------------
     emit(Phase("Setting up the step"))
     before = kept_saving(folders.run, config, components.denoiser) if earlier and on_cpu else None
-    saving, adjusted = decide(family, components, config, plan, latents.held + text.held(base_text), before)
+    saving, adjusted = decide(family, components, counted, plan, latents.held + text.held(base_text), before)
     if on_cpu and ranks.main:
         keep_saving(folders.run, config, saving)
     if adjusted:
@@ -170,14 +175,14 @@ def _train(
     if packed := settle(components.denoiser, config.memory.quantize, saving, device):
         emit(packed.told)
     prepack(components.denoiser, config.memory, saving)
-    shapes = _attended(family, components, text, resolution, config.at_once)
+    shapes = _attended(family, components, text, resolution, counted.at_once)
     kernels = (config.memory.attention, device, shapes, folders.cache, until_the_end)
     with devices.exactly(plan.exact):  # as the steps will be
         remarks = attention.set_attention(components.denoiser, *kernels)
     for remark in remarks:
         emit(remark)
     with ranks.one_by_one():
-        drawn = draw_class_pictures(config, family, components, text, base_text, resolution, cache, preparing)
+        drawn = draw_class_pictures(counted, family, components, text, base_text, resolution, cache, preparing)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     adapter.train_tokens(tokens)
     if start:
@@ -185,8 +190,6 @@ def _train(
     apply(components.denoiser, saving, draws(config.adapter))
 
     # --- one step: batches, noise, loss, optimizer, schedule; and what the run leaves behind --------------------------
-    trained = [(found.examples[i], crops[i]) for i in training]
-    batches = Batches([c for _, c in trained], [e.repeats for e, _ in trained], config.data.batch_size, config.seed)
     feed = Feed(batches, training, latents, text, variants, preserved, config)
     steps = total_steps(config)
     step = build_step(config, plan, family, components, adapter, feed, base_text, drawn, steps, emit)

@@ -17,7 +17,7 @@ ANSWER = {
     "remarks": [],
     "problems": ["<b>.png is small."],
     "views_per_picture": 12.5,
-    "verdict": "This needs about 9.1 GB of memory and 8.0 GB are free. Turn on memory.checkpointing.",
+    "verdict": "It does not fit: up to 9.10 GB are needed, and 8.00 GB are free. Turn on memory.checkpointing.",
 }
 
 

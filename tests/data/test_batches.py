@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from trainers import config_io
 from trainers.data.batches import Batches, split_validation
 from trainers.data.types import Bucket, Crop, Example
 
@@ -93,3 +94,18 @@ def test_the_split_goes_by_content_and_not_by_order():
     chosen = {contents[i] for i in split_validation(examples(contents), 0.2, 3)[1]}
     turned = contents[::-1]
     assert {turned[i] for i in split_validation(examples(turned), 0.2, 3)[1]} == chosen
+
+
+def test_the_largest_batch_is_counted_and_batches_that_stay_small_are_told_with_the_pictures_that_are_shown():
+    config = config_io.parse({"data": {"batch_size": 16}, "schedule": {"views": 1600}})
+    batches = Batches(CROPS, [1] * len(CROPS), 16, seed=1)  # of 7, 4 and 1 pictures
+    assert batches.counted(config).data.batch_size == 7 and batches.counted(config).total_steps != config.total_steps
+    message, hint = batches.unfilled(config)
+    shown = sum(len(batches.batch(step)) for step in range(config.total_steps // 3 * 3))  # whole epochs of three
+    assert "holds 4.0 of them on average and not 16" in message and "shows 400 pictures and not 1,600" in message
+    assert shown == pytest.approx(400, abs=4) and hint == "Lower data.batch_size, or set schedule.views to 6400."
+    enough = config_io.merge(config, {"schedule": {"views": 6400}})
+    assert round(4.0 * enough.total_steps) == 1600
+    by_steps = config_io.merge(config, {"schedule": {"steps": 10}})
+    assert batches.unfilled(by_steps)[1].endswith("schedule.steps to 40.")
+    assert batches.sized(1).unfilled(config_io.merge(config, {"data": {"batch_size": 1}})) is None

@@ -75,8 +75,12 @@ def test_the_verdict_says_what_encoding_takes_where_that_is_most_or_too_much(bas
     )
     tight = replace(need, there_gb=6.0, instead="Leave model.t5 empty.")
     assert _verdict(tight, 100, None) == (
-        "To encode the captions before the first step needs up to 9.0 GB of memory and 6.0 GB are free. "
-        "Leave model.t5 empty."
+        "It does not fit: up to 9.00 GB of memory are needed to encode the captions before the first step, "
+        "and 6.00 GB are free. Leave model.t5 empty."
+    )
+    small = replace(need, peak_gb=2.62, free_gb=2.6, instead="Shrink it.")
+    assert _verdict(small, 100, None) == (
+        "It does not fit: up to 2.62 GB of memory are needed, and memory.budget allows 2.60 GB. Shrink it."
     )
 
 

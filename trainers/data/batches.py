@@ -6,10 +6,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 
+from trainers.config import TrainConfig
 from trainers.data.types import Bucket, Crop, Example
 
 FEWEST_FOR_VALIDATION = 8  # pictures
 FEWEST_HELD_OUT = 2
+FULL = 0.8  # of the wished size: batches that are smaller on average are told of
 
 
 class Batches:
@@ -30,6 +32,25 @@ class Batches:
     def sized(self, batch_size: int) -> "Batches":
         """The same pictures in other batches."""
         return Batches(self.crops, self.repeats, batch_size, self.seed)
+
+    def counted(self, config: TrainConfig) -> TrainConfig:
+        """The settings with the size of the largest batch that comes: what a pass takes follows from that."""
+        largest = min(self.batch_size, max(map(len, self.members.values())))
+        return config.model_copy(update={"data": config.data.model_copy(update={"batch_size": largest})})
+
+    def unfilled(self, config: TrainConfig) -> tuple[str, str] | None:
+        """What is to be said, and advised, where batches are much smaller than set: fewer pictures are shown then."""
+        mean, size = sum(map(len, self.members.values())) / self.per_epoch, config.data.batch_size
+        if mean >= FULL * size:
+            return None
+        passes = config.total_steps * config.optimizer.accumulation
+        message = (
+            f"Only pictures of one shape share a batch, and so it holds {mean:.1f} of them on average and not {size}: "
+            f"the run shows {passes * mean:,.0f} pictures and not {passes * size:,}."
+        )
+        setting = "schedule.steps" if config.schedule.steps else "schedule.views"
+        value = math.ceil((config.schedule.steps or config.schedule.views) * size / mean)
+        return message, f"Lower data.batch_size, or set {setting} to {value}."
 
     @property
     def mean_pixels(self) -> float:
