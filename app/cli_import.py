@@ -57,10 +57,23 @@ def make_run(home: Home, found: "Imported", config: TrainConfig, name: str) -> R
         raise UserError(f"The pictures are not on this machine: {lost}.", "Name their folder with --pictures.")
     if "model.base" in found.missing:
         raise UserError(f"There is no base model at {config.model.base}.", "Name yours with --base.")
-    require_base(config.model)
+    _require_base(found, config)
     parent = Path(folders[0]) if len(folders) == 1 else _parent(folders)
     project = projects.create(home, name, parent, config.data.kind, config.data.trigger)
     return runs.create(project, config)
+
+
+def _require_base(found: "Imported", config: TrainConfig) -> None:
+    """UserError where the base is no base, or of another family than the file says; it can then do without saying."""
+    try:
+        require_base(config.model)
+    except UserError as error:
+        said = ", ".join(line.key for line in found.lines if "model.family" in line.settings)
+        if not said or config.model.family == "auto":
+            raise
+        require_base(config_io.merge(config, {"model": {"family": "auto"}}).model)
+        hint = f"{error.hint.removesuffix('.')}, or leave out {said} with --set model.family=auto."
+        raise UserError(error.message, hint) from error
 
 
 def _from_anywhere(config: TrainConfig) -> TrainConfig:

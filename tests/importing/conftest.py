@@ -62,6 +62,12 @@ def run(tmp_path, text: str):
     return import_files([tmp_path / "run.toml"])
 
 
+def lycoris(tmp_path, *arguments: str, more: str = ""):
+    text = f'network_module = "lycoris.kohya"\nnetwork_dim = 8\nnetwork_args = {list(arguments)}\n{more}'
+    (tmp_path / "run.toml").write_text(text, "utf-8")
+    return import_files([tmp_path / "run.toml"])
+
+
 def line(found: Imported, key: str) -> Line:
     (only,) = [line for line in found.lines if line.key == key]
     return only

@@ -92,6 +92,17 @@ def test_pictures_and_base_can_be_named_instead(darkroom, config, parent, home):
     assert "Another base model was named." in said.out
 
 
+def test_a_base_of_another_family_can_be_trained_by_what_it_is(darkroom, config):
+    path = config("kohya_ss.json")
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"sdxl": True}), "utf-8")
+    said = darkroom("import", path, "--base", "embedded")
+    assert said.code == 1 and said.err.endswith(
+        "Choose a Stable Diffusion XL base model, or leave out sdxl with --set model.family=auto.\n"
+    )
+    said = darkroom("import", path, "--base", "embedded", "--set", "model.family=auto")
+    assert said.code == 0 and darkroom("check", said.out.splitlines()[-1].removeprefix("Run folder: ")).code == 0
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from tests.importing.conftest import line, run
+from tests.importing.conftest import line, lycoris, run
 from trainers import choices
 from trainers.config_problems import SETTINGS
 from trainers.importing.imported import import_files
@@ -39,7 +39,9 @@ def test_kohya_folders_give_repeats_and_captions_and_the_others_stay_out(importe
     found = imported("kohya_ss.json")
     assert found.config.data.folders == (str(parent / "10_sks cat"), str(parent / "2_"))
     assert found.config.data.folder_names == ("10_sks cat", "2_")
-    assert line(found, "train_data_dir").note == "Without plain, reg: no number in the name."
+    assert line(found, "train_data_dir").note == (
+        "Left out: plain, reg. kohya's folder names begin with a number of repeats, such as 10_cat."
+    )
 
 
 def test_epochs_become_picture_views(gui):
@@ -69,7 +71,9 @@ def test_warmup_in_percent_and_in_steps(gui, tmp_path):
     assert gui(lr_scheduler="constant").config.schedule.warmup == 0
     text = 'lr_scheduler = "cosine"\nlr_warmup_steps = %s\nmax_train_steps = 200'
     assert run(tmp_path, text % 20).config.schedule.warmup == 0.1
+    assert line(run(tmp_path, text % 20), "lr_warmup_steps").note == "Of 200 steps."
     assert run(tmp_path, text % 0.25).config.schedule.warmup == 0.25
+    assert line(run(tmp_path, text % 0.25), "lr_warmup_steps").note == ""
 
 
 @pytest.mark.parametrize(
@@ -157,6 +161,39 @@ def test_sections_of_sd_scripts_are_names_only(imported):
     assert line(found, "optimizer_args.d_coef").status == "not supported"
 
 
+def test_numbers_of_the_optimizers_papers_are_named_where_a_file_has_others(gui):
+    found = gui(optimizer_args="betas=0.9,0.99 d_coef=2")
+    reason = "This cannot be set here: it stays at {}, as in the optimizer's paper."
+    assert line(found, "optimizer_args.betas").note == reason.format("0.9,0.999 (for Lion 0.9,0.99)")
+    assert line(found, "optimizer_args.d_coef").note == reason.format("1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "beside", "share"),
+    [
+        (["dropout=0.1"], "", 0.1),
+        (["network_dropout=0.2"], "", 0.2),
+        ([], "network_dropout = 0.3", 0.3),
+        (["dropout=0.1"], "network_dropout = 0.3", 0.1),
+        (["dropout=0"], "network_dropout = 0.3", 0),
+    ],
+)
+def test_dropout_is_read_wherever_it_stands_and_lycoris_goes_by_its_own(tmp_path, arguments, beside, share):
+    found = lycoris(tmp_path, *arguments, more=beside)
+    assert found.config.adapter.dropout == share
+    if arguments and beside:
+        assert line(found, "network_dropout").note == "network_args.dropout decides."
+
+
+def test_dropout_of_kohyas_own_networks_is_the_one_beside_their_arguments(tmp_path):
+    def share(text):
+        return run(tmp_path, text).config.adapter.dropout
+
+    assert share("network_dropout = 0.3") == 0.3
+    assert share('network_args = ["dropout=0.1"]') == 0.1
+    assert share('network_args = ["dropout=0.1"]\nnetwork_dropout = 0.3') == 0.3
+
+
 @pytest.mark.parametrize("name", ["kohya_ss.json", "sd_scripts.toml", "sd_scripts_sections.toml"])
 def test_every_setting_of_the_file_is_reported_once(config, name):
     path = config(name)
@@ -235,12 +272,38 @@ def test_a_lora_plus_of_nothing_is_off(gui):
 
 
 @pytest.mark.parametrize(
-    ("preset", "targets"), [("full", "full"), ("attn-mlp", "transformer"), ("attn-only", "attention")]
+    ("preset", "targets", "text_encoder"),
+    [
+        ("full", "full", True),
+        ("unet-only", "full", False),
+        ("attn-mlp", "transformer", True),
+        ("unet-transformer-only", "transformer", False),
+        ("attn-only", "attention", True),
+    ],
 )
-def test_a_preset_of_lycoris_chooses_the_layers(tmp_path, preset, targets):
-    text = f'network_module = "lycoris.kohya"\nnetwork_dim = 8\nnetwork_args = ["algo=loha", "preset={preset}"]\n'
-    (tmp_path / "run.toml").write_text(text, "utf-8")
-    assert import_files([tmp_path / "run.toml"]).config.adapter.targets == targets
+def test_a_preset_of_lycoris_chooses_the_layers(tmp_path, gui, preset, targets, text_encoder):
+    found = lycoris(tmp_path, "algo=loha", f"preset={preset}", more="text_encoder_lr = 1e-5")
+    window = gui(LoRA_type="LyCORIS/LoHa", LyCORIS_preset=preset)
+    for one, key in ((found, "network_args.preset"), (window, "LyCORIS_preset")):
+        assert line(one, key).settings["adapter.targets"] == one.config.adapter.targets == targets
+        assert (line(one, key).status == "renamed") == (targets != "transformer")
+        assert "adapter.targets" not in one.assumed_settings
+        assert one.config.adapter.text_encoder == text_encoder
+
+
+@pytest.mark.parametrize(
+    ("preset", "kind", "targets"),
+    [("full", "locon", "transformer"), ("attn-mlp", "lora", "transformer"), ("attn-only", "lora", "attention")],
+)
+def test_a_locon_of_lycoris_without_its_convolutions_is_a_lora(tmp_path, gui, preset, kind, targets):
+    for found in (lycoris(tmp_path, f"preset={preset}"), gui(LoRA_type="LyCORIS/LoCon", LyCORIS_preset=preset)):
+        assert (found.config.adapter.type, found.config.adapter.targets) == (kind, targets)
+
+
+def test_a_preset_that_exists_nowhere_here_is_named(gui):
+    found = gui(LoRA_type="LyCORIS/LoHa", LyCORIS_preset="unet-convblock-only")
+    assert "set adapter.targets" in line(found, "LyCORIS_preset").note
+    assert not found.config.adapter.text_encoder
 
 
 def test_the_text_encoders_beside_a_stable_diffusion_3_file_are_found_from_the_settings_folder(tmp_path):

@@ -46,6 +46,12 @@ def test_clip_skip_of_a_base_that_cannot_be_seen_is_left_to_the_person(tmp_path,
     assert line(based_on(tmp_path, base, "cache_text_encoder_outputs = true"), "clip_skip").status == "not needed"
 
 
+@pytest.mark.parametrize("base", ["runwayml/stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5"])
+def test_the_first_stable_diffusion_is_known_by_its_name(tmp_path, base):
+    assert based_on(tmp_path, base).config.model.clip_skip == 2
+    assert based_on(tmp_path, HUB_ID).with_base(base).config.model.clip_skip == 2
+
+
 def test_another_base_decides_anew(tmp_path, gui, folders):
     found = based_on(tmp_path, HUB_ID)
     assert found.with_base("embedded").config.model.clip_skip == 2

@@ -6,6 +6,7 @@ import pytest
 
 from tests.importing.conftest import line, run, values
 from tests.tiny_families import tiny_folder
+from trainers.importing import report
 from trainers.importing.imported import import_files
 
 
@@ -84,6 +85,21 @@ def test_each_text_encoder_of_onetrainer_keeps_its_rate(config, first, second, o
     parts = {"model_type": "STABLE_DIFFUSION_XL_10_BASE", "text_encoder": first, "text_encoder_2": second}
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | parts), "utf-8")
     assert text_part(import_files([path])) == ours
+
+
+@pytest.mark.parametrize("name", ["Prodigy", "DAdaptAdam"])
+def test_a_small_rate_of_an_optimizer_that_finds_its_own_is_kept_and_remarked(tmp_path, gui, name):
+    found = run(tmp_path, f'optimizer_type = "{name}"\nunet_lr = 1e-4')
+    remark = "unet_lr = 0.0001: Prodigy multiplies the rate that it finds by this one: 1 is usual, and less slows it."
+    assert found.config.optimizer.rate == 1e-4
+    assert remark in " ".join(report.as_text(found).split())
+    assert "1 is usual" in line(gui(optimizer=name), "unet_lr").note
+
+
+def test_a_rate_of_1_and_the_rates_of_other_optimizers_bring_no_remark(tmp_path):
+    for optimizer, rate in (("Prodigy", 1), ("AdamW", 1e-4)):
+        for key in ("unet_lr", "learning_rate"):
+            assert line(run(tmp_path, f'optimizer_type = "{optimizer}"\n{key} = {rate}'), key).note == ""
 
 
 def test_text_encoder_stop_is_taken_with_a_note(gui):

@@ -9,7 +9,7 @@ from trainers.importing import kohya_length as length
 from trainers.importing import kohya_rates as rates
 from trainers.importing import kohya_rules as rules
 from trainers.importing.kohya_network import ARGUMENTS, CHOICE, NETWORK, eight_bits
-from trainers.importing.rows import Lacks, Row, Rule, Table, Unneeded
+from trainers.importing.rows import Lacks, Row, Rule, Table, Unneeded, as_in_paper
 from trainers.importing.values import number, switch, text, whole
 
 OTHER_FAMILIES = Unneeded("Only for Flux, Lumina, HunyuanImage, Anima or Chroma.")
@@ -20,7 +20,6 @@ MACHINE = Unneeded("How the machine is used is decided by itself.")
 RESUMING = Unneeded("Every run resumes from its own checkpoints.")
 TEXT_CACHE = Unneeded("A frozen text encoder's output is always cached.")
 CAPTIONS = Lacks("Captions are used as they are written.")
-AS_IN_PAPERS = "Optimizers have this setting at the value of their papers."
 SEVERAL_GPUS = Lacks("A run that is started here has one GPU; `accelerate launch` lets several train it (README).")
 METADATA = Lacks("This is not written into the adapter file yet.")
 
@@ -111,11 +110,11 @@ OPTIMISATION: Table = {
     "optimizer_args.scale_parameter": Lacks("Adafactor works with the rate as given."),
     "optimizer_args.relative_step": Lacks("Adafactor works with the rate as given."),
     "optimizer_args.warmup_init": Lacks("Adafactor works with the rate as given."),
-    "optimizer_args.betas": Lacks(AS_IN_PAPERS, ("0.9,0.999",)),
-    "optimizer_args.eps": Lacks(AS_IN_PAPERS, (1e-8,)),
-    "optimizer_args.d0": Lacks(AS_IN_PAPERS, (1e-6,)),
-    "optimizer_args.d_coef": Lacks(AS_IN_PAPERS, (1,)),
-    "optimizer_args.*": Lacks(AS_IN_PAPERS),
+    "optimizer_args.betas": as_in_paper("0.9,0.999 (for Lion 0.9,0.99)", ("0.9,0.999",)),
+    "optimizer_args.eps": as_in_paper("1e-8", (1e-8,)),
+    "optimizer_args.d0": as_in_paper("1e-6", (1e-6,)),
+    "optimizer_args.d_coef": as_in_paper("1", (1,)),
+    "optimizer_args.*": Lacks("This cannot be set here: the optimizer's own value is used."),
     "lr_scheduler": Rule(rules.schedule),
     "lr_scheduler_type": Lacks("Schedules of other libraries are not loaded."),
     "lr_scheduler_args.*": Lacks("Schedules have no more settings than cycles and power."),

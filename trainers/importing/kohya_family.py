@@ -4,6 +4,7 @@ Facts from kohya_ss (kohya_gui/lora_gui.py) and sd-scripts (train_network.py, li
 library/sd3_train_utils.py), read in 2026.
 """
 
+import re
 from typing import Any
 
 from trainers.errors import UserError
@@ -12,6 +13,7 @@ from trainers.families.locate import find_here
 from trainers.importing.theirs import Theirs, resolve
 from trainers.importing.values import NotNeeded, NotSupported, text, whole
 
+SD1 = re.compile(r"[\w.-]+/stable-diffusion-v1-\d")  # on the Hugging Face hub
 OTHERS = ("flux1_checkbox", "hunyuan_image_checkbox", "anima_checkbox", "lumina_checkbox")
 
 
@@ -20,7 +22,7 @@ def is_sd3(theirs: Theirs) -> bool:
 
 
 def family_of(theirs: Theirs) -> str:
-    """Of the base, as it shows on this machine, else as the file says it; "" where neither tells.
+    """Of the base, as it shows on this machine, else as the file or the base's name says it; "" where none tells.
 
     A base that was named in place of the file's tells by itself or not at all.
     """
@@ -30,7 +32,8 @@ def family_of(theirs: Theirs) -> str:
         found = identify(path).family if path else ""
     except (UserError, OSError):
         found = ""
-    return found or ("" if theirs.base else _said(theirs))
+    said = "" if theirs.base else _said(theirs)
+    return found or said or ("sd15" if SD1.fullmatch(theirs.base or base) else "")
 
 
 def clip_skip(value: Any, theirs: Theirs) -> dict[str, Any]:
@@ -47,7 +50,10 @@ def clip_skip(value: Any, theirs: Theirs) -> dict[str, Any]:
 
 
 def _said(theirs: Theirs) -> str:
-    """What the settings say: the window has a switch for each family, and Stable Diffusion 1 is none of them."""
+    """What the settings say: the window has a switch for each family, and Stable Diffusion 1 is none of them.
+
+    sd-scripts trains Stable Diffusion 1 and XL with two scripts, and no setting tells for which of them a file is.
+    """
     if theirs.on("sdxl"):
         return "sdxl"
     if is_sd3(theirs):

@@ -26,7 +26,8 @@ def in_parent(text: str, place: Path) -> dict[str, Any]:
     others = [path.name for path in inside if path not in named and not path.name.startswith(".")]
     folders: Any = [str(path) for path in named]
     if others:
-        folders = Noted(folders, f"Without {', '.join(others)}: no number in the name.")
+        left = f"Left out: {', '.join(others)}."
+        folders = Noted(folders, f"{left} kohya's folder names begin with a number of repeats, such as 10_cat.")
     names = [path.name for path in named]
     return {"data.folders": folders, "data.folder_names": names, **trigger(plain(folders), names)}
 

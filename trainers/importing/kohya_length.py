@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from trainers.importing.theirs import Theirs
-from trainers.importing.values import Noted, NotNeeded, NotSupported, number, percent, whole
+from trainers.importing.values import Noted, NotNeeded, NotSupported, number, percent, plain, whole
 
 NOT_COUNTED = "The pictures are not here to be counted: name their folder with --pictures."
 
@@ -91,11 +91,12 @@ def warmup_steps(value: Any, theirs: Theirs) -> dict[str, Any]:
     if found >= 1:
         if not theirs.length.steps:
             raise NotSupported("The number of steps is not known, so this cannot be turned into a share of the run.")
-        found = round(min(found / theirs.length.steps, 1), 6)
+        share = round(min(found / theirs.length.steps, 1), 6)
+        return _warmup(Noted(share, f"Of {theirs.length.steps:,} steps."), theirs)
     return _warmup(found, theirs)
 
 
-def _warmup(share: float, theirs: Theirs) -> dict[str, Any]:
-    if share and str(theirs.get("lr_scheduler")) == "constant":
+def _warmup(share: float | Noted, theirs: Theirs) -> dict[str, Any]:
+    if plain(share) and str(theirs.get("lr_scheduler")) == "constant":
         raise NotNeeded("kohya's constant schedule has no warm-up.")
     return {"schedule.warmup": share}

@@ -27,12 +27,20 @@ MODULES = {  # sd-scripts
     "lycoris.kohya": "lycoris",
 }
 ALGORITHMS = {"lora": "locon", "locon": "locon", "loha": "loha", "lokr": "lokr"}  # LyCORIS
-PRESETS = {"attn-mlp": "transformer", "attn-only": "attention"}  # of LyCORIS -> adapter.targets
+PRESETS = {  # of LyCORIS -> adapter.targets
+    "full": "full",
+    "unet-only": "full",
+    "attn-mlp": "transformer",
+    "unet-transformer-only": "transformer",
+    "attn-only": "attention",
+}
+UNET_PRESETS = ("unet-only", "unet-transformer-only", "unet-convblock-only")
+LINEAR_PRESETS = ("full-lin", "attn-mlp", "unet-transformer-only", "attn-only")  # 3x3 convolutions are left out
 RANKED_CONVOLUTIONS = ("locon", "dora", "loha", "lokr")
 
 
 def lora_type(value: Any, theirs: Theirs) -> dict[str, Any]:
-    return adapter(_with_dora(LORA_TYPES.get(text(value), text(value)), theirs))
+    return adapter(kind_of(theirs))
 
 
 def network_module(value: Any, theirs: Theirs) -> dict[str, Any]:
@@ -82,7 +90,8 @@ def adapter(kind: str) -> dict[str, Any]:
 def kind_of(theirs: Theirs) -> str:
     """lora, locon, dora, loha or lokr; the name itself for other networks."""
     if theirs.get("LoRA_type"):
-        return _with_dora(LORA_TYPES.get(text(theirs.get("LoRA_type")), text(theirs.get("LoRA_type"))), theirs)
+        name = text(theirs.get("LoRA_type"))
+        return _with_dora(_without_convolutions(LORA_TYPES.get(name, name), theirs), theirs)
     module = text(theirs.get("network_module") or "networks.lora")
     kind = MODULES.get(module, module)
     if kind == "lycoris":
@@ -90,7 +99,7 @@ def kind_of(theirs: Theirs) -> str:
         kind = ALGORITHMS.get(algo, f"LyCORIS {algo}")
     if kind == "lora" and theirs.count("network_args.conv_dim") > 0:
         kind = "locon"
-    return _with_dora(kind, theirs)
+    return _with_dora(_without_convolutions(kind, theirs), theirs)
 
 
 def is_lycoris(theirs: Theirs) -> bool:
@@ -102,8 +111,7 @@ def convolutions(theirs: Theirs) -> dict[str, Any]:
     kind, given = kind_of(theirs), theirs.argument("conv_dim") is not None
     if kind not in RANKED_CONVOLUTIONS or not (is_lycoris(theirs) or given):
         return {}
-    whole_net = kind != "locon" and preset_of(theirs) == "full"
-    found: dict[str, Any] = {"adapter.targets": "full"} if whole_net else {}
+    found = layers(theirs)
     if given and theirs.argument("conv_alpha") is None:
         found["adapter.conv_alpha"] = (theirs.count("network_alpha") if is_lycoris(theirs) else 0) or 1.0
     return found
@@ -114,14 +122,39 @@ def preset_of(theirs: Theirs) -> str:
     return text(theirs.argument("preset") or theirs.get("LyCORIS_preset") or "full")
 
 
+def trains_unet_only(theirs: Theirs) -> bool:
+    return theirs.on("network_train_unet_only") or (is_lycoris(theirs) and preset_of(theirs) in UNET_PRESETS)
+
+
+def layers(theirs: Theirs) -> dict[str, Any]:
+    """The layers of a LyCORIS network; a LoCon has its convolutions by its type."""
+    kind = kind_of(theirs)
+    if not is_lycoris(theirs) or kind not in choices.ADAPTERS or preset_of(theirs) not in PRESETS:
+        return {}
+    targets = PRESETS[preset_of(theirs)]
+    return {"adapter.targets": "transformer" if kind == "locon" else targets}
+
+
 def preset(value: Any, theirs: Theirs) -> dict[str, Any]:
     if not is_lycoris(theirs):
         raise NotNeeded("Only for LyCORIS.")
-    if text(value) == "full":
-        return {}
+    text_encoder = {"adapter.text_encoder": False} if text(value) in UNET_PRESETS else {}
     if text(value) not in PRESETS:
-        raise NotSupported("Choose layers with adapter.targets.")
-    return {"adapter.targets": PRESETS[text(value)]}
+        raise NotSupported("There is no such choice of layers here: set adapter.targets.")
+    return layers(theirs) | text_encoder
+
+
+def dropout(name: str) -> Rule:
+    """LyCORIS goes by its argument `dropout`, and else by network_dropout; kohya's own networks go by the latter."""
+
+    def decide(value: Any, theirs: Theirs) -> dict[str, Any]:
+        given = [one for one in DROPOUTS if theirs.get(one) is not None]
+        first = given[0] if is_lycoris(theirs) else given[-1]
+        if name != first:
+            raise NotNeeded(f"{first} decides.")
+        return {"adapter.dropout": number(value)}
+
+    return Rule(decide)
 
 
 def lora_plus(value: Any, theirs: Theirs) -> dict[str, Any]:
@@ -157,6 +190,11 @@ def only_lokr(ours: str, read: Any) -> Rule:
     return Rule(decide)
 
 
+def _without_convolutions(kind: str, theirs: Theirs) -> str:
+    """A LoCon of LyCORIS whose preset leaves its convolutions out is a LoRA."""
+    return "lora" if kind == "locon" and is_lycoris(theirs) and preset_of(theirs) in LINEAR_PRESETS else kind
+
+
 def _with_dora(kind: str, theirs: Theirs) -> str:
     value = theirs.argument("dora_wd")
     return "dora" if kind in ("lora", "locon") and value is not None and not is_off(value) else kind
@@ -174,6 +212,7 @@ def sd3(value: Any, theirs: Theirs) -> dict[str, Any]:
     return family("sd3") if switch(value) else {}
 
 
+DROPOUTS = ("network_args.dropout", "network_args.network_dropout", "dropout", "network_dropout")
 BLOCKS = Lacks("Blocks are named, not numbered, here: set adapter.block_ranks or optimizer.block_rates.")
 NETWORK: Table = {
     "conv_dim": only_convolutions("adapter.conv_rank", whole),
@@ -205,13 +244,13 @@ NETWORK: Table = {
 ARGUMENTS: Table = {
     **{f"network_args.{name}": row for name, row in NETWORK.items()},
     "network_args.algo": Rule(algorithm),
+    **{name: dropout(name) for name in DROPOUTS},
 }
 CHOICE: Table = {
     "LoRA_type": Rule(lora_type),
     "network_module": Rule(network_module),
     "network_dim": Row("adapter.rank", whole),
     "network_alpha": Rule(alpha),
-    "network_dropout": Row("adapter.dropout", number),
     "v2": Rule(sd2),
     "sdxl": Rule(sdxl),
     "sd3_checkbox": Rule(sd3),

@@ -7,6 +7,8 @@ from typing import Any
 
 from trainers.importing import text_encoders
 from trainers.importing.kohya_family import family_of, is_sd3
+from trainers.importing.kohya_network import trains_unet_only
+from trainers.importing.kohya_rules import optimizer_of
 from trainers.importing.theirs import Theirs
 from trainers.importing.values import (
     Noted,
@@ -24,7 +26,7 @@ def rate(value: Any, theirs: Theirs) -> dict[str, Any]:
     """learning_rate stands for the two others where they are not given; 0 counts as not given in kohya_ss."""
     found: dict[str, Any] = {}
     if not theirs.count("unet_lr"):
-        found["optimizer.rate"] = first_number(value)
+        found["optimizer.rate"] = _for_prodigy(first_number(value), theirs)
     if _text_rates(theirs) is None:
         found["optimizer.text_rate"] = first_number(value)
     if not found:
@@ -34,7 +36,7 @@ def rate(value: Any, theirs: Theirs) -> dict[str, Any]:
 
 def unet_rate(value: Any, theirs: Theirs) -> dict[str, Any]:
     if first_number(value) > 0:
-        return {"optimizer.rate": first_number(value)}
+        return {"optimizer.rate": _for_prodigy(first_number(value), theirs)}
     if theirs.count("learning_rate") > 0 and not theirs.get("text_encoder_lr"):
         raise NotNeeded("learning_rate decides.")
     raise NotSupported("The denoiser is always trained.")
@@ -42,7 +44,7 @@ def unet_rate(value: Any, theirs: Theirs) -> dict[str, Any]:
 
 def text_rate(value: Any, theirs: Theirs) -> dict[str, Any]:
     """One rate, or one for each text encoder. 0 leaves one as it is; in kohya_ss, only where unet_lr is given."""
-    if theirs.on("network_train_unet_only"):
+    if trains_unet_only(theirs):
         raise NotNeeded("Only the denoiser is trained.")
     rates = _text_rates(theirs)
     if rates is None:
@@ -59,11 +61,17 @@ def text_rate(value: Any, theirs: Theirs) -> dict[str, Any]:
     return found | {"adapter.text_encoder": Noted(found["adapter.text_encoder"], note)}
 
 
+def _for_prodigy(rate: float, theirs: Theirs) -> float | Noted:
+    if optimizer_of(theirs) != "prodigy" or rate >= 1:
+        return rate
+    return Noted(rate, "Prodigy multiplies the rate that it finds by this one: 1 is usual, and less slows it.")
+
+
 def _text_rates(theirs: Theirs) -> list[float] | None:
     """Those of the text encoders alone; None where learning_rate stands for them."""
     value = theirs.get("text_encoder_lr")
     if value is None:
-        return [0.0] if theirs.on("network_train_unet_only") else None
+        return [0.0] if trains_unet_only(theirs) else None
     found = numbers(value)
     gui_says_nothing = max(found) == 0 and theirs.gui and not theirs.count("unet_lr")
     return None if gui_says_nothing else found

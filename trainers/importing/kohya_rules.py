@@ -10,7 +10,7 @@ from trainers.importing import prompts
 from trainers.importing.kohya_family import is_sd3
 from trainers.importing.rows import Rule, only_where
 from trainers.importing.theirs import Theirs, resolve
-from trainers.importing.values import Noted, NotNeeded, NotSupported, number, side, switch, text, whole
+from trainers.importing.values import Noted, NotNeeded, NotSupported, number, plain, side, switch, text, whole
 
 OPTIMIZERS = {
     "adamw": "adamw",
@@ -115,10 +115,17 @@ def optimizer(value: Any, theirs: Theirs) -> dict[str, Any]:
     return {"optimizer.type": Noted(ours, f"As {ours}.") if ours != name and "lion" in name else ours}
 
 
+def optimizer_of(theirs: Theirs) -> str:
+    """Ours, by name; AdamW where theirs is none of them."""
+    try:
+        return plain(optimizer(theirs.get("optimizer_type", "optimizer") or "adamw", theirs)["optimizer.type"])
+    except NotSupported:
+        return "adamw"
+
+
 def decay(theirs: Theirs) -> float:
     """The weight decay that the optimizer's library uses where optimizer_args name none."""
-    name = text(theirs.get("optimizer_type", "optimizer") or "adamw").lower()
-    return DECAYS.get(OPTIMIZERS.get(name, "adamw" if not name.startswith(("dadapt", "prodigy")) else ""), 0.0)
+    return DECAYS.get(optimizer_of(theirs), 0.0)
 
 
 def schedule(value: Any, theirs: Theirs) -> dict[str, Any]:

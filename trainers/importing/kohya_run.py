@@ -8,7 +8,7 @@ from typing import Any
 from trainers.importing import kohya
 from trainers.importing import kohya_rules as rules
 from trainers.importing.kohya_family import is_sd3
-from trainers.importing.kohya_network import convolutions
+from trainers.importing.kohya_network import convolutions, trains_unet_only
 from trainers.importing.rows import Line, convert
 from trainers.importing.theirs import Length, Theirs
 from trainers.importing.values import is_empty, pairs
@@ -74,7 +74,7 @@ def defaults(theirs: Theirs) -> dict[str, Any]:
         "adapter.rank": 4,
         "adapter.alpha": 1.0,
         "adapter.text_alpha": 1.0,
-        "adapter.text_encoder": not theirs.on("network_train_unet_only"),
+        "adapter.text_encoder": not trains_unet_only(theirs),
         "data.keep_tokens": 0,
         "data.validation_share": 0.0,
         "data.bucketing": False,

@@ -14,11 +14,10 @@ from trainers.importing import onetrainer_parts as parts
 from trainers.importing import onetrainer_rules as rules
 from trainers.importing.kohya import SEVERAL_GPUS
 from trainers.importing.kohya_network import alpha
-from trainers.importing.rows import Lacks, Line, Row, Rule, Table, Unneeded, line_of
+from trainers.importing.rows import Lacks, Line, Row, Rule, Table, Unneeded, as_in_paper, line_of
 from trainers.importing.theirs import Length, Theirs
 from trainers.importing.values import number, switch, text, whole
 
-AS_IN_PAPERS = "Optimizers have this setting at the value of their papers."
 NOT_TRAINED = Unneeded("This model has no such part, or nothing of it is needed here.")
 UNET_STAYS = Lacks("OneTrainer moves nothing of a UNet; here memory.offload and memory.stream do.")
 MACHINE = Unneeded("How the machine is used is decided by itself.")
@@ -100,12 +99,12 @@ ONETRAINER: Table = {
         "optimizer.type", rules.OPTIMIZERS, "There is no such optimizer here: AdamW is used."
     ),
     "optimizer.weight_decay": Row("optimizer.weight_decay", number),
-    "optimizer.beta1": Lacks(AS_IN_PAPERS, (0.9,)),
-    "optimizer.beta2": Lacks(AS_IN_PAPERS, (0.999,)),
-    "optimizer.eps": Lacks(AS_IN_PAPERS, (1e-8,)),
-    "optimizer.d0": Lacks(AS_IN_PAPERS, (1e-6,)),
-    "optimizer.d_coef": Lacks(AS_IN_PAPERS, (1,)),
-    "optimizer.*": Unneeded(AS_IN_PAPERS),
+    "optimizer.beta1": as_in_paper("0.9", (0.9,)),
+    "optimizer.beta2": as_in_paper("0.999 (for Lion 0.99)", (0.999,)),
+    "optimizer.eps": as_in_paper("1e-8", (1e-8,)),
+    "optimizer.d0": as_in_paper("1e-6", (1e-6,)),
+    "optimizer.d_coef": as_in_paper("1", (1,)),
+    "optimizer.*": Unneeded("This cannot be set here: the optimizer's own value is used."),
     "optimizer_defaults.*": Unneeded("These are the settings of optimizers that are not in use."),
     "clip_grad_norm": Row("optimizer.clip_norm", number),
     "ema": Rule(lambda value, theirs: {"optimizer.ema": text(value) != "OFF"}),

@@ -36,7 +36,8 @@ def as_text(found: "Imported") -> str:
     def those(*statuses: str) -> "list[Line]":
         return [line for line in found.lines if line.status in statuses]
 
-    taken = those(*TAKEN)
+    taken, same = those(*TAKEN), those("same as our default")
+    noted = [line for line in same if line.note]
     lost = [f"{name}: {_value(path)}" for name, paths in found.missing.items() for path in paths]
     assumed = [f"{name} = {_value(value)}" for name, value in found.assumed_settings.items()]
     parts = [
@@ -47,7 +48,7 @@ def as_text(found: "Imported") -> str:
         _part("Not supported", _reasons(those("not supported"))),
         _part("No counterpart here", _wrapped(line.key for line in those("no counterpart"))),
         _part("Not needed", _reasons(those("not needed"))),
-        _part("As our defaults, or off", _wrapped(line.key for line in those("same as our default"))),
+        _part("As our defaults, or off", [*_wrapped(line.key for line in same if not line.note), *_reasons(noted)]),
         _part("Of their program, not of a training", _wrapped(line.key for line in those("of their program"))),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)

@@ -65,6 +65,11 @@ class Lacks:
     neutral: tuple = ()
 
 
+def as_in_paper(value: str, neutral: tuple = ()) -> Lacks:
+    """A number that the optimizers' papers give, and that no setting changes."""
+    return Lacks(f"This cannot be set here: it stays at {value}, as in the optimizer's paper.", neutral)
+
+
 @dataclass(frozen=True)
 class Unneeded:
     """Something that trains nothing: where their program keeps things, or what is done by itself here."""
