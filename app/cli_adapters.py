@@ -9,11 +9,13 @@ import typer
 from app import cli_output as output
 from app import cli_runs, engine, projects, runs
 from app import demo as demonstration
-from app.cli_options import Json, RunName
+from app.cli_options import WHICH_RUN, Json, RunName
 from app.paths import absolute, find_home
 from app.settings import load_settings
 from trainers import config_io
 from trainers.errors import UserError
+
+FORMS = ("kohya", "diffusers", "peft")
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def sample(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run, or an adapter file.")],
+    source: Annotated[str, typer.Argument(metavar="RUN_OR_ADAPTER", help=f"{WHICH_RUN} Or an adapter file.")],
     prompt: Annotated[list[str], typer.Option(help="What to draw; may be given again.")],
     seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same picture; 42 by default.")] = None,
     strength: Annotated[float, typer.Option(help="How much of the adapter; 0 is the base alone.")] = 1.0,
@@ -33,7 +35,8 @@ def sample(
 ) -> None:
     """Draw pictures with an adapter; those that are there already stay."""
     home = find_home(context.obj)
-    if cli_runs.is_file(source):
+    out = cli_runs.to_folder(out) if out else None
+    if cli_runs.is_file(source) or cli_runs.is_peft_folder(source):
         adapter, folder = absolute(source), absolute("samples")
         config = config_io.parse({"model": {"base": base or load_settings(home).base}})
     else:
@@ -46,11 +49,12 @@ def sample(
     config = runs.with_absolute_paths(config)
     first = config.preview.seed if seed is None else seed
     pictures = engine.sample(config, adapter, prompt, first, strength, count)
-    folder = absolute(out) if out else folder
+    folder = out or folder
     folder.mkdir(parents=True, exist_ok=True)
+    share = f"_{strength:g}" if strength != 1 else ""
     for text, row in zip(prompt, pictures, strict=True):
         for i, picture in enumerate(row):
-            path = _free(folder, f"{projects.slug(text)}_{first + i}")
+            path = _free(folder, f"{projects.slug(text)}_{first + i}{share}")
             output.say(str(demonstration.save_picture(picture, path)))
 
 
@@ -64,7 +68,9 @@ def export(
 ) -> None:
     """Write and verify a run's adapter file."""
     chosen = runs.find(find_home(context.obj), run)
-    output.show(engine.export(chosen.folder, checkpoint, form, absolute(to) if to else None), as_json)
+    if form not in FORMS:
+        raise UserError(f'There is no adapter layout "{form}".', f"Choose one of {', '.join(FORMS)}.")
+    output.show(engine.export(chosen.folder, checkpoint, form, cli_runs.to_folder(to) if to else None), as_json)
 
 
 def _free(folder: Path, name: str) -> Path:

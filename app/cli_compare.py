@@ -6,6 +6,7 @@ import typer
 
 from app import cli_output as output
 from app import comparisons, engine, runs
+from app.cli_options import RunName
 from app.paths import find_home
 from trainers.errors import UserError
 from trainers.events import Event, Phase
@@ -17,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def compare(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help='Run folder, its name, its project\'s name, or "last".')],
+    run: RunName,
     checkpoint: Annotated[
         list[int] | None, typer.Option(help="Step of a checkpoint; may be given again. Up to five by default.")
     ] = None,

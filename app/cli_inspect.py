@@ -22,8 +22,6 @@ def inspect(
 ) -> None:
     """Say what an adapter file is, what is wrong with it, and which image programs load it."""
     path = absolute(file)
-    if path.is_dir() and not (path / "adapter_model.safetensors").is_file():
-        raise UserError(f"{path} is a folder, not an adapter file.", "Name the .safetensors file in it.")
     if not path.exists():
         raise UserError(f"There is no file {path}.", "Check the spelling.")
     adapter_facts(engine.inspect(path), as_json)
@@ -31,4 +29,7 @@ def inspect(
 
 def adapter_facts(values: dict[str, Any], as_json: bool) -> None:
     """As text, what belongs together stands on one line; as JSON, all of it."""
-    show(values if as_json else in_words(values), as_json)
+    if not as_json:
+        parts = {name: in_words(one) for name, one in values.get("parts", {}).items()}
+        values = {"file": values["file"], **parts} if parts else in_words(values)
+    show(values, as_json)

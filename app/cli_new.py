@@ -14,6 +14,8 @@ from app.new_runs import Concept
 from app.paths import absolute, find_home
 from app.settings import load_settings
 from trainers import config_io
+from trainers.data.examples import LISTED, scan
+from trainers.data.types import Scan
 from trainers.errors import UserError
 
 KINDS = ("person", "style", "object", "character")
@@ -34,7 +36,7 @@ def demo(
 ) -> None:
     """Train a bundled concept on the built-in base model and show before and after."""
     home = find_home(context.obj)
-    out = absolute(out) if out else None
+    out = cli_runs.to_folder(out) if out else None
     run = demonstration.make_run(home, concept, steps)
     output.say(f"Run folder: {run.folder}")
     cli_runs.train_here(run, home)
@@ -66,12 +68,23 @@ def new(
     chosen = presets.find_preset(preset or kind, presets.all_presets(home))
     config = new_runs.settings(concept, chosen, wished.model.base, family, count)
     config = config_io.override(config, changes)  # before anything is made, so that a typo leaves nothing behind
+    output.note("Reading the pictures ...")
+    _note_unusable(scan(config.data))
     if not family:
         output.note(UNKNOWN_FAMILY.format(wished.model.base))
     project = projects.create(home, name, pictures, kind, trigger)
     run = runs.create(project, config)
     record_preset(run, chosen.name, chosen.title)
     output.say(str(run.folder))
+
+
+def _note_unusable(found: Scan) -> None:
+    """A line for each picture that will be left out of training."""
+    unusable = [str(problem) for problem in found.problems if problem.fatal]
+    for line in unusable[:LISTED]:
+        output.note(line)
+    if len(unusable) > LISTED:
+        output.note(f"... and {len(unusable) - LISTED:,} more. `darkroom check` lists them all.")
 
 
 def import_settings(

@@ -68,6 +68,21 @@ def is_file(text: str) -> bool:
     return absolute(text).is_file() or text.lower().endswith((".toml", ".safetensors"))
 
 
+def is_peft_folder(text: str) -> bool:
+    """Whether peft wrote it: a folder of one model, or one that holds some."""
+    name = "adapter_model.safetensors"
+    folder = absolute(text)
+    return folder.is_dir() and ((folder / name).is_file() or any(folder.glob(f"*/{name}")))
+
+
+def to_folder(path: Path) -> Path:
+    """Where results go, absolute. UserError where a file is in the way."""
+    path = absolute(path)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file.", "Name a folder, which need not be there yet.")
+    return path
+
+
 def _project_for(home: Home, file: Path, config: TrainConfig) -> Project:
     known = projects.list_projects(home)
     for project in known:

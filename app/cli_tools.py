@@ -141,7 +141,8 @@ def _apart(files: list[str], weights: list[str]) -> tuple[list[Path], list[float
 
 def _is_number(text: str) -> bool:
     try:
-        return abs(float(text)) < float("inf")
+        float(text)
+        return True
     except ValueError:
         return False
 

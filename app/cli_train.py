@@ -1,14 +1,16 @@
 """Trains runs on the command line: checks, starts, stops and goes on, and says how far they are."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from app import cli_output as output
 from app import cli_runs, engine, jobs, runs
-from app.cli_options import Json, RunName, Set
+from app.about import read_about
+from app.cli_options import WHICH_RUN, Json, RunName, Set
 from app.paths import absolute, find_home
 from app.queue import Queue
+from app.runs import Run
 from app.settings import load_settings
 from trainers import config_io
 from trainers.errors import UserError
@@ -22,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 def check(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN_OR_CONFIG", help="A run, or a config.toml.")],
+    run: Annotated[str, typer.Argument(metavar="RUN_OR_CONFIG", help=f"{WHICH_RUN} Or a config.toml.")],
     changes: Set = [],  # noqa: B006 - typer reads the default, nothing changes it
     card: Annotated[str, typer.Option("--card", help='A graphics card that is not here: "RTX 3060 12GB".')] = "",
     as_json: Json = False,
@@ -37,7 +39,7 @@ def check(
 
 def train(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN_OR_CONFIG", help="A run, or a config.toml to make one from.")],
+    run: Annotated[str, typer.Argument(metavar="RUN_OR_CONFIG", help=f"{WHICH_RUN} Or a config.toml for a new one.")],
     changes: Set = [],  # noqa: B006 - typer reads the default, nothing changes it
     background: Annotated[bool, typer.Option("--background", help="Start it and return at once.")] = False,
 ) -> None:
@@ -95,12 +97,30 @@ def less_memory(context: typer.Context, run: RunName = "last") -> None:
 
 def status(
     context: typer.Context,
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="One run; all of them without.")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help=f"{WHICH_RUN} All of them without.")] = None,
     as_json: Json = False,
 ) -> None:
     """List all runs and the queue, or tell everything about one run."""
     home = find_home(context.obj)
     if run is not None:
-        output.run_details(runs.status(runs.find(home, run)), as_json)
+        chosen = runs.find(home, run)
+        output.run_details(runs.status(chosen), as_json)
+        if not as_json:
+            output.say("\n".join(output.lines(_settings(chosen))))
     else:
         output.run_list([runs.status(one) for one in runs.list_runs(home)], Queue(home), as_json)
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """What a run is made of; why it cannot be told where its config.toml is damaged."""
+    try:
+        config = config_io.load(run.config)
+    except UserError as error:
+        return {"settings": f"{error.message} {error.hint}".strip()}
+    return {
+        "base": config.model.base,
+        "pictures": list(config.data.folders) if config.data.folders[1:] else "".join(config.data.folders),
+        "trigger": config.data.trigger,
+        "steps": f"{config.total_steps:,}",
+        "preset": read_about(run).preset_title,
+    }

@@ -99,7 +99,8 @@ def will_use(found: dict[str, Any]) -> dict[str, str]:
         device = gpus[0]["name"]
         precision = precision_of(kind, device, tuple(gpus[0]["capability"]), gpus[0].get("chip", ""))
     else:
-        cpu = f"CPU ({torch.get('threads', found['cpu']['cores'])} threads)"
+        threads = torch.get("threads", found["cpu"]["cores"])
+        cpu = f"CPU ({threads} thread{'s' * (threads != 1)})"
         device, precision = {"xpu": torch.get("xpu"), "mps": "Apple GPU (mps)"}.get(kind, cpu), precision_of(kind)
     remark = {"but": untried(kind)} if untried(kind) else {}
     extras = [name for name in OPTIONAL if torch.get(name) is True]

@@ -30,15 +30,20 @@ def place(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(nasty, before, place) -> Path:
-    """A run on the embedded base, made by the command."""
+def made(nasty, before, place):
+    """What the command says that makes a run on the embedded base."""
     changes = [part for setting in SETTINGS for part in ("--set", setting)]
     said = command(
         *("--home", place, "new", "N\u00e4sty", "--pictures", nasty.folder, "--kind", "object"),
         *("--trigger", TRIGGER, *changes),
     )
-    assert (said.code, said.err) == (0, "")
-    return Path(said.out.strip())
+    assert said.code == 0, said.err
+    return said
+
+
+@pytest.fixture(scope="module")
+def run(made) -> Path:
+    return Path(made.out.strip())
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +62,13 @@ def trained(run, place):
 
 def problems_of(name: str, lines: list[str]) -> list[str]:
     return [line for line in lines if f"/{name}: " in line]
+
+
+def test_new_names_every_broken_picture_and_no_other(nasty, made):
+    lines = made.sentences()
+    for name, words in nasty.broken.items():
+        assert any(words in line for line in problems_of(name, lines)), name
+    assert len(lines) == len(nasty.broken)
 
 
 def test_check_names_every_broken_file_and_its_reason_in_json(nasty, checked):

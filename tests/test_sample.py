@@ -1,5 +1,6 @@
 """Pictures from an adapter file are those that the run itself would draw."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,37 @@ def test_a_file_with_layers_that_the_base_lacks_is_not_sampled(base, file):
 def test_keys_that_are_no_layers_do_not_stop_a_file(base, file):
     save_file(load_file(file) | {"bundle_emb.x": torch.ones(2)}, file)
     assert len(sample(settings(base), file, ["a cat"], seed=0, count=2)[0]) == 2
+
+
+@pytest.mark.parametrize("strength", [float("nan"), float("inf"), 1e9, -10.1])
+def test_a_strength_that_draws_nothing_is_refused(base, file, strength):
+    with pytest.raises(UserError, match=f"The strength is {re.escape(f'{strength:g}')}, and must be from -10 to 10"):
+        sample(settings(base), file, ["a cat"], seed=0, strength=strength)
+
+
+@pytest.mark.parametrize("broken", ["denoiser", "vae"])
+def test_nothing_is_drawn_out_of_nan(base, monkeypatch, broken):
+    load = SD15.load
+
+    def loaded(*rest):
+        components = load(*rest)
+        part = {"denoiser": components.denoiser, "vae": components.vae.decoder}[broken]
+        next(part.parameters()).data.fill_(torch.nan)
+        return components
+
+    monkeypatch.setattr(SD15, "load", loaded, raising=False)
+    with pytest.raises(UserError, match="NaN or infinity in place of colours"):
+        sample(settings(base), None, ["a cat"], seed=0)
+
+
+def test_the_folder_that_peft_wrote_draws_what_the_run_drew(base, tmp_path):
+    components, adapter = trained_on(base, 0.5)
+    folder = writer.write(adapter.modules(), {}, SD15.spec, tmp_path / "a.safetensors", "fp32", "peft").path
+    assert sorted(part.name for part in folder.iterdir()) == ["text_encoder", "unet"]
+    config = settings(base)
+    drawn_then = preview.sample(SD15, components, ["a cat"], config.preview, 1, torch.device("cpu"), 16)[0]
+    drawn = sample(config, folder, ["a cat"], config.preview.seed)[0][0]
+    assert np.abs(np.asarray(drawn, int) - np.asarray(drawn_then, int)).max() <= 1
 
 
 def test_a_damaged_file_is_named_before_the_base_is_read(base, tmp_path, monkeypatch):

@@ -146,6 +146,8 @@ def _verdict(need: Estimate, steps: int, spent: Duration | None) -> str:
     parts = [f"{steps} steps take {_spent(spent.steps)}"]
     parts += [f"class pictures {_spent(spent.class_pictures)}"] if spent.class_pictures else []
     parts += [f"previews {_spent(spent.previews)}"] if spent.previews else []
+    rest = spent.preparing + spent.rest
+    parts += [f"the rest {_spent(rest)}"] if rest > spent.whole / 50 else []
     return f"{fits} The run takes about {_spent(spent.whole)}: {', '.join(parts)} ({how})."
 
 

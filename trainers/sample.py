@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
+from torch import Tensor, nn
 
 from trainers import memory, preview
-from trainers.adapters.adapter_file import apply_file, read_adapter
+from trainers.adapters.adapter_file import apply_file, read_adapter, require_strength
 from trainers.adapters.tokens import attach_tokens
 from trainers.config import TrainConfig
+from trainers.errors import UserError
 from trainers.export.embedding import belonging
 from trainers.families.registry import find_family
 
@@ -18,8 +20,9 @@ def sample(
 ) -> list[list[Image.Image]]:
     """`count` pictures per prompt, with seeds seed, seed + 1, ...; without an adapter, the base's own.
 
-    UserError when the base or the adapter cannot be read, or they do not fit each other.
+    UserError when the base or the adapter cannot be read, they do not fit each other, or no picture comes of them.
     """
+    require_strength(strength, "The strength")
     plan = memory.plan(config.memory)
     family = find_family(config.model)
     words = None
@@ -31,6 +34,7 @@ def sample(
     if adapter:
         # Beside the weights, as in training: small updates vanish when they are added to weights in bf16.
         apply_file(components, adapter, strength, strict=True)
+    components.vae.decoder.register_forward_hook(_require_numbers)
     resolution = config.data.resolution or components.resolution
     rows = []
     for prompt in prompts:
@@ -38,3 +42,10 @@ def sample(
         one = [prompt] * count
         rows.append(preview.sample(family, components, one, settings, config.model.clip_skip, plan.device, resolution))
     return rows
+
+
+def _require_numbers(decoder: nn.Module, inputs: tuple[Tensor, ...], pixels: Tensor) -> None:
+    """UserError where NaN or infinity came out, which would be saved as black."""
+    if not pixels.isfinite().all():
+        message = "The picture holds NaN or infinity in place of colours, so it was not saved."
+        raise UserError(message, "Try a lower strength, or --base with another base model.")

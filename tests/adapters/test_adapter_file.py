@@ -11,11 +11,13 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 
 from tests.adapters.bases import predict, tiny_components, trained
-from trainers.adapters.adapter_file import apply_file, read_adapter
+from trainers.adapters.adapter_file import apply_file, read_adapter, resolve
 from trainers.adapters.lora import attach
+from trainers.adapters.weights import LoraWeights
 from trainers.config import AdapterConfig
 from trainers.errors import UserError
 from trainers.export import writer
+from trainers.families.registry import FAMILIES
 from trainers.families.sd15 import SD15
 
 SPEC = SD15.spec
@@ -135,3 +137,19 @@ def test_strength_multiplies_every_update_of_a_file(tmp_path):
     applied = apply_file(tiny_components(), tmp_path / "a.safetensors", 0.5)
     for place, module in adapter.modules().items():
         torch.testing.assert_close(applied.layers[place].get_delta_weight("default"), 0.5 * module.delta())
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3"])
+def test_the_models_in_a_folder_that_peft_wrote_are_told_apart(tmp_path, family):
+    blocks = {"sdxl": "down_blocks.1.attentions.0.transformer_blocks.0.attn1", "sd3": "transformer_blocks.0.attn"}
+    clip = "encoder.layers.0.self_attn.q_proj"  # of both text encoders
+    places = [("denoiser", f"{blocks[family]}.to_q"), ("text_0", clip), ("text_1", clip)]
+    modules = {p: LoraWeights(torch.randn(2, 8 + i), torch.randn(8 + i, 2), 1.0 + i) for i, p in enumerate(places)}
+    spec = FAMILIES[family].spec
+    folder = writer.write(modules, {}, spec, tmp_path / "a.safetensors", "fp32", "peft").path
+    found = {}
+    for parts in resolve(read_adapter(folder).modules, places).values():
+        found |= parts
+    assert found.keys() == modules.keys()
+    for place, module in modules.items():
+        torch.testing.assert_close(found[place].delta(), module.delta())

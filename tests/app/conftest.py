@@ -28,7 +28,7 @@ def pictures(tmp_path: Path) -> Path:
     folder = tmp_path / "my ‘pictures’ 漢字"
     folder.mkdir()
     for i in range(3):
-        Image.new("RGB", (8, 8), (80 * i, 0, 0)).save(folder / f"{i}.png")
+        Image.new("RGB", (16, 16), (80 * i, 0, 0)).save(folder / f"{i}.png")
     return folder
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from app import engine, runs, window
+from app import cli_new, engine, runs, window
 from app.about import read_about
 from app.runs import Run
 from tests.app.conftest import NASTY_NAME
 from trainers import config_io
 
+READING = "Reading the pictures ...\n"  # what `new` says while it looks at them
 WITH_FAKE_ENGINE = Path(__file__).with_name("with_fake_engine.py")
 
 
@@ -26,7 +27,7 @@ def new_run(darkroom, pictures):
 
     def make(*arguments: str, name: str = NASTY_NAME) -> Path:
         said = darkroom("new", name, "--pictures", pictures, "--kind", "object", *arguments)
-        assert (said.code, said.err) == (0, "")
+        assert (said.code, said.err) == (0, READING)
         return Path(said.out.strip())
 
     return make
@@ -78,7 +79,7 @@ def test_new_says_that_a_hub_model_does_not_tell_its_family_yet(darkroom, pictur
     assert "shows its family only when it is loaded" in said.err
     views = config_io.load(Path(said.out.strip()) / "config.toml").schedule.views
     said = darkroom(*arguments, "--set", "model.family=sd3")
-    assert said.err == ""
+    assert said.err == READING
     assert (
         config_io.load(Path(said.out.strip()) / "config.toml").schedule.views > views
     )  # as the preset has it for SD 3
@@ -91,6 +92,31 @@ def test_new_reports_all_misspelt_settings_and_leaves_nothing_behind(darkroom, p
     assert "Unknown setting adapter.rnak. Did you mean adapter.rank?" in said.err
     assert "adapter.alpha is -1" in said.err
     assert not (home / "projects").exists()
+
+
+def test_new_names_the_pictures_that_cannot_be_used(darkroom, pictures):
+    (pictures / "broken.png").write_text("no picture")
+    said = darkroom("new", "cat", "--pictures", pictures, "--kind", "style")
+    assert said.code == 0 and Path(said.out.strip()).is_dir()
+    (line,) = said.err.removeprefix(READING).splitlines()
+    assert "/broken.png: " in line
+
+
+def test_new_lists_at_most_so_many_pictures_that_cannot_be_used(darkroom, pictures):
+    for i in range(cli_new.LISTED + 3):
+        (pictures / f"broken {i}.png").write_text("no picture")
+    said = darkroom("new", "cat", "--pictures", pictures, "--kind", "style")
+    assert len(said.err.removeprefix(READING).splitlines()) == cli_new.LISTED + 1 and "... and 3 more." in said.err
+
+
+def test_new_makes_nothing_where_no_picture_can_be_used(darkroom, home, tmp_path, pictures):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "broken.png").write_text("no picture")
+    said = darkroom("new", "cat", "--pictures", tmp_path / "bad", "--kind", "style")
+    assert (said.code, said.out) == (1, "")
+    assert "None of the pictures in" in said.err and "bad/broken.png: " in said.err
+    assert not (home / "projects").exists()
+    assert darkroom("new", "cat", "--pictures", pictures, "--kind", "style").code == 0
 
 
 def test_new_names_a_missing_folder_and_a_wrong_kind(darkroom, tmp_path):
@@ -198,6 +224,36 @@ def test_status_lists_runs_as_text_and_json(darkroom, new_run):
     assert json.loads(darkroom("status", "last", "--json").out)["adapter"].endswith(".safetensors")
 
 
+def test_status_of_a_run_tells_what_it_is_made_of(darkroom, new_run, pictures):
+    folder = new_run("--trigger", "zorb", "--set", "schedule.steps=1200")
+    said = darkroom("status", folder).out
+    for line in ("state: new", "base: embedded", f"pictures: {pictures}", "trigger: zorb", "steps: 1,200"):
+        assert line in said.splitlines()
+    assert "preset: Object" in said
+    (folder / "config.toml").write_text("[", "utf-8")
+    assert "settings: " in darkroom("status", folder).out
+
+
+@pytest.mark.parametrize("command", ["check", "train", "status", "compare", "sample", "export", "resume", "stop"])
+def test_help_says_which_run_is_the_last(darkroom, command):
+    assert '"last", the newest made' in " ".join(darkroom(command, "--help").out.replace("\u2502", " ").split())
+
+
+@pytest.mark.parametrize(
+    "typed", [("sample", "cat", "--prompt", "a cat", "--out"), ("export", "cat", "--to"), ("demo", "--out")]
+)
+def test_a_file_is_no_folder_for_results(darkroom, new_run, tmp_path, typed):
+    darkroom("train", new_run(name="cat"))
+    (tmp_path / "there").touch()
+    said = darkroom(*typed, tmp_path / "there")
+    assert said.code == 1 and said.err.startswith(f"{tmp_path / 'there'} is a file. Name a folder")
+
+
+def test_export_names_the_layouts_that_there_are(darkroom, new_run):
+    said = darkroom("export", new_run(), "--format", "foo")
+    assert said.code == 1 and said.err == 'There is no adapter layout "foo". Choose one of kohya, diffusers, peft.\n'
+
+
 def test_home_counts_before_and_after_the_command(darkroom, pictures, tmp_path):
     for arguments in (["--home", tmp_path / "a", "new"], [f"--home={tmp_path / 'a'}", "new"]):
         said = darkroom(*arguments, "x", "--pictures", pictures, "--kind", "style")
@@ -218,7 +274,7 @@ def test_full_disk_is_one_sentence(darkroom, pictures, monkeypatch):
 
     monkeypatch.setattr(runs.config_io, "save", full)
     said = darkroom("new", "x", "--pictures", pictures, "--kind", "style")
-    assert said.code == 1 and said.err.startswith("The disk is full.") and "Traceback" not in said.err
+    assert said.code == 1 and said.err.startswith(f"{READING}The disk is full.") and "Traceback" not in said.err
 
 
 def test_check_reads_relative_paths_and_prints_what_was_found(darkroom, new_run, monkeypatch):
@@ -249,8 +305,19 @@ def test_sample_writes_one_file_per_prompt_and_seed(darkroom, new_run, monkeypat
     darkroom("train", folder)
     options = ["--strength", "0.5", "--seed", "7", "--count", "2", "--out", tmp_path / "out"]
     said = darkroom("sample", folder, "--prompt", "a cat!", "--prompt", "漢字", *options)
-    assert [Path(line).name for line in said.out.split()] == ["a-cat_7.png", "a-cat_8.png", "漢字_7.png", "漢字_8.png"]
-    assert size_of(tmp_path / "out" / "a-cat_7.png") == (4, 4)
+    names = [f"{name}_{seed}_0.5.png" for name in ("a-cat", "漢字") for seed in (7, 8)]
+    assert [Path(line).name for line in said.out.split()] == names
+    assert size_of(tmp_path / "out" / names[0]) == (4, 4)
+
+
+@pytest.mark.parametrize("part", ["", "unet"])
+def test_sample_takes_the_folder_that_peft_wrote(darkroom, monkeypatch, tmp_path, part):
+    seen = []
+    monkeypatch.setattr(engine, "sample", lambda config, adapter, *rest: seen.append(adapter) or [])
+    (tmp_path / "cat-peft" / part).mkdir(parents=True)
+    (tmp_path / "cat-peft" / part / "adapter_model.safetensors").touch()
+    darkroom("sample", tmp_path / "cat-peft", "--prompt", "a cat", "--out", tmp_path / "out")
+    assert seen == [tmp_path / "cat-peft"]
 
 
 def test_sample_never_writes_over_a_picture(darkroom, new_run, monkeypatch, tmp_path):
@@ -264,7 +331,7 @@ def test_sample_never_writes_over_a_picture(darkroom, new_run, monkeypatch, tmp_
     darkroom("train", folder)
     words = ["sample", folder, "--seed", "7", "--out", tmp_path / "out"]
     said = darkroom(*words, "--prompt", f"{long} by day", "--prompt", f"{long} by night")
-    said = [*said.out.split(), *darkroom(*words, "--prompt", f"{long} by day", "--strength", "0.5").out.split()]
+    said = [*said.out.split(), *darkroom(*words, "--prompt", f"{long} by day").out.split()]
     assert [Path(line).stem.partition("_")[2] for line in said] == ["7", "7-2", "7-3"]
     assert [colour_of(Path(line)) for line in said] == [(255, 0, 0), (0, 0, 255), (0, 255, 0)]
 

@@ -62,6 +62,13 @@ def test_what_is_no_adapter_is_neither_inspected_nor_sampled(darkroom, tmp_path,
     assert files_below(place) == []
 
 
+def test_a_folder_that_holds_no_adapter_is_told_apart(darkroom, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder, words in (("empty", "holds no adapter"), (embedded_base(), "is the folder of a base model")):
+        assert_refused(darkroom("inspect", tmp_path / folder), words, str(folder))
+        assert_refused(darkroom("convert", tmp_path / folder), words, str(folder))
+
+
 def test_an_error_that_nobody_foresaw_is_a_sentence_and_its_traceback_a_file(darkroom, tmp_path, monkeypatch):
     def broken(_):
         raise ZeroDivisionError("division by zero")

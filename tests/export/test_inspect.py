@@ -198,6 +198,23 @@ def test_a_folder_of_peft_is_inspected_like_its_file(sd15_modules, tmp_path, dar
     assert darkroom("inspect", weights.parent).code == 0
 
 
+def test_a_folder_of_several_models_is_inspected_part_by_part(embedded_modules, sd15_modules, tmp_path, darkroom):
+    both = {**{place: m for place, m in embedded_modules.items() if place[0] == "text_0"}, **sd15_modules}
+    folder = written(both, tmp_path / "a.safetensors", "peft")[0].parent.parent
+    facts = inspect(folder)
+    assert facts["file"] == str(folder) and list(facts["parts"]) == ["unet", "text_encoder"]
+    assert facts["parts"]["unet"] == inspect(folder / "unet")
+    said = darkroom("inspect", folder)
+    assert said.code == 0 and "unet:\n" in said.out and "text_encoder" in said.out, said.err
+    assert json.loads(darkroom("inspect", folder, "--json").out)["parts"].keys() == {"unet", "text_encoder"}
+
+
+def test_a_folder_of_one_model_is_inspected_like_that_model(sd15_modules, tmp_path):
+    folder = written(sd15_modules, tmp_path / "a.safetensors", "peft")[0].parent.parent
+    assert [part.name for part in folder.iterdir()] == ["unet"]
+    assert inspect(folder) == inspect(folder / "unet")
+
+
 def test_matrices_are_read_one_module_at_a_time(sdxl_file, monkeypatch):
     seen = []
     original = weigh.norm

@@ -80,14 +80,18 @@ def test_resize_and_convert_as_they_are_typed(place, darkroom):
     assert facts["problems"] == []
 
 
-WRONG = {  # what is typed (words that end so are files) -> words of the sentence
+WRONG = {  # what is typed (`n` and what ends in .safetensors are files) -> words of the sentence
     "merge one.safetensors xl.safetensors --out n": ("one.safetensors is for Stable Diffusion 1.x", "XL"),
     "merge base.safetensors xl.safetensors --out n": ("xl.safetensors is for Stable Diffusion XL", "base.safetensors"),
     "merge one.safetensors base.safetensors --out n": ("base.safetensors is a base model", "not the first"),
     "merge one.safetensors --out n": ("only one file",),
-    "merge one.safetensors two.safetensors --weights 1 --out n": ("1 weights for 2 adapters",),
+    "merge one.safetensors two.safetensors --weights 1 --out n": ("There is 1 weight for 2 adapters.",),
+    "merge one.safetensors two.safetensors --weights 1 nan --out n": ("One of --weights is nan", "from -10 to 10"),
+    "merge one.safetensors two.safetensors --weights 1e9 1 --out n": ("One of --weights is 1e+09", "from -10 to 10"),
+    "merge base.safetensors one.safetensors --weights inf --out n": ("One of --weights is inf", "from -10 to 10"),
+    "merge base.safetensors tuned.safetensors --strength nan --out n": ("--strength is nan", "from -10 to 10"),
     "merge one.safetensors two.safetensors --weights x --out n": ("x is no weight",),
-    "merge one.safetensors two.safetensors --how sum --out n": ("--how takes no 'sum'", "concat, svd"),
+    "merge one.safetensors two.safetensors --how sum --out n": ('--how takes no "sum"', "concat, svd"),
     "merge one.safetensors two.safetensors --how svd --out n": ("Neither a rank nor a share",),
     "merge base.safetensors tuned.safetensors --out n": ("--strength 0.5",),
     "merge base.safetensors one.safetensors --strength 1 --out n": ("--strength is for two base models",),
@@ -97,24 +101,27 @@ WRONG = {  # what is typed (words that end so are files) -> words of the sentenc
     "merge one.safetensors two.safetensors --out no/n.safetensors": ("There is no folder",),
     "merge one.safetensors gone.safetensors --out n": ("There is no file", "gone.safetensors"),
     "merge one.safetensors text.safetensors --out n": ("text.safetensors",),
-    "merge one.safetensors two.safetensors --dtype fp4 --out n": ("--dtype takes no 'fp4'",),
+    "merge one.safetensors two.safetensors --dtype fp4 --out n": ('--dtype takes no "fp4"',),
     "resize one.safetensors": ("Neither a rank nor a share",),
     "resize one.safetensors --rank 0": ("must be 1 or more",),
     "resize one.safetensors --keep 1.5": ("at most 1",),
     "resize base.safetensors --rank 2": ("base model, not a LoRA adapter",),
     "extract one.safetensors base.safetensors --rank 2 --out n": ("one.safetensors is a LoRA adapter", "not a base"),
     "extract base.safetensors base.safetensors --rank 2 --out n": ("the same weights",),
-    "convert one.safetensors --to webui": ("--to takes no 'webui'", "kohya, diffusers, peft"),
+    "convert one.safetensors --to webui": ('--to takes no "webui"', "kohya, diffusers, peft"),
     "convert gone.safetensors --to kohya": ("There is no file",),
-    "convert one.safetensors --alpha -1": ("must be above 0",),
+    "convert one.safetensors --alpha -1": ("must be a number above 0",),
+    "convert one.safetensors --alpha nan": ("--alpha is nan", "must be a number above 0"),
+    "convert one.safetensors --alpha inf": ("--alpha is inf", "must be a number above 0"),
+    "resize one.safetensors --keep nan": ("--keep is nan", "at most 1"),
+    "extract gone.safetensors base.safetensors --out n": ("There is no file", "gone.safetensors"),
 }
 
 
 @pytest.mark.parametrize("typed", WRONG)
 def test_what_is_wrong_is_one_sentence_and_leaves_nothing(place, darkroom, typed):
     before = files_below(place)
-    ends = (".safetensors", "n")
-    words = [place / word if word.endswith(ends) and word != "--out" else word for word in typed.split()[1:]]
+    words = [place / word if word.endswith(".safetensors") or word == "n" else word for word in typed.split()[1:]]
     assert_refused(darkroom(typed.split()[0], *words), *WRONG[typed])
     assert files_below(place) == before
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from trainers.adapters.names import lookup
 from trainers.adapters.reading import OTHER_TYPES, PEFT, PEFT_CONFIG, read_layers, read_modules, stray_keys
 from trainers.adapters.targets import adaptable, parts
 from trainers.adapters.weights import LoraWeights, Weights
+from trainers.control import STRONGEST
 from trainers.errors import UserError
 from trainers.families.base import Components
 from trainers.families.detect import identify
@@ -25,18 +26,22 @@ from trainers.families.folders import read_json
 
 __all__ = [
     "OTHER_TYPES",
+    "WEIGHTS",
     "AdapterFile",
+    "adapter_files",
     "apply_file",
     "fitting",
     "module_shapes",
     "read_adapter",
     "read_layers",
+    "require_strength",
     "reshaped",
     "stray_keys",
     "warm_start",
 ]
 
-
+WEIGHTS = "adapter_model.safetensors"  # peft's, beside its config
+PIPELINE_PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 INSIDE = re.compile(r"\.(lora_[AB]|base_layer)(\.|$)")  # modules that peft puts into a layer
 
 
@@ -48,6 +53,7 @@ class AdapterFile:
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
     peft_config: dict[str, Any]  # empty where there is none
+    inside: dict[str, "AdapterFile"] = field(default_factory=dict)  # of peft's folder: one per model
 
     @cached_property
     def modules(self) -> dict[str, Weights]:
@@ -55,11 +61,15 @@ class AdapterFile:
 
         A missing alpha means scale 1.
         """
+        if self.inside:
+            return {_named(part, n): update for part, own in self.inside.items() for n, update in own.modules.items()}
         return read_modules(self.tensors, self.metadata, self.peft_config)
 
     @cached_property
     def layers(self) -> dict[str, LoraWeights]:
         """The pairs of matrices alone."""
+        if self.inside:
+            return {_named(part, n): layer for part, own in self.inside.items() for n, layer in own.layers.items()}
         return read_layers(self.tensors, self.metadata, self.peft_config)
 
     @property
@@ -69,7 +79,57 @@ class AdapterFile:
 
 
 def read_adapter(path: Path) -> AdapterFile:
-    """Open an adapter file of any layout. UserError when it is damaged or something else (and what it is)."""
+    """Open an adapter file of any layout, or the folder that peft wrote, whose names then begin with the model's.
+
+    UserError when it is damaged or something else (and what it is).
+    """
+    if not path.is_dir():
+        return _read_file(path)
+    files = {part: _read_file(file) for part, file in adapter_files(path).items()}
+    tensors = {_named(part, key): tensor for part, file in files.items() for key, tensor in file.tensors.items()}
+    metadata = {key: value for file in files.values() for key, value in file.metadata.items()}
+    return AdapterFile(path, tensors, metadata, {}, files)
+
+
+def adapter_files(path: Path) -> dict[str, Path]:
+    """Folder name -> adapter file; one entry named "" but for peft's folders, of one model or of several.
+
+    UserError where nothing is there, or a folder that peft did not write.
+    """
+    if not path.is_dir():
+        if not path.exists():
+            raise UserError(f"There is no file {path}.", "Check the spelling.")
+        return {"": path}
+    if (path / WEIGHTS).is_file():
+        return {path.name: path / WEIGHTS}
+    inside = {file.parent.name: file for file in sorted(path.glob(f"*/{WEIGHTS}"))}
+    if not inside:
+        raise _no_adapter(path)
+    first = [name for name in ("unet", "transformer") if name in inside]  # it tells the family
+    return {name: inside[name] for name in dict.fromkeys([*first, *inside])}
+
+
+def require_strength(value: float, name: str) -> None:
+    """UserError for what is no number, or stronger than any picture is drawn."""
+    if not abs(value) <= STRONGEST:  # NaN is not, either
+        message = f"{name} is {value:g}, and must be from {-STRONGEST:g} to {STRONGEST:g}."
+        raise UserError(message, "Give 0.8, for example.")
+
+
+def _no_adapter(folder: Path) -> UserError:
+    if (folder / "model_index.json").is_file():
+        return UserError(f"{folder} is the folder of a base model, and holds no adapter.", "Name an adapter file.")
+    if any(folder.glob("*.safetensors")):
+        return UserError(f"{folder} is a folder, not an adapter file.", "Name the .safetensors file in it.")
+    return UserError(f"{folder} holds no adapter.", f"Name an adapter file, or the folder that holds {WEIGHTS}.")
+
+
+def _named(part: str, name: str) -> str:
+    """A name in peft's file, as diffusers has it: unet.<path>; as it is where the folder's name tells no model."""
+    return f"{part}.{name.removeprefix(f'{PEFT}.')}" if part in PIPELINE_PARTS else name
+
+
+def _read_file(path: Path) -> AdapterFile:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

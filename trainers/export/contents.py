@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from trainers.adapters.adapter_file import WEIGHTS
 from trainers.adapters.reading import HEADER_CONFIG, PEFT, PEFT_CONFIG, read_layers
 from trainers.errors import UserError
 from trainers.export.modules import BUNDLE, Module, read_modules
@@ -17,7 +18,6 @@ from trainers.families.folders import read_json
 from trainers.families.headers import read_header
 
 Shape = tuple[int, ...]
-WEIGHTS = "adapter_model.safetensors"  # peft's, beside its config
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from trainers.adapters.adapter import DENOISER
-from trainers.adapters.adapter_file import module_shapes, read_layers
+from trainers.adapters.adapter_file import WEIGHTS, adapter_files, module_shapes, read_layers
 from trainers.export import told
 from trainers.export.blocks import blocks
-from trainers.export.contents import WEIGHTS, Contents, blank, read_contents
+from trainers.export.contents import Contents, blank, read_contents
 from trainers.export.embedded import fits_embedded
 from trainers.export.hashes import hash_of_file
 from trainers.export.known_names import DIFFUSERS, KOHYA, LYCORIS, OLD_DIFFUSERS, ONETRAINER, ORIGINAL, PEFT, SGM
@@ -61,9 +61,13 @@ SCALE_ONE = "none: scale 1"
 def inspect(path: Path, components: Components | None = None) -> dict[str, Any]:
     """Facts read from the tensors; metadata is shown, never trusted. UserError when it is no adapter file.
 
-    `path` may be the folder that peft wrote. `components`: the base to check the layers against; without it, those of
-    the family in its usual size.
+    `path` may be the folder that peft wrote; of one that holds several models, `parts` are the facts of each.
+    `components`: the base to check the layers against; without it, those of the family in its usual size.
     """
+    files = adapter_files(path)
+    if len(files) > 1:
+        return {"file": str(path), "parts": {name: inspect(file.parent, components) for name, file in files.items()}}
+    path = next(iter(files.values())).parent if path.is_dir() else path
     contents = read_contents(path)
     base = base_of(contents)
     weights = weigh(path, contents)

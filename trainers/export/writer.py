@@ -115,7 +115,7 @@ def write(
     ending, with one folder per model in it, each with hashes of its own. Raises UserError as `export_report` does.
     """
     if form not in FORMS:
-        raise UserError(f"There is no adapter layout {form!r}.", f"Choose one of {', '.join(FORMS)}.")
+        raise UserError(f'There is no adapter layout "{form}".', f"Choose one of {', '.join(FORMS)}.")
     report = ExportReport(path, [], form, dtype, dict(Counter(part for part, _ in modules)), "", 0.0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """An adapter in another layout, spelling or number format, with the problems mended that `darkroom inspect` names."""
 
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,11 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from trainers.adapters.adapter import Place
-from trainers.adapters.adapter_file import read_adapter
+from trainers.adapters.adapter_file import WEIGHTS, adapter_files, read_adapter
 from trainers.adapters.weights import Weights
 from trainers.errors import UserError
 from trainers.export import told
-from trainers.export.contents import WEIGHTS, read_contents
+from trainers.export.contents import read_contents
 from trainers.export.embedding import NEEDS, TITLE, bundles, write_embedding
 from trainers.export.hashes import hash_of_file
 from trainers.export.modules import BUNDLE
@@ -20,7 +21,7 @@ from trainers.export.problems import Finding, Problem, findings
 from trainers.export.weigh import weigh
 from trainers.export.which_base import base_of
 from trainers.tools import results
-from trainers.tools.opened import Opened, adapter_files, open_adapter, placed
+from trainers.tools.opened import Opened, open_adapter, placed
 
 UNTRUE = (Problem.ALPHA_MISSING, Problem.ALPHA_OVERWRITTEN)  # alphas that may not be those it was trained with
 FILED_WRONG = (Problem.FAMILY_DISAGREES, Problem.HIDDEN_IN_A1111)
@@ -109,8 +110,8 @@ def _with_alphas(adapter: Opened, before: list[Finding], wish: Wish) -> tuple[di
         alpha, names = said, {name for name in doubtful if name in adapter.named and adapter.named[name].rank == rank}
     if alpha is None:
         return adapter.modules, []
-    if alpha <= 0:
-        raise UserError(f"--alpha is {alpha:g}, and must be above 0.", "Give the alpha it was trained with.")
+    if not 0 < alpha < math.inf:
+        raise UserError(f"--alpha is {alpha:g}, and must be a number above 0.", "Give the alpha it was trained with.")
     names = {name for name in names if not getattr(adapter.named.get(name), "whole", False)}  # readers ignore it there
     named = {name: _rescaled(update, alpha) if name in names else update for name, update in adapter.named.items()}
     changed = [name for name in names if name in adapter.meant and named[name].scale != adapter.named[name].scale]

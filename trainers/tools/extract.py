@@ -62,12 +62,12 @@ def extract(
         UserError: no base models, of different families or sizes, nothing differs, wrong options, or the file cannot
             be written.
     """
+    new, old = open_base(tuned), open_base(base)
+    require_same_family(old, new)
     results.require_limits(wanted.limit.rank, wanted.limit.keep)
     results.require_limits(wanted.conv_rank, None, needed=False)
     results.require_output(dtype, form)
     path = results.target(out, [tuned, base])
-    new, old = open_base(tuned), open_base(base)
-    require_same_family(old, new)
     shared = _shared(new, old)
     modules: dict[Place, LoraWeights] = {}
     errors, skipped = results.Errors(), Counter()

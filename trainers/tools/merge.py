@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trainers.adapters.adapter_file import require_strength
 from trainers.errors import UserError
 from trainers.families.detect import identify
 from trainers.tools.factors import Limit
@@ -28,6 +29,9 @@ def merge(
     """UserError where these make nothing together, and as the three tools do."""
     if len(paths) < 2:
         raise UserError("There is only one file to merge.", USAGE)
+    for value, name in [(strength, "--strength"), *((weight, "One of --weights") for weight in weights)]:
+        if value is not None:
+            require_strength(value, name)
     bases = [_is_base(path) for path in paths]
     if bases[0] and (how != "concat" or limit != Limit() or dtype or form):
         message = "--how, --rank, --keep, --dtype and --to are for adapters: a base keeps its layout and dtypes."
@@ -43,7 +47,8 @@ def merge(
         hint = "Use --weights with one number for each adapter."
         raise UserError("--strength is for two base models.", hint)
     if weights and len(weights) != len(adapters):
-        message = f"There are {len(weights)} weights for {len(adapters)} adapters."
+        given = "is 1 weight" if len(weights) == 1 else f"are {len(weights)} weights"
+        message = f"There {given} for {len(adapters)} adapter{'s' * (len(adapters) > 1)}."
         raise UserError(message, "Give one for each, as in `--weights 1 0.5`.")
     weights = weights or [1.0] * len(adapters)
     if bases[0]:

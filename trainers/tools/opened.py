@@ -7,12 +7,12 @@ from pathlib import Path
 from torch import Tensor
 
 from trainers.adapters.adapter import DENOISER, Place
-from trainers.adapters.adapter_file import read_adapter
+from trainers.adapters.adapter_file import WEIGHTS, adapter_files, read_adapter
 from trainers.adapters.joint import split
 from trainers.adapters.reading import stray_keys
 from trainers.adapters.weights import DoraWeights, LohaWeights, LokrWeights, LoraWeights, Weights
 from trainers.errors import UserError
-from trainers.export.contents import WEIGHTS, Contents, read_contents
+from trainers.export.contents import Contents, read_contents
 from trainers.export.inspect import layout
 from trainers.export.known_names import DIFFUSERS, KOHYA, OLD_DIFFUSERS, ORIGINAL, PEFT, Known, names_of_shapes
 from trainers.export.layers.families import SD3_SIZES, family_shapes
@@ -103,21 +103,6 @@ def open_adapter(path: Path, family: str = "") -> Opened:
     if not meant:
         raise UserError(f"No layer of {path.name} has a name that is known of {base.label}.", "`inspect` says more.")
     return Opened(path, tuple(contents.values()), base, named, meant, tuple(unread))
-
-
-def adapter_files(path: Path) -> dict[str, Path]:
-    """Folder name -> adapter file; one entry named "" but for peft's folder of several models."""
-    if not path.is_dir():
-        if not path.exists():
-            raise UserError(f"There is no file {path}.", "Check the spelling.")
-        return {"": path}
-    if (path / WEIGHTS).is_file():
-        return {path.name: path / WEIGHTS}
-    inside = {file.parent.name: file for file in sorted(path.glob(f"*/{WEIGHTS}"))}
-    if not inside:
-        raise UserError(f"{path} is a folder, not an adapter file.", "Name the .safetensors file in it.")
-    first = [name for name in ("unet", "transformer") if name in inside]  # it tells the family
-    return {name: inside[name] for name in dict.fromkeys([*first, *inside])}
 
 
 def _matrices(contents: Contents) -> list[str]:

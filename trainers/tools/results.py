@@ -80,7 +80,7 @@ def target(out: Path, inputs: Iterable[Path], folder: bool = False) -> Path:
 
 def require_choice(value: str, choices: Iterable[str], option: str) -> None:
     if value not in choices:
-        raise UserError(f"{option} takes no {value!r}.", f"Choose one of {', '.join(choices)}.")
+        raise UserError(f'{option} takes no "{value}".', f"Choose one of {', '.join(choices)}.")
 
 
 def require_output(dtype: str | None, form: str | None) -> None:
