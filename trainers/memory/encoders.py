@@ -26,9 +26,8 @@ def picture_bytes(family: Family, components: Components, config: TrainConfig, d
     beside = weight_bytes(components.text_encoders) if config.adapter.trains_text else 0
     with torch.no_grad(), Meter() as meter:
         family.encode_image(vae, pixels)
-    copied = (
-        meter.largest if device.type == "cpu" else 0
-    )  # its convolutions put what they read in an order of their own
+    on_cpu = device.type == "cpu"  # where convolutions put what they read in an order of their own
+    copied = meter.largest if on_cpu else 0
     return weight_bytes([vae]) + beside + meter.peak + copied
 
 
