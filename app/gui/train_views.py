@@ -67,7 +67,7 @@ def numbers(plan: Plan) -> str:
         views = config.total_steps * config.views_per_step
         trained = plan.pictures - held_out_count(plan.pictures, config.data.validation_share)
         if trained:
-            rows.append(("Views per picture", f"about {views / trained:,.0f}"))
+            rows.append(("Views per picture", f"up to {views / trained:,.0f}"))  # fewer where batches are not full
     changed = sum(map(plan.is_changed, SETTINGS))
     rows.append(("Preset", f"{plan.preset.title}" + (f", {changed} changed" if changed else "")))
     lines = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in rows)
