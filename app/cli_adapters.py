@@ -11,11 +11,10 @@ from app import cli_runs, engine, projects, runs
 from app import demo as demonstration
 from app.cli_options import WHICH_RUN, Json, RunName
 from app.paths import absolute, find_home
+from app.picks import FORMS
 from app.settings import load_settings
 from trainers import config_io
 from trainers.errors import UserError
-
-FORMS = ("kohya", "diffusers", "peft")
 
 
 def register(app: typer.Typer) -> None:
