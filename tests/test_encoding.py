@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from tests.tiny import tiny_pipeline_folder
-from trainers import encoding
+from trainers import encoding, moments
 from trainers.config import DataConfig, ModelConfig
 from trainers.data.buckets import plan
 from trainers.data.cache import Cache
@@ -118,7 +118,7 @@ def test_what_is_cached_needs_no_vae(base, pictures, tmp_path, monkeypatch):
     cache = Cache(tmp_path / "cache")
     first = Encoded(base, pictures, cache, monkeypatch)
     assert is_away(first.components.vae)
-    monkeypatch.setattr("trainers.encoding.bring", None)
+    monkeypatch.setattr("trainers.moments.bring", None)
     again = Encoded(base, pictures, cache, monkeypatch)
     assert again.calls == [] and is_away(again.components.vae)
     for index in range(9):
@@ -133,14 +133,14 @@ def test_one_new_picture_costs_one_call(base, pictures, tmp_path, monkeypatch):
 
 
 def test_a_picture_that_changes_meanwhile_ends_it_with_a_sentence(base, pictures, tmp_path, monkeypatch):
-    real = encoding.open_picture
+    real = moments.open_picture
 
     def changing(path, content_hash):
         if path.name == "4.png":
             Image.new("RGB", (64, 64)).save(path)
         return real(path, content_hash)
 
-    monkeypatch.setattr(encoding, "open_picture", changing)
+    monkeypatch.setattr(moments, "open_picture", changing)
     with pytest.raises(UserError, match=r"4\.png was changed while it was being read"):
         Encoded(base, pictures, Cache(tmp_path / "cache"), monkeypatch)
 

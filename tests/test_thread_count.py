@@ -39,15 +39,16 @@ def made(base, **changes) -> tuple[TrainingStep, object]:
 
 def clocked(monkeypatch, seconds: dict[int, float]) -> list[int]:
     """A pass with so many threads takes so many seconds on this clock; the threads of every timed pass so far."""
-    now, passes, ends = [0.0], [], itertools.cycle((False, True))
+    now, passes, real = [0.0], [], thread_count.once
 
-    def clock() -> float:
-        if next(ends):
-            passes.append(torch.get_num_threads())
-            now[0] += seconds[passes[-1]]
-        return now[0]
+    def timed(step, number):
+        passes.append(torch.get_num_threads())
+        found = real(step, number)
+        now[0] += seconds[passes[-1]]
+        return found
 
-    monkeypatch.setattr(thread_count, "perf_counter", clock)
+    monkeypatch.setattr(thread_count, "once", timed)
+    monkeypatch.setattr(thread_count, "perf_counter", lambda: now[0])
     return passes
 
 
@@ -74,6 +75,22 @@ def test_a_long_pass_is_tried_once(base, monkeypatch):
     passes = clocked(monkeypatch, {4: 60.0})
     thread_count.settle(step, config)
     assert passes == [4]
+
+
+@pytest.mark.parametrize(("tick", "blocks"), [(1.0, 2), (0.3, 3)], ids=["forward", "backward"])
+def test_a_pass_that_will_be_long_is_not_done_to_its_end(base, monkeypatch, tick, blocks):
+    """It is known to be long when the forward pass is, or has taken half as much."""
+    step, config = made(base)
+    ticks, began, ended = itertools.count(), [], []
+    monkeypatch.setattr(thread_count, "perf_counter", lambda: tick * next(ticks))
+    for path in thread_count.blocks(step.denoiser):
+        step.denoiser.get_submodule(path).register_forward_hook(lambda *_: began.append(1))
+    monkeypatch.setattr(step.accelerator, "backward", ended.append)
+    thread_count.settle(step, config)
+    assert torch.get_num_threads() == 4 and len(began) >= blocks and not ended
+    modules = [step.denoiser.get_submodule(path) for path in thread_count.blocks(step.denoiser)]
+    assert not any(module._forward_pre_hooks for module in modules)
+    assert all(parameter.grad is None for parameter in step.parameters)
 
 
 def test_the_users_wish_stays(base, monkeypatch):

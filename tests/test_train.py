@@ -115,7 +115,7 @@ def test_a_run_that_began_with_little_memory_resumes_to_the_same_weights_with_mo
     def by_memory(family, components, config, plan, held, before):
         told.append(before)
         if before is None:
-            return Saving(slim=False, prepacked=False), None
+            return Saving(slim=False, prepacked=False), None, decide.Free(0, 0)
         assert real(family, components, config, plan, held)[0] == PLAIN != before
         return real(family, components, config, plan, held, before)
 

@@ -15,7 +15,8 @@ from trainers.memory.saving import Saving
 
 LEAST = 500_000  # weights of a layer for which it pays: on smaller ones nothing was gained
 PIXELS = 1024  # of a batch, at most: 320 channels gain a quarter of the backward pass at 32 x 32, nothing at 64 x 64
-ONES = [1, 1]
+ONES, NONE = [1, 1], [0, 0]
+NOTHING_ELSE = ("none", [], "")  # is done with the result
 
 
 class PrepackedConv2d(nn.Conv2d):
@@ -34,26 +35,29 @@ class PrepackedConv2d(nn.Conv2d):
         """What a model's `repr` calls it: the model is the same, and is known by that (data/cache.py)."""
         return "Conv2d"
 
-    def ordered(self, backward: bool, shape: torch.Size) -> Tensor:
-        """The weights in oneDNN's order for an input of that shape; made at first, and when the weights are others."""
+    def left_over(self, shape: torch.Size) -> list[int]:
+        """Rows and columns of an input of that shape that its last kernel does not reach."""
+        sizes = zip(shape[2:], self.padding, self.kernel_size, self.stride, strict=True)
+        return [(size + 2 * padding - kernel) % stride for size, padding, kernel, stride in sizes]
+
+    def ordered(self, backward: bool, shape: torch.Size, rest: list[int] = NONE) -> Tensor:
+        """The weights in oneDNN's order for what the pass reads, of that shape.
+
+        They are made at first, and when the weights are others. `rest`: what is left over, in the backward pass.
+        """
         now = (self.weight.data_ptr(), self.weight._version)
         kept = self.__dict__.setdefault("_ordered", {})
         if self.__dict__.get("_ordered_of") != now:
             kept.clear()
             self.__dict__["_ordered_of"] = now
         if backward not in kept:
-            weight = self.weight.detach()
-            if backward:  # the gradient of the input is a convolution with the kernel turned round
-                weight = weight.transpose(0, 1).flip(2, 3).contiguous()
-            padding, stride = (self.turned_padding, ONES) if backward else (self.padding, self.stride)
-            kept[backward] = torch._C._nn.mkldnn_reorder_conv2d_weight(
-                weight.to_mkldnn(), padding, stride, ONES, 1, list(shape)
-            )
+            order = torch.ops.mkldnn._reorder_convolution_weight
+            how = (self.padding, self.stride)
+            if backward:  # the gradient of the input is the transposed convolution of that of the output
+                order = torch.ops.mkldnn._reorder_convolution_transpose_weight
+                how = (self.padding, rest, self.stride)
+            kept[backward] = order(self.weight.detach(), *how, ONES, 1, list(shape))
         return kept[backward]
-
-    @property
-    def turned_padding(self) -> list[int]:
-        return [size - 1 - padding for size, padding in zip(self.kernel_size, self.padding, strict=True)]
 
 
 class _Convolve(torch.autograd.Function):
@@ -61,22 +65,16 @@ class _Convolve(torch.autograd.Function):
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, layer: PrepackedConv2d) -> Tensor:
         ctx.layer, ctx.shape = layer, x.shape
         weight = layer.ordered(False, x.shape)
-        return _convolve(x, weight, layer.bias, layer.padding, layer.stride)
+        how = (layer.padding, layer.stride, ONES, 1, *NOTHING_ELSE)
+        return torch.ops.mkldnn._convolution_pointwise(x, weight, layer.bias, *how)
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
         layer = ctx.layer
-        if layer.stride == (1, 1):
-            weight = layer.ordered(True, gradient.shape)
-            return _convolve(gradient.contiguous(), weight, None, layer.turned_padding, ONES), None
-        x = gradient.new_empty(1).expand(ctx.shape)  # only its shape is asked for
-        of_input = [True, False, False]
-        how = (layer.stride, layer.padding, ONES, False, [0, 0], 1, of_input)
-        return torch.ops.aten.convolution_backward(gradient, x, layer.weight, None, *how)[0], None
-
-
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: object, stride: object) -> Tensor:
-    return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, padding, stride, ONES, 1, "none", [], "")
+        rest = layer.left_over(ctx.shape)
+        weight = layer.ordered(True, gradient.shape, rest)
+        how = (layer.padding, rest, layer.stride, ONES, 1, *NOTHING_ELSE)
+        return torch.ops.mkldnn._convolution_transpose_pointwise(gradient.contiguous(), weight, None, *how), None
 
 
 def prepack(denoiser: nn.Module, config: MemoryConfig, saving: Saving) -> None:
@@ -117,7 +115,7 @@ def chosen(denoiser: nn.Module, config: MemoryConfig) -> list[nn.Conv2d]:
 
 def extra(layer: nn.Conv2d) -> int:
     """Bytes that the ordered weights of a layer take, for both passes."""
-    return layer.weight.numel() * 4 * (2 if layer.stride == (1, 1) else 1)
+    return 2 * layer.weight.numel() * 4
 
 
 def room(denoiser: nn.Module, config: MemoryConfig) -> float:

@@ -32,11 +32,11 @@ def without_collecting() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without(package: str) -> Iterator[None]:
-    """As if it were not installed, unless it is loaded already, or transformers, which looks for it once and for all.
+    """As if it were not installed, unless it is loaded already, or what looks for it once and for all.
 
     With it came a seventh of all modules, for object detection and for schedulers of the beta distribution.
     """
-    if package in sys.modules or "transformers" in sys.modules:
+    if {package, "diffusers", "transformers"} & sys.modules.keys():
         yield
         return
     sys.modules[package] = None

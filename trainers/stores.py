@@ -2,10 +2,11 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +26,17 @@ CPU = torch.device("cpu")
 TOGETHER = 16  # captions encoded in one call: 3 MB of Stable Diffusion XL's embeddings
 VARIANTS = 8  # frozen shuffles of a tag caption, encoded once each
 Progress = Callable[[str, int, int], None]
+Place = tuple[int, bool]  # of a picture in a store: its number among all examples, and whether it is mirrored
+
+
+class Later(Protocol):
+    """What encodes pictures of a LatentStore when they are needed (postponed.py)."""
+
+    seconds: float  # that it has taken so far
+    seconds_left: float
+
+    def encode(self, places: Iterable[Place]) -> None:
+        """Encode those of them that are not, into their places."""
 
 
 @dataclass(frozen=True)
@@ -55,27 +67,58 @@ class LatentStore:
 
     def __init__(self, latent: LatentSpec, device: torch.device, folder: Path | None = None, budget: int = KEPT):
         self.latent, self.device = latent, device
-        self.sizes: dict[tuple[int, bool], tuple[int, ...]] = {}
-        self.rows: dict[tuple[int, bool], tuple[Bucket, int]] = {}
+        self.sizes: dict[Place, tuple[int, ...]] = {}
+        self.rows: dict[Place, tuple[Bucket, int]] = {}
         self.stacks: dict[Bucket, Collector] = {}
         self.moments: dict[Bucket, Tensor | FiledRows] = {}  # [N, 2, C, h, w]: mean and standard deviation
         self.collector = partial(Collector, Budget(budget), folder)
+        self.postponed: Later | None = None  # what encodes the pictures that only have their place yet
 
     def add(
         self, index: int, flip: bool, bucket: Bucket, mean: Tensor, logvar: Tensor, sizes: tuple[int, ...] = ()
     ) -> None:
         """mean, logvar: [C, h, w] as the VAE gives them; sizes: what the denoiser is told of the picture's sizes."""
+        self._add(index, flip, bucket, self._moments(mean, logvar), sizes)
+
+    def reserve(self, index: int, flip: bool, bucket: Bucket, sizes: tuple[int, ...] = ()) -> None:
+        """Its place alone, for `replace`."""
+        side = bucket.height // self.latent.factor, bucket.width // self.latent.factor
+        self._add(index, flip, bucket, torch.zeros(2, self.latent.channels, *side), sizes)
+
+    def _add(self, index: int, flip: bool, bucket: Bucket, moments: Tensor, sizes: tuple[int, ...]) -> None:
         self.sizes[index, flip] = sizes
         if bucket not in self.stacks:
             self.stacks[bucket] = self.collector()
-        scaling, shift = self.latent.scaling, self.latent.shift
-        moments = torch.stack([(mean.float() - shift) * scaling, (0.5 * logvar.float()).exp() * scaling])
         self.rows[index, flip] = (bucket, self.stacks[bucket].add(moments))
+
+    def _moments(self, mean: Tensor, logvar: Tensor) -> Tensor:
+        scaling, shift = self.latent.scaling, self.latent.shift
+        return torch.stack([(mean.float() - shift) * scaling, (0.5 * logvar.float()).exp() * scaling])
 
     def seal(self) -> None:
         """Move all to the device, once."""
         self.moments = {bucket: stack.sealed(self.device) for bucket, stack in self.stacks.items()}
         self.stacks.clear()
+
+    def replace(self, index: int, flip: bool, mean: Tensor, logvar: Tensor) -> None:
+        """Fill a reserved place, after `seal`. mean, logvar: [C, h, w] as the VAE gives them."""
+        bucket, row = self.rows[index, flip]
+        self.moments[bucket][row] = self._moments(mean, logvar).to(self.device)
+
+    def need(self, places: list[Place]) -> None:
+        """Encode what is postponed of these pictures."""
+        if self.postponed:
+            self.postponed.encode(places)
+
+    @property
+    def encoding_seconds(self) -> float:
+        """That steps have waited for pictures so far."""
+        return self.postponed.seconds if self.postponed else 0.0
+
+    @property
+    def encoding_left(self) -> float:
+        """Seconds that steps will wait for pictures, if all are shown."""
+        return self.postponed.seconds_left if self.postponed else 0.0
 
     @property
     def held(self) -> int:
@@ -84,6 +127,7 @@ class LatentStore:
 
     def mean(self, index: int) -> Tensor:
         """Scaled posterior mean [C, h, w] of one picture, not mirrored."""
+        self.need([(index, False)])
         bucket, row = self.rows[index, False]
         return self.moments[bucket][row][0]
 
@@ -101,9 +145,10 @@ class LatentStore:
 
     def sample(self, indices: list[int], flips: list[bool], generator: torch.Generator) -> Tensor:
         """Draw latents [B, C, h, w] from the posteriors of pictures that share a bucket."""
-        places = [self.rows[index, flip] for index, flip in zip(indices, flips, strict=True)]
-        bucket = places[0][0]
-        rows, moments = torch.tensor([row for _, row in places]), self.moments[bucket]
+        places = list(zip(indices, flips, strict=True))
+        self.need(places)
+        rows = torch.tensor([self.rows[place][1] for place in places])
+        moments = self.moments[self.rows[places[0]][0]]
         if isinstance(moments, Tensor):
             rows = rows.to(self.device, non_blocking=True)
         mean, std = moments[rows].unbind(1)
@@ -264,12 +309,21 @@ class Feed:
 
     def batch(self, micro_step: int, generator: torch.Generator) -> Batch:
         """The batch of that micro-step; order, mirroring, tag order and dropout depend on (seed, micro_step) alone."""
-        draw = random.Random(f"{self.seed}/{micro_step}")
-        indices = [self.training[i] for i in self.batches.batch(micro_step)]
-        flips = [self.flip and draw.random() < 0.5 for _ in indices]
+        draw, indices, flips = self._drawn(micro_step)
         captions = ["" if draw.random() < self.dropout else draw.choice(self.variants[i]) for i in indices]
         latents = self.latents.sample(indices, flips, generator)
         return Batch(latents, self._rows(captions), indices, self.latents.told_sizes(indices, flips))
+
+    def fetch(self, micro_step: int) -> None:
+        """Let that batch be encoded, so that what is timed with it does not wait for that."""
+        _, indices, flips = self._drawn(micro_step)
+        self.latents.need(list(zip(indices, flips, strict=True)))
+
+    def _drawn(self, micro_step: int) -> tuple[random.Random, list[int], list[bool]]:
+        """(what draws the rest, which pictures, which of them mirrored)."""
+        draw = random.Random(f"{self.seed}/{micro_step}")
+        indices = [self.training[i] for i in self.batches.batch(micro_step)]
+        return draw, indices, [self.flip and draw.random() < 0.5 for _ in indices]
 
     def preserved(self, micro_step: int, pictures: list[int]) -> Tensor:
         """Rows [B] of captions without the trigger word, one for each picture of that micro-step."""

@@ -6,6 +6,8 @@ embedded base on four pictures takes 0.16 s with one thread and 0.33 s with two 
 
 import logging
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
 
@@ -15,6 +17,7 @@ from trainers import threads
 from trainers.config import TrainConfig
 from trainers.data.cache import content_key
 from trainers.files import remember, remembered
+from trainers.memory.units import blocks
 from trainers.step import TrainingStep
 from trainers.trial import CLEARLY, common_shapes, number_of, once, situation, untouched
 
@@ -37,7 +40,8 @@ def settle(step: TrainingStep, config: TrainConfig, folder: Path | None = None) 
     key = content_key(kind="threads", most=most, shape=shape, **situation(step, config))
     known = remembered(folder / FILE) if folder else {}
     if known.get(key) not in range(1, most + 1):  # none, or damaged
-        known |= {key: _fastest(step, number_of(step, shape), most)}
+        step.feed.fetch(number := number_of(step, shape))
+        known |= {key: _fastest(step, number, most)}
         if folder:
             remember(folder / FILE, known)
     torch.set_num_threads(known[key])
@@ -57,12 +61,42 @@ def _fastest(step: TrainingStep, number: int, most: int) -> int:
     return chosen
 
 
+class _Long(Exception):
+    """A pass takes so long that the number of threads is not worth more of it."""
+
+
 def _seconds(step: TrainingStep, number: int, count: int) -> float:
-    """The median of a few passes, after one that sets things up; of that one alone where it is long."""
+    """The median of a few passes, after one that sets things up; LONG, or more, where that one is long."""
     torch.set_num_threads(count)
-    spent = []
+    spent: list[float] = []
     while len(spent) <= REPEATS and (not spent or spent[0] < LONG):
         start = perf_counter()
-        once(step, number)
+        try:
+            with nullcontext() if spent else _cut_short(step, start):
+                once(step, number)
+        except _Long:
+            return LONG
         spent.append(perf_counter() - start)
     return statistics.median(spent[1:] or spent)
+
+
+@contextmanager
+def _cut_short(step: TrainingStep, start: float) -> Iterator[None]:
+    """Inside, a pass that will surely be long is given up: the forward pass is half of LONG, or all, and not done."""
+
+    def look(*_: object, most: float = LONG) -> None:
+        if perf_counter() - start > most:
+            raise _Long
+
+    def begins(phase: str) -> None:
+        if phase == "backward":
+            look(most=LONG / 2)
+
+    hooks = [step.denoiser.get_submodule(path).register_forward_pre_hook(look) for path in blocks(step.denoiser)]
+    mark, step.mark = step.mark, begins
+    try:
+        yield
+    finally:
+        step.mark = mark
+        for hook in hooks:
+            hook.remove()

@@ -29,7 +29,7 @@ from trainers.data.buckets import plan as plan_crops
 from trainers.data.cache import Cache
 from trainers.data.examples import scan
 from trainers.data.types import Problem
-from trainers.encoding import encode_together, in_two_tries
+from trainers.encoding import encode_together
 from trainers.errors import Crowded, EndedEarly, Overflowed, UserError
 from trainers.events import Adjusted, Event, Finished, Phase, Started, Step, Stopped, Warned
 from trainers.export.metadata import RunFacts
@@ -43,6 +43,7 @@ from trainers.memory.decide import decide, draws
 from trainers.memory.kept import keep_saving, kept_saving
 from trainers.memory.saving import apply
 from trainers.memory.settle import settle
+from trainers.moments import in_two_tries
 from trainers.outputs import Folders, Outputs
 from trainers.prepacked import prepack
 from trainers.preservation import draw_class_pictures, preserved_captions
@@ -167,11 +168,13 @@ def _train(
     # --- the adapter -------------------------------------------------------------------------------------------------
     emit(Phase("Setting up the step"))
     before = kept_saving(folders.run, config, components.denoiser) if earlier and on_cpu else None
-    saving, adjusted = decide(family, components, counted, plan, latents.held + text.held(base_text), before)
+    saving, adjusted, free = decide(family, components, counted, plan, latents.held + text.held(base_text), before)
     if on_cpu and ranks.main:
         keep_saving(folders.run, config, saving)
     if adjusted:
         emit(adjusted)
+    if latents.postponed and (remark := latents.postponed.settle(config, free, preparing)):
+        emit(remark)
     if packed := settle(components.denoiser, config.memory.quantize, saving, device):
         emit(packed.told)
     prepack(components.denoiser, config.memory, saving)
@@ -231,7 +234,7 @@ def _train(
     ends = _text_ends(config.adapter, adapter, steps)
     if not ends and text.cached is None:  # the settings leave nothing of the text encoders to train
         text.cached = text.encode_all(None, progress)
-    since, clock = position.step, awake()
+    since, clock, encoded = position.step, awake(), latents.encoding_seconds
     control, stopped = folders.control, False
     while position.step < steps and not stopped:
         while ends and position.step >= ends[0][0]:
@@ -258,8 +261,9 @@ def _train(
             if not math.isfinite(mean):
                 raise Overflowed(f"The loss became {mean}", position.step)
             rate, peak = step.schedule.get_last_lr()[0], memory.peak_gb(device)
+            seconds -= latents.encoding_seconds - encoded
             pace, card = seconds / (position.step - since), memory.card_gb(device)
-            emit(Step(position.step, steps, mean, rate, pace, peak, *card))
+            emit(Step(position.step, steps, mean, rate, pace, peak, *card, latents.encoding_left))
             if remark := spill.look(pace, *card):
                 emit(remark)
             if others and (taken := others.cores()) is not None:
@@ -278,7 +282,7 @@ def _train(
                 outputs.draw(wish)
             if preview_due or wishes:
                 emit(Phase("Training"))
-            since, clock = position.step, awake()
+            since, clock, encoded = position.step, awake(), latents.encoding_seconds
             if lighter:
                 raise Crowded
 

@@ -25,6 +25,7 @@ from trainers.families.parts import random_module
 from trainers.families.registry import FAMILIES, find_family
 from trainers.families.sd3 import choose_variant
 from trainers.families.weights import Weights
+from trainers.moments import Wanted
 from trainers.noise import build_noise
 from trainers.preview import build_sampler
 
@@ -205,10 +206,10 @@ def test_sdxl_is_told_the_size_the_corner_and_the_crop_of_the_picture_itself():
     crop = crop_for((3021, 1500), Bucket(1280, 832))  # scaled to 1676 x 832, cut at the sides
     example = Example(Path("wide.png"), "", (3021, 1500), "")
     assert crop.scaled == (1676, 832)
-    assert told_sizes(FAMILIES["sdxl"], example, crop, mirrored=False) == (1500, 3021, 0, 198, 832, 1280)
+    assert told_sizes(FAMILIES["sdxl"], Wanted(0, example, crop, False, "")) == (1500, 3021, 0, 198, 832, 1280)
     shifted = replace(crop, left=100, top=7)
-    assert told_sizes(FAMILIES["sdxl"], example, shifted, mirrored=False) == (1500, 3021, 7, 100, 832, 1280)
-    assert told_sizes(FAMILIES["sdxl"], example, shifted, mirrored=True) == (1500, 3021, 7, 296, 832, 1280)
+    assert told_sizes(FAMILIES["sdxl"], Wanted(0, example, shifted, False, "")) == (1500, 3021, 7, 100, 832, 1280)
+    assert told_sizes(FAMILIES["sdxl"], Wanted(0, example, shifted, True, "")) == (1500, 3021, 7, 296, 832, 1280)
 
 
 def test_sizes_are_told_exactly_whatever_the_denoiser_computes_in():

@@ -12,9 +12,9 @@ from tests.tiny import tiny_pipeline_folder
 from trainers import events
 from trainers.config import ModelConfig
 from trainers.data.types import Bucket, Crop, Example
-from trainers.encoding import Ready, Wanted, moments
 from trainers.export.verify import verdicts
 from trainers.families.registry import find_family
+from trainers.moments import Ready, Wanted, moments
 
 pytestmark = pytest.mark.gpu
 GPU = {"device": "cuda", "exact": "all"}

@@ -98,7 +98,7 @@ def planned(step, free: float, monkeypatch, before: Saving | None = None):
     taken = resident(step.components, step.config) + kept(step.config, step.adapter_bytes, CPU)
     monkeypatch.setattr("trainers.memory.decide.free_gb", lambda device: beside(CPU) + (taken + free) / GB)
     parts = emptied(step.components, torch.float32)
-    return decide(step.family, parts, step.config, memory.Plan(CPU, "fp32"), before=before)
+    return decide(step.family, parts, step.config, memory.Plan(CPU, "fp32"), before=before)[:2]
 
 
 def test_weights_that_lie_ready_are_given_up_first(step, ready, monkeypatch):
@@ -131,7 +131,7 @@ def test_the_plan_is_told_with_its_numbers(step, ends):
     taken = resident(step.components, step.config) + kept(step.config, step.adapter_bytes, CPU)
     budget = beside(plan.device) + (taken + sum(end.peak for end in ends) / 2) / GB
     config = config_io.merge(step.config, {"memory": {"budget": budget}})
-    saving, told = decide(step.family, emptied(step.components, torch.float32), config, plan)
+    saving, told, _ = decide(step.family, emptied(step.components, torch.float32), config, plan)
     assert saving.recomputed and not saving.offload
     assert f"{len(saving.recomputed)} parts of the denoiser are computed twice" in told.what
     assert f"budget of {budget:.1f} GB" in told.why and "% more operations" in told.why
@@ -141,7 +141,7 @@ def test_checkpointing_can_be_forced_and_reads_what_it_was(step):
     plan = memory.Plan(torch.device("cpu"), "fp32")
     for value, paths in ((True, blocks(step.denoiser)), ("all", blocks(step.denoiser)), (False, ()), ("none", ())):
         config = config_io.merge(step.config, {"memory": {"checkpointing": value, "budget": 0.001, "stream": "none"}})
-        assert decide(step.family, step.components, config, plan) == (Saving(paths) if paths else PLAIN, None)
+        assert decide(step.family, step.components, config, plan)[:2] == (Saving(paths) if paths else PLAIN, None)
     assert config_io.override(step.config, ["memory.checkpointing=true"]).memory.checkpointing == "all"
     assert config_io.override(step.config, ["memory.budget=auto"]).memory.budget is None
     with pytest.raises(UserError, match="none, auto, all"):
@@ -177,7 +177,7 @@ def test_module_dropout_is_counted_as_a_step_that_leaves_no_layer_out(step, kind
 def test_the_plan_says_what_streaming_costs(step):
     plan = memory.Plan(CPU, "fp32")
     config = config_io.merge(step.config, {"memory": {"budget": 0.001}})
-    saving, told = decide(step.family, emptied(step.components, torch.float32), config, plan)
+    saving, told, _ = decide(step.family, emptied(step.components, torch.float32), config, plan)
     assert saving.streamed == blocks(step.denoiser)
     assert f"the weights of {len(saving.streamed)} wait in the base's file" in told.what
     assert "GB of weights read in each pass" in told.why

@@ -30,6 +30,10 @@ def _prepacked(x, weight, *_, out_val=None, **__):  # noqa: ANN001, ANN202 - of 
     return 2 * out_val.numel() * math.prod(weight.shape[1:])
 
 
+def _transposed(x, weight, *_, out_val=None, **__):  # noqa: ANN001, ANN202 - their backward pass
+    return 2 * x.numel() * out_val.shape[1] * math.prod(weight.shape[2:])
+
+
 FLOPS = {  # torch's table does not know the products in place, nor the CPU's attention and its prepacked convolutions
     **flop_registry,
     aten.addmm_: addmm_flop,
@@ -37,6 +41,7 @@ FLOPS = {  # torch's table does not know the products in place, nor the CPU's at
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     torch.ops.mkldnn._convolution_pointwise: _prepacked,
+    torch.ops.mkldnn._convolution_transpose_pointwise: _transposed,
 }
 
 

@@ -61,7 +61,7 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
         text.cached = base_text
         for encoder in components.text_encoders:
             release(encoder)
-    saving, _ = decide(family, components, config, plan)
+    saving, *_ = decide(family, components, config, plan)
     settle(components.denoiser, config.memory.quantize, saving, device)
     prepack(components.denoiser, config.memory, saving)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)

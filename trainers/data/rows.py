@@ -95,6 +95,11 @@ class FiledRows:
             return self._read([numbers])[0]
         return self._read(numbers.tolist())
 
+    def __setitem__(self, number: int, row: Tensor) -> None:
+        self.file.seek(number * self.size)
+        self.file.write(row.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        self.file.flush()
+
     def _read(self, numbers: list[int]) -> Tensor:
         data = np.empty((len(numbers), self.size), np.uint8)
         for place, number in enumerate(numbers):

@@ -21,7 +21,7 @@ from trainers.families.headers import Shapes, check_pickle, read_header, tensors
 from trainers.families.ldm import Names
 
 log = logging.getLogger(__name__)
-Reader = Callable[[torch.dtype, bool], Tensor]  # wanted format, mapped? -> the tensor in it or in the stored one
+Reader = Callable[[torch.dtype | None, bool], Tensor]  # wanted format, mapped? -> the tensor in it or in the stored one
 Change = Callable[[Tensor], Tensor]
 FORMATS = {
     "F16": torch.float16,
@@ -68,8 +68,11 @@ class Weights:
         source, _ = self._defined.get(name, (name, None))
         self.taken |= {source, *(scale for scale in _scales(source) if scale in self._read)}
 
-    def take(self, name: str, dtype: torch.dtype, mapped: bool = True) -> Tensor:
-        """The tensor of that name, floating point in `dtype`; memory-mapped where it is stored so and `mapped`."""
+    def take(self, name: str, dtype: torch.dtype | None, mapped: bool = True) -> Tensor:
+        """The tensor of that name, floating point in `dtype`; memory-mapped where it is stored so and `mapped`.
+
+        dtype None: in the format that it is stored in, or in fp32.
+        """
         self.claim(name)
         source, change = self._defined.get(name, (name, None))
         tensor = self._read[source](dtype, mapped)
@@ -77,7 +80,7 @@ class Weights:
         if scale:  # fp8 checkpoints of ComfyUI: stored = weight / scale
             tensor = tensor.float() * self._read[scale](torch.float32, mapped).float()
         tensor = change(tensor) if change else tensor
-        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+        return tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
 
     def add(self, file: Path, prefix: str) -> None:
         """The tensors of one more file, under its own names behind `prefix`. The file keeps its metadata."""
@@ -108,7 +111,7 @@ def _reader(file: Path, handle: Any, start: int, name: str, entry: dict) -> Read
     stored = FORMATS.get(entry["dtype"])
     begin, end = entry["data_offsets"]
 
-    def read(dtype: torch.dtype, mapped: bool) -> Tensor:
+    def read(dtype: torch.dtype | None, mapped: bool) -> Tensor:
         if stored is None or begin == end or (mapped and stored == dtype):
             return handle.get_tensor(name)
         buffer = torch.empty(end - begin, dtype=torch.uint8)
@@ -202,6 +205,10 @@ class Source:
     def take(self, key: str, mapped: bool) -> Tensor:
         """One weight by the name that the module has for it, in the file's shape."""
         return self.weights.take(self.names[key], self.dtype, mapped)
+
+    def copy(self, key: str, to: Tensor) -> None:
+        """Read one weight into memory that is there."""
+        to.copy_(self.weights.take(self.names[key], None, mapped=False).reshape(to.shape))
 
     def fill(self, module: nn.Module, device: torch.device, mapped: bool, without: Collection[str] = ()) -> None:
         """Read every weight and put it in place on `device`, one after the other; `without` those of these names."""

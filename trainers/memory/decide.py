@@ -124,14 +124,22 @@ def forced(denoiser: nn.Module, config: TrainConfig, device: torch.device) -> Sa
     return Saving(blocks(denoiser), config.memory.offload and device.type != "cpu")
 
 
-def plentiful(components: Components, config: TrainConfig, plan: Plan, room: Room) -> bool:
-    """Whether the room is so large that nothing needs to be counted."""
+@dataclass(frozen=True)
+class Free:
+    """Bytes that the plan leaves: between two steps, when no activations are there, and even within them."""
+
+    between: float
+    within: float
+
+
+def at_most(components: Components, config: TrainConfig, plan: Plan, room: Room) -> float:
+    """Bytes that activations take at most: where there are more, nothing needs to be counted."""
     pixels = ((config.data.resolution or components.resolution) // components.latent.factor) ** 2
     wanted = PER_PIXEL * (plan.dtype.itemsize // 2) * pixels * config.at_once
     wanted *= 1 + config.adapter.trains_text
     if config.adapter.type not in ("lora", "locon"):
         wanted += 3 * room.weights * GB  # the others make weights anew in every step
-    return wanted < room.activations
+    return wanted
 
 
 def decide(
@@ -141,8 +149,8 @@ def decide(
     plan: Plan,
     held: int = 0,
     before: Saving | None = None,
-) -> tuple[Saving, Adjusted | None]:
-    """How this run saves memory, and what a person is told of it. Counts steps without weights where it must.
+) -> tuple[Saving, Adjusted | None, Free]:
+    """How this run saves memory, what a person is told of it, what is left. Counts steps where it must.
 
     The components need no weights yet, and have no adapter.
 
@@ -155,12 +163,15 @@ def decide(
         given = forced(components.denoiser, config, plan.device)
         trained = most_trained(components, family, config)
         left = room(components, config, plan.device, trained, free_gb(plan.device), held)
+        most = at_most(components, config, plan, left)
+        free = Free(left.activations, left.activations - most)
         if given == PLAIN or (given and config.memory.stream == "none" and not left.prepacked):
-            return given, None
-        if hollow or plentiful(components, config, plan, left):
-            return before or given or PLAIN, AS_BEFORE if before and before != (given or PLAIN) else None
+            return given, None, free
+        if hollow or most < left.activations:
+            return before or given or PLAIN, AS_BEFORE if before and before != (given or PLAIN) else None, free
     left, fitted = needed(family, components, config, plan, plan.device, free_gb(plan.device), held=held, before=before)
-    return fitted.saving, told(fitted, left, plan.device) if fitted.saving != PLAIN else None
+    free = Free(left.activations + fitted.freed, left.activations - fitted.taken)
+    return fitted.saving, told(fitted, left, plan.device) if fitted.saving != PLAIN else None, free
 
 
 def most_trained(components: Components, family: Family, config: TrainConfig) -> int:

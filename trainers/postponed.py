@@ -1,0 +1,108 @@
+"""Pictures that are encoded when a step first shows them.
+
+So the first step need not wait for all of them. What is encoded together, and on how many threads, is what it would
+have been before: the latents are the same to the bit.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+
+from trainers.clock import awake
+from trainers.config import TrainConfig
+from trainers.data.cache import Cache
+from trainers.events import Adjusted
+from trainers.families.base import Components, Family
+from trainers.families.residence import release
+from trainers.memory.decide import Free
+from trainers.memory.encoders import picture_bytes, weight_bytes
+from trainers.moments import Wanted, in_two_tries, moments, read
+from trainers.stores import LatentStore, Place, Progress
+
+SMALLER = "A smaller data.resolution needs less."
+
+
+class Postponed:
+    """What of a store is not encoded yet."""
+
+    def __init__(
+        self,
+        store: LatentStore,
+        groups: list[list[Wanted]],
+        family: Family,
+        components: Components,
+        cache: Cache | None,
+        device: torch.device,
+    ):
+        """`groups`: what is encoded together. It is encoded with as many threads as torch has now."""
+        self.store, self.how, self.cache = store, (family, components, device), cache
+        self.group_of = {one.place: group for group in groups for one in group}
+        self.vae, self.threads = components.vae, torch.get_num_threads()
+        self.stays = False  # whether the VAE stays in memory until all are encoded, or is read each time
+        self.count, self.seconds = 0, 0.0  # pictures that were encoded here, and how long that took
+
+    @property
+    def left(self) -> int:
+        """Pictures."""
+        return len(self.group_of)
+
+    @property
+    def seconds_left(self) -> float:
+        """At the pace so far; 0 before anything is known of that."""
+        return self.left * self.seconds / self.count if self.count else 0.0
+
+    def settle(self, config: TrainConfig, free: Free, progress: Progress) -> Adjusted | None:
+        """What a person is told of what waits, and None where it cannot wait, and all are encoded now.
+
+        It waits if one picture is encoded within what is `free` between two steps, and in memory stays the VAE if a
+        step can spare that.
+        """
+        family, components, device = self.how
+        if picture_bytes(family, components, config, device) > free.between:
+            self._encode_all(progress)
+            return None
+        self.stays = weight_bytes([self.vae]) <= free.within
+        what = f"{self.left} of {len(self.store.rows)} pictures are encoded when a step first shows them"
+        return Adjusted(what, "So training begins sooner; a step that waits for that takes longer.")
+
+    def encode(self, places: Iterable[Place]) -> None:
+        """Encode those of them that are not, and what is encoded with them.
+
+        Raises:
+            UserError: a picture cannot be read any more, the memory ran out, the disk is full.
+        """
+        began, before = awake(), self.left
+        for place in places:
+            if group := self.group_of.get(place):
+                with self._as_before():
+                    in_two_tries("pictures", SMALLER, partial(self._encode, group))
+        self.count, self.seconds = self.count + before - self.left, self.seconds + awake() - began
+
+    def _encode_all(self, progress: Progress) -> None:
+        total = len(self.store.rows)
+        for place in list(self.group_of):
+            self.encode([place])
+            progress("Encoding pictures", total - self.left, total)
+
+    @contextmanager
+    def _as_before(self) -> Iterator[None]:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            torch.set_num_threads(threads)
+
+    def _encode(self, group: list[Wanted]) -> None:
+        found = [read(one, self.cache) for one in group]
+        for ready, kept in zip(found, moments(found, *self.how), strict=True):
+            if self.cache and ready.kept is None:
+                self.cache.put(ready.wanted.name, kept)
+            self.store.replace(*ready.wanted.place, kept["mean"], kept["logvar"])
+        for one in group:
+            del self.group_of[one.place]
+        if not self.stays or not self.group_of:
+            release(self.vae)
