@@ -13,10 +13,11 @@ import torch
 
 from trainers import memory
 from trainers.config import TrainConfig
+from trainers.encoding import SOON
 from trainers.families.base import Components, Family
 from trainers.memory.cards import Card
-from trainers.memory.decide import GB, Room, free_gb, needed, told
-from trainers.memory.encoders import caption_bytes, picture_bytes
+from trainers.memory.decide import GB, Room, beside, free_gb, needed, told
+from trainers.memory.encoders import caption_bytes, picture_bytes, weight_bytes
 from trainers.memory.fit import Fitted
 from trainers.memory.packing import FORMS
 from trainers.memory.saving import PLAIN
@@ -101,7 +102,21 @@ def estimate(
     )
     if not need.fits:
         return replace(need, instead=_instead(family, components, config, plan, device, free, encoded, missing))
-    return need if card else replace(need, pace=pace(family, components, config, plan, fitted.count, clock))
+    if card:
+        return need
+    found = pace(family, components, config, plan, fitted.count, clock)
+    late = device.type == "cpu" and missing[0] * found.encoded > SOON
+    more = _beside(family, components, config, left, fitted) if late else 0
+    return replace(need, pace=found, peak_gb=peak + more / GB)
+
+
+def _beside(family: Family, components: Components, config: TrainConfig, left: Room, fitted: Fitted) -> float:
+    """Bytes that the peak is higher where pictures are encoded between steps (postponed.py)."""
+    takes, free = picture_bytes(family, components, config, torch.device("cpu")), left.free(fitted)
+    if takes > free.between:
+        return 0.0
+    vae = weight_bytes([components.vae])
+    return max(vae if vae <= free.within else 0, takes - fitted.taken - fitted.freed)
 
 
 def _encoding(
@@ -121,7 +136,7 @@ def _encoding(
     if captions and (config.loss.preservation or not config.adapter.trains_text):
         needs["captions"] = caption_bytes(family, components, config, plan.dtype)
     what = max(needs, key=needs.__getitem__)
-    return needs[what] / GB + left.held + left.beside if what else 0.0, what
+    return needs[what] / GB + left.held + beside(device) if what else 0.0, what
 
 
 def _saved(fitted: Fitted, left: Room, device: torch.device) -> str:

@@ -65,7 +65,7 @@ class Postponed:
             return None
         self.stays = weight_bytes([self.vae]) <= free.within
         what = f"{self.left} of {len(self.store.rows)} pictures are encoded when a step first shows them"
-        return Adjusted(what, "So training begins sooner; a step that waits for that takes longer.")
+        return Adjusted(what, "So training begins sooner. Leave the pictures where they are until then.")
 
     def encode(self, places: Iterable[Place]) -> None:
         """Encode those of them that are not, and what is encoded with them.

@@ -36,6 +36,14 @@ PER_PIXEL = 2**20  # bytes of activations per latent pixel at 2 bytes a number: 
 
 
 @dataclass(frozen=True)
+class Free:
+    """Bytes that the plan leaves: between two steps, when no activations are there, and even within them."""
+
+    between: float
+    within: float
+
+
+@dataclass(frozen=True)
 class Room:
     """GB of 2^30 bytes: all that training may take, and what is taken before any activation is."""
 
@@ -63,6 +71,9 @@ class Room:
         """GB that a step takes."""
         return self.weights + self.adapter + self.beside + self.held + fitted.taken / GB
 
+    def free(self, fitted: Fitted) -> Free:
+        return Free(self.activations + fitted.freed, self.activations - fitted.taken)
+
 
 def room(
     components: Components, config: TrainConfig, device: torch.device, trained: int, free: float, held: int = 0
@@ -82,7 +93,8 @@ def room(
     adapter = kept(config, trained, device)
     if device.type == "cuda" and config.memory.graphs != "none" and not config.several_passes:
         adapter += trained  # a graph's gradients stay from step to step, too
-    return Room(budget, weights / GB, adapter / GB, beside(device), held / GB, more, prepacked / GB)
+    aside = beside(device) + ordering(components.denoiser, device) / GB
+    return Room(budget, weights / GB, adapter / GB, aside, held / GB, more, prepacked / GB)
 
 
 def kept(config: TrainConfig, trained: int, device: torch.device) -> float:
@@ -100,6 +112,14 @@ def resident(components: Components, config: TrainConfig) -> int:
 
 def beside(device: torch.device) -> float:
     return BESIDE.get(device.type, BESIDE_GPU)
+
+
+def ordering(denoiser: nn.Module, device: torch.device) -> int:
+    """Bytes in which a CPU's library puts the weights of a convolution in an order of its own while that computes."""
+    if device.type != "cpu":
+        return 0
+    weights = (layer.weight for layer in denoiser.modules() if isinstance(layer, nn.Conv2d))
+    return max((weight.numel() * weight.element_size() for weight in weights), default=0)
 
 
 def free_gb(device: torch.device) -> float:
@@ -122,14 +142,6 @@ def forced(denoiser: nn.Module, config: TrainConfig, device: torch.device) -> Sa
     if config.memory.checkpointing == "none":
         return PLAIN
     return Saving(blocks(denoiser), config.memory.offload and device.type != "cpu")
-
-
-@dataclass(frozen=True)
-class Free:
-    """Bytes that the plan leaves: between two steps, when no activations are there, and even within them."""
-
-    between: float
-    within: float
 
 
 def at_most(components: Components, config: TrainConfig, plan: Plan, room: Room) -> float:
@@ -170,8 +182,7 @@ def decide(
         if hollow or most < left.activations:
             return before or given or PLAIN, AS_BEFORE if before and before != (given or PLAIN) else None, free
     left, fitted = needed(family, components, config, plan, plan.device, free_gb(plan.device), held=held, before=before)
-    free = Free(left.activations + fitted.freed, left.activations - fitted.taken)
-    return fitted.saving, told(fitted, left, plan.device) if fitted.saving != PLAIN else None, free
+    return fitted.saving, told(fitted, left, plan.device) if fitted.saving != PLAIN else None, left.free(fitted)
 
 
 def most_trained(components: Components, family: Family, config: TrainConfig) -> int:
