@@ -11,12 +11,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from trainers import config_io, events
+from trainers import config_io, events, memory
 from trainers.bench.models import SIZES
 from trainers.clock import awake
 from trainers.config import TrainConfig
+from trainers.data.buckets import plan as plan_crops
+from trainers.data.cache import Cache
+from trainers.data.examples import scan
+from trainers.encoding import encode_pictures
 from trainers.errors import UserError
+from trainers.families.registry import find_family
 
+CACHE = "cache"
 PREVIEW = "Making preview pictures"  # the phase's name in train.py
 
 
@@ -40,6 +46,9 @@ def start(base: str, config: TrainConfig, pictures: int, progress: Callable[[str
         place, found = Path(folder), {}
         draw_pictures(place / "pictures", pictures, config.data.resolution or 512)
         for name, every in (("cold", 0), ("warm", 1)):
+            if name == "warm":
+                progress(f"Encoding {pictures} pictures")
+                _encode(_settings(config, place, every), place / CACHE)
             progress(f"Running the engine on {pictures} pictures ({name})")
             found[name] = asdict(_sitting(place, name, _settings(config, place, every)))
     return {"pictures": pictures, **found}
@@ -67,12 +76,22 @@ def draw_pictures(folder: Path, count: int, side: int) -> None:
         (folder / f"{i:04d}.txt").write_text(f"a picture of thing {i}", encoding="utf-8")
 
 
+def _encode(config: TrainConfig, cache: Path) -> None:
+    """All pictures, of which a run on a CPU leaves most until they are shown."""
+    plan, family = memory.plan(config.memory), find_family(config.model)
+    components, examples = family.load(config.model, plan.dtype, deferred=True), scan(config.data).examples
+    side, multiple = config.data.resolution or components.resolution, components.latent.factor * components.multiple
+    crops = plan_crops(examples, config.data, side, multiple)
+    how = (family, components, config.data.flip, Cache(cache), plan.device)
+    encode_pictures(examples, crops, *how, lambda *_: None)
+
+
 def _sitting(place: Path, name: str, config: TrainConfig) -> Sitting:
     run = place / name
     run.mkdir()
     config_io.save(config, run / "config.toml")
     began = awake()
-    environment = {**os.environ, "DARKROOM_CACHE": str(place / "cache")}
+    environment = {**os.environ, "DARKROOM_CACHE": str(place / CACHE)}
     command = [sys.executable, "-m", "trainers", str(run)]
     subprocess.run(command, env=environment, check=False)
     heard, _ = events.read_from(run / "events.jsonl")
