@@ -74,7 +74,7 @@ def test_a_run_ends_in_the_same_weights_whenever_its_pictures_are_encoded(
     again = run(tmp_path / "late2", base, pictures, 5, **how)
     monkeypatch.setattr(encoding, "SOON", 1e9)
     before = run(tmp_path / "before", base, pictures, 5, **how)
-    assert told(late) == told(again) == ["18 of 18 " + WORDS] and told(before) == []
+    assert told(late) == told(again) == ["9 of 9 " + WORDS] and told(before) == []
     assert same_weights(tmp_path / "late", tmp_path / "before") and same_weights(tmp_path / "late", tmp_path / "late2")
     losses = [[e for e in seen if isinstance(e, events.Validation)] for seen in (late, before)]
     assert losses[0] == losses[1] and losses[0]
@@ -148,12 +148,12 @@ def test_time_spent_encoding_is_told_apart_from_that_of_steps(tmp_path, base, pi
     monkeypatch.setattr(postponed, "awake", lambda: now[0])
     monkeypatch.setattr(recipe, "awake", lambda: now[0])
     monkeypatch.setattr(recipe, "REPORT", 1)
-    seen = run(tmp_path, base, pictures, 3, data={"batch_size": 1, "flip": False})
+    seen = run(tmp_path, base, pictures, 6, data={"batch_size": 1, "flip": False})
     steps = [event for event in seen if isinstance(event, events.Step)]
-    assert [event.seconds for event in steps] == [0.0, 0.0, 0.0]
-    assert [event.encoding_left for event in steps] == [800.0, 700.0, 600.0]
-    assert seen[-1].seconds == 300.0  # they are part of the run's time
-    assert events.fold(seen).encoding_left == 600.0
+    assert [event.seconds for event in steps] == [0.0] * 6
+    assert [event.encoding_left for event in steps] == [500.0, 400.0, 300.0, 200.0, 100.0, 0.0]  # 3 are never shown
+    assert seen[-1].seconds == 600.0  # they are part of the run's time
+    assert events.fold(seen[: seen.index(steps[2]) + 1]).encoding_left == 300.0
 
 
 def store(base, pictures, cache: Path) -> encoding.LatentStore:
@@ -169,7 +169,7 @@ def test_where_there_is_no_room_beside_the_step_all_are_encoded_before_it(base, 
     found = store(base, pictures, tmp_path)
     assert not encoded and is_away(found.postponed.vae)
     assert found.postponed.settle(config, NONE, lambda *said: seen.append(said)) is None
-    assert len(encoded) == 18 and is_away(found.postponed.vae) and found.encoding_left == 0
+    assert len(encoded) == 18 and is_away(found.postponed.vae) and found.encoding_left(9) == 0
     assert seen[0] == ("Encoding pictures", 1, 18) and seen[-1] == ("Encoding pictures", 18, 18)
     assert all(moments.any() for stack in found.moments.values() for moments in stack)
 

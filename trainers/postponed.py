@@ -45,13 +45,12 @@ class Postponed:
 
     @property
     def left(self) -> int:
-        """Pictures."""
+        """Pictures, each mirrored one too."""
         return len(self.group_of)
 
-    @property
-    def seconds_left(self) -> float:
-        """At the pace so far; 0 before anything is known of that."""
-        return self.left * self.seconds / self.count if self.count else 0.0
+    def seconds_left(self, shown: int) -> float:
+        """Until so many more were shown, at the pace so far; 0 before anything is known of that."""
+        return min(self.left, shown) * self.seconds / self.count if self.count else 0.0
 
     def settle(self, config: TrainConfig, free: Free, progress: Progress) -> Adjusted | None:
         """What a person is told of what waits, and None where it cannot wait, and all are encoded now.
@@ -64,7 +63,8 @@ class Postponed:
             self._encode_all(progress)
             return None
         self.stays = weight_bytes([self.vae]) <= free.within
-        what = f"{self.left} of {len(self.store.rows)} pictures are encoded when a step first shows them"
+        waiting, all_of_them = ({index for index, _ in places} for places in (self.group_of, self.store.rows))
+        what = f"{len(waiting)} of {len(all_of_them)} pictures are encoded when a step first shows them"
         return Adjusted(what, "So training begins sooner. Leave the pictures where they are until then.")
 
     def encode(self, places: Iterable[Place]) -> None:

@@ -33,7 +33,9 @@ class Later(Protocol):
     """What encodes pictures of a LatentStore when they are needed (postponed.py)."""
 
     seconds: float  # that it has taken so far
-    seconds_left: float
+
+    def seconds_left(self, shown: int) -> float:
+        """That it will take until so many more pictures were shown."""
 
     def encode(self, places: Iterable[Place]) -> None:
         """Encode those of them that are not, into their places."""
@@ -115,10 +117,9 @@ class LatentStore:
         """That steps have waited for pictures so far."""
         return self.postponed.seconds if self.postponed else 0.0
 
-    @property
-    def encoding_left(self) -> float:
-        """Seconds that steps will wait for pictures, if all are shown."""
-        return self.postponed.seconds_left if self.postponed else 0.0
+    def encoding_left(self, shown: int) -> float:
+        """Seconds that steps will wait for pictures until so many more were shown."""
+        return self.postponed.seconds_left(shown) if self.postponed else 0.0
 
     @property
     def held(self) -> int:

@@ -263,7 +263,8 @@ def _train(
             rate, peak = step.schedule.get_last_lr()[0], memory.peak_gb(device)
             seconds -= latents.encoding_seconds - encoded
             pace, card = seconds / (position.step - since), memory.card_gb(device)
-            emit(Step(position.step, steps, mean, rate, pace, peak, *card, latents.encoding_left))
+            waits = latents.encoding_left((steps - position.step) * config.views_per_step)
+            emit(Step(position.step, steps, mean, rate, pace, peak, *card, waits))
             if remark := spill.look(pace, *card):
                 emit(remark)
             if others and (taken := others.cores()) is not None:
