@@ -49,9 +49,9 @@ def found(monkeypatch, config, cache) -> tuple[Work, Cached]:
     """What `check` counts, and what of it the cache has."""
     heard = []
 
-    def heard_by(work: Work, pace: Pace, config: object, read: float, cached: Cached) -> object:
+    def heard_by(work: Work, pace: Pace, config: object, read: float, cached: Cached, late: bool) -> object:
         heard.append((work, cached))
-        return duration(work, pace, config, read, cached)
+        return duration(work, pace, config, read, cached, late)
 
     monkeypatch.setattr("trainers.check.duration", heard_by)
     assert check(config, lambda text: None, cache=cache)["pictures"]["encoded_before"] == heard[0][1].pictures

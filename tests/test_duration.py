@@ -13,6 +13,7 @@ from trainers.data.batches import Batches
 from trainers.data.examples import scan
 from trainers.data.types import Bucket, Crop
 from trainers.duration import duration, work
+from trainers.encoding import SOON
 from trainers.families.registry import find_family
 from trainers.memory.device import Plan
 from trainers.memory.hollow import Count, HollowStep, emptied
@@ -89,6 +90,16 @@ def test_every_part_has_its_seconds(pictures):
     assert found.preparing == 3 + 1 + 4 + todo.captions
     assert found.rest == 2  # the checkpoint at the end, and the file
     assert found.whole == sum(vars(found).values())
+
+
+def test_pictures_that_no_step_shows_take_no_time_where_they_are_encoded_late(pictures):
+    config = configured_as(pictures, schedule={"steps": 5}, data={"batch_size": 1}, preview={"every": 0})
+    todo = replace(work_of(config), encoded=1000)
+    assert todo.shown == 5
+    late, before = (duration(todo, ONE, config, 0.0, late=late).preparing for late in (True, False))
+    assert (late, before) == (todo.captions + SOON + 5, todo.captions + 1000)
+    few = replace(todo, encoded=2)
+    assert duration(few, ONE, config, 0.0, late=True) == duration(few, ONE, config, 0.0)
 
 
 def test_class_pictures_and_validations_are_of_the_training_resolution_whatever_the_previews_are(pictures):

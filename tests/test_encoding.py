@@ -141,7 +141,7 @@ def test_a_picture_that_changes_meanwhile_ends_it_with_a_sentence(base, pictures
         return real(path, content_hash)
 
     monkeypatch.setattr(moments, "open_picture", changing)
-    with pytest.raises(UserError, match=r"4\.png was changed while it was being read"):
+    with pytest.raises(UserError, match=r"4\.png was changed after this run began"):
         Encoded(base, pictures, Cache(tmp_path / "cache"), monkeypatch)
 
 

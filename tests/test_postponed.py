@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tests.nine_pictures import nine_pictures
 from tests.test_train import run
 from tests.tiny import tiny_pipeline_folder
-from trainers import config_io, encoding, events, postponed
+from trainers import checkpoint, config_io, encoding, events, postponed, threads
 from trainers import train as recipe
 from trainers.config import DataConfig, ModelConfig
 from trainers.data.buckets import plan
@@ -80,6 +80,28 @@ def test_a_run_ends_in_the_same_weights_whenever_its_pictures_are_encoded(
     assert losses[0] == losses[1] and losses[0]
 
 
+def test_kernels_and_threads_of_the_steps_are_not_those_of_the_vae(tmp_path, pictures, monkeypatch):
+    base = tiny_pipeline_folder(tmp_path / "base", sample_size=32)  # so that its VAE attends
+    counts, real = [], postponed.moments
+
+    def noting(*given):
+        counts.append(torch.get_num_threads())
+        return real(*given)
+
+    def fewer(*_):
+        torch.set_num_threads(1)
+
+    monkeypatch.setattr(postponed, "moments", noting)
+    monkeypatch.setattr(threads, "choose", lambda earlier=0: earlier or 2)
+    monkeypatch.setattr(recipe.thread_count, "settle", fewer)
+    how = {"memory": {"attention": "math"}, "data": {"resolution": 32}}
+    run(tmp_path / "late", base, pictures, 4, **how)
+    assert set(counts) == {2} and torch.get_num_threads() == 1
+    monkeypatch.setattr(encoding, "SOON", 1e9)
+    run(tmp_path / "before", base, pictures, 4, **how)
+    assert same_weights(tmp_path / "late", tmp_path / "before")
+
+
 def test_what_is_never_shown_is_not_encoded_and_what_was_is_found_again(tmp_path, base, pictures, encoded):
     run(tmp_path, base, pictures, 2)  # batches of 2
     assert 0 < len(encoded) <= 4 < 18
@@ -109,13 +131,31 @@ def test_a_picture_that_is_gone_by_then_costs_no_step(tmp_path, base, pictures, 
                 file.rename(file.with_suffix(".away"))
 
     monkeypatch.setattr(recipe.thread_count, "settle", lambda step, *_: [step.feed.fetch(i) for i in range(2)])
-    with pytest.raises(UserError, match=r"\.png"):
+    with pytest.raises(UserError, match="and resume"):
         run(tmp_path / "parted", base, own, 6, heard=gone)
     for file in own.glob("*.away"):
         file.rename(file.with_suffix(".png"))
     seen = run(tmp_path / "parted", base, own, 6)
     assert next(event.step for event in seen if isinstance(event, events.Started)) == 2
     assert same_weights(tmp_path / "straight", tmp_path / "parted")
+
+
+def test_a_picture_that_is_gone_when_it_is_measured_costs_no_step(tmp_path, base, pictures, monkeypatch):
+    own = tmp_path / "own"
+    own.mkdir()
+    for file in pictures.iterdir():
+        (own / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setattr(recipe, "REPORT", 1)
+
+    def gone(event: events.Event) -> None:
+        if isinstance(event, events.Step) and event.step == 3:
+            for file in own.glob("*.png"):
+                file.unlink()
+
+    with pytest.raises(UserError, match="Put it back, or leave it out, and resume"):
+        how = {"data": {"validation_share": 0.4}, "preview": {"every": 3, "sampling_steps": 1}}
+        run(tmp_path / "run", base, own, 6, heard=gone, **how)
+    assert checkpoint.newest_step(tmp_path / "run" / "checkpoints") == 3
 
 
 def test_memory_that_runs_out_meanwhile_is_tried_once_more_and_then_told(tmp_path, base, pictures, monkeypatch):
@@ -169,7 +209,7 @@ def test_where_there_is_no_room_beside_the_step_all_are_encoded_before_it(base, 
     found = store(base, pictures, tmp_path)
     assert not encoded and is_away(found.postponed.vae)
     assert found.postponed.settle(config, NONE, lambda *said: seen.append(said)) is None
-    assert len(encoded) == 18 and is_away(found.postponed.vae) and found.encoding_left(9) == 0
+    assert len(encoded) == 18 and is_away(found.postponed.vae) and found.postponed.left == 0
     assert seen[0] == ("Encoding pictures", 1, 18) and seen[-1] == ("Encoding pictures", 18, 18)
     assert all(moments.any() for stack in found.moments.values() for moments in stack)
 

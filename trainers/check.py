@@ -73,7 +73,7 @@ def _check(
     encoded, before = (todo.encoded, todo.captions), (known.pictures, known.captions)
     counted = batches.counted(config)
     need = estimate(family, components, counted, plan, there, clock, encoded, before)
-    spent = need.pace and duration(todo, need.pace, counted, read, known)
+    spent = need.pace and duration(todo, need.pace, counted, read, known, late=plan.device.type == "cpu")
     problems = [*map(str, found.problems), *map(str, cut_captions(found.examples, family, components))]
     if remark := batches.unfilled(config):
         problems.append(" ".join(remark))

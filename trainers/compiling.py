@@ -16,6 +16,7 @@ import torch
 from trainers import json_values
 from trainers.config import TrainConfig
 from trainers.data.cache import content_key
+from trainers.errors import UserError
 from trainers.events import Adjusted, Event, Phase, Warned
 from trainers.files import remember, remembered
 from trainers.memory.decide import draws
@@ -93,6 +94,8 @@ def _mending(step: TrainingStep, regions: Regions, emit: Callable[[Event], None]
     earlier = step.mend
 
     def mend(error: Exception) -> bool:
+        if isinstance(error, UserError):  # of a picture, say
+            return False
         step.mend = earlier
         regions.remove()
         log.warning("a compiled pass failed", exc_info=error)

@@ -8,6 +8,7 @@ from trainers.cached import NOTHING, Cached
 from trainers.config import TrainConfig
 from trainers.data.batches import Batches
 from trainers.data.types import Example
+from trainers.encoding import SOON
 from trainers.pace import Pace
 from trainers.preservation import preserved_captions
 from trainers.prompts import preview_prompts
@@ -30,13 +31,14 @@ class Work:
     validations: int
     saves: int  # checkpoints and the adapter file
     side: int  # of the training resolution in pixels
+    shown: float = 0.0  # pictures, the same ones again and again
 
 
 @dataclass(frozen=True)
 class Duration:
     """Seconds of a run's parts."""
 
-    preparing: float  # reading the base, encoding pictures and captions
+    preparing: float  # reading the base, encoding pictures and captions, which a CPU does between the steps
     class_pictures: float
     steps: float
     previews: float  # with the base's, before the first step
@@ -63,6 +65,7 @@ def work(config: TrainConfig, examples: Sequence[Example], batches: Batches, hel
         validations=later if held_out else 0,
         side=resolution,
         saves=_times(steps, config.saving.every or steps) + 1,
+        shown=steps * config.optimizer.accumulation * batches.mean_size,
     )
 
 
@@ -79,16 +82,26 @@ def captions_of(config: TrainConfig, examples: Sequence[Example]) -> set[str]:
     return {"", *captions, *previews}
 
 
-def duration(work: Work, pace: Pace, config: TrainConfig, read: float, cached: Cached = NOTHING) -> Duration:
-    """Seconds of each part; `read`: those that the pictures and the base's headers take."""
+def duration(
+    work: Work, pace: Pace, config: TrainConfig, read: float, cached: Cached = NOTHING, late: bool = False
+) -> Duration:
+    """Seconds of each part.
+
+    Args:
+        read: those that the pictures and the base's headers take.
+        late: whether pictures are encoded when they are first shown (postponed.py): not more of them than are.
+    """
     picture = pace.denoised * config.preview.sampling_steps
     width, height = config.preview.width or work.side, config.preview.height or work.side
     trained = pace.denoised * work.side**2 / (width * height)
     classes = config.data.class_pictures if config.loss.preservation and not cached.class_pictures else 0
     encoded, told = work.encoded - cached.pictures, work.captions - cached.captions
+    encoding = encoded * pace.encoded
+    if late:
+        encoding = min(encoding, SOON + (work.shown + bool(work.validations) * work.measured) * pace.encoded)
     validation = work.measured * LEVELS * trained / 2  # a picture is denoised with and without its prompt
     return Duration(
-        preparing=read + pace.ready + encoded * pace.encoded + told * pace.told,
+        preparing=read + pace.ready + encoding + told * pace.told,
         class_pictures=classes * trained * config.preview.sampling_steps,
         steps=work.steps * pace.step_of(work.pictures, config.data.batch_size),
         previews=work.previews * work.prompts * (picture + pace.decoded),

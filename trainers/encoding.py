@@ -48,7 +48,7 @@ def encode_pictures(
     The VAE comes to the device with the first picture that is to be encoded, and is gone at the end. After `soon`
     seconds no more are encoded: the store's `postponed` does that when they are asked for.
     """
-    began, late = awake(), []  # of what is encoded together, that which waits
+    late = []  # of what is encoded together, that which waits
     store = LatentStore(components.latent, device, cache.folder if cache else None)
     key = identify(components.vae, cache.folder) if cache else ""
     wanted = [
@@ -57,7 +57,7 @@ def encode_pictures(
         for i in range(len(examples))
     ]
     wanted.sort(key=lambda one: (one.crop.bucket.width, one.crop.bucket.height))
-    done = 0
+    done, began = 0, awake()
     with written_behind(cache) as put:
         for batch in _batches(ahead(lambda one: read(one, cache, decode=awake() - began < soon), wanted), device):
             if awake() - began >= soon and not all(ready.kept for ready in batch):

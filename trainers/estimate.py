@@ -28,7 +28,7 @@ SIDES = (768, 512, 384, 256)  # pixels that are tried where a run does not fit
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one optimizer step needs, and what is encoded before it; GB are 2^30 bytes."""
+    """What one optimizer step needs, and to encode what it shows; GB are 2^30 bytes."""
 
     peak_gb: float
     free_gb: float  # what the device has, less what others hold, or the budget where that is less
@@ -132,7 +132,8 @@ def _encoding(
     pictures, captions = missing
     needs = {"": 0}
     if pictures:
-        needs["pictures"] = picture_bytes(family, components, config, device)
+        there = weight_bytes(components.text_encoders) if config.adapter.trains_text else 0
+        needs["pictures"] = there + picture_bytes(family, components, config, device)
     if captions and (config.loss.preservation or not config.adapter.trains_text):
         needs["captions"] = caption_bytes(family, components, config, plan.dtype)
     what = max(needs, key=needs.__getitem__)

@@ -1,7 +1,7 @@
 """Pictures that are encoded when a step first shows them.
 
-So the first step need not wait for all of them. What is encoded together, and on how many threads, is what it would
-have been before: the latents are the same to the bit.
+So the first step need not wait for all of them. What is encoded together, on how many threads and with which kernels
+is what it would have been before: the latents are the same to the bit.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainers.clock import awake
 from trainers.config import TrainConfig
@@ -21,6 +22,7 @@ from trainers.memory.encoders import picture_bytes, weight_bytes
 from trainers.moments import Wanted, in_two_tries, moments, read
 from trainers.stores import LatentStore, Place, Progress
 
+KERNELS = [one for one in SDPBackend.__members__.values() if one not in (SDPBackend.ERROR, SDPBackend.OVERRIDEABLE)]
 SMALLER = "A smaller data.resolution needs less."
 
 
@@ -41,16 +43,17 @@ class Postponed:
         self.group_of = {one.place: group for group in groups for one in group}
         self.vae, self.threads = components.vae, torch.get_num_threads()
         self.stays = False  # whether the VAE stays in memory until all are encoded, or is read each time
-        self.count, self.seconds = 0, 0.0  # pictures that were encoded here, and how long that took
+        self.done, self.seconds = 0, 0.0  # groups that were encoded here, and how long that took
 
     @property
     def left(self) -> int:
         """Pictures, each mirrored one too."""
         return len(self.group_of)
 
-    def seconds_left(self, shown: int) -> float:
-        """Until so many more were shown, at the pace so far; 0 before anything is known of that."""
-        return min(self.left, shown) * self.seconds / self.count if self.count else 0.0
+    def seconds_for(self, places: Iterable[Place]) -> float:
+        """That encoding these will take, at the pace so far; 0 before anything is known of that."""
+        groups = {id(self.group_of[place]) for place in places if place in self.group_of}
+        return len(groups) * self.seconds / self.done if self.done else 0.0
 
     def settle(self, config: TrainConfig, free: Free, progress: Progress) -> Adjusted | None:
         """What a person is told of what waits, and None where it cannot wait, and all are encoded now.
@@ -73,25 +76,27 @@ class Postponed:
         Raises:
             UserError: a picture cannot be read any more, the memory ran out, the disk is full.
         """
-        began, before = awake(), self.left
+        began = awake()
         for place in places:
             if group := self.group_of.get(place):
                 with self._as_before():
                     in_two_tries("pictures", SMALLER, partial(self._encode, group))
-        self.count, self.seconds = self.count + before - self.left, self.seconds + awake() - began
+                self.done += 1
+        self.seconds += awake() - began
 
     def _encode_all(self, progress: Progress) -> None:
-        total = len(self.store.rows)
+        total, self.stays = len(self.store.rows), True  # until the last one is encoded
         for place in list(self.group_of):
             self.encode([place])
             progress("Encoding pictures", total - self.left, total)
 
     @contextmanager
     def _as_before(self) -> Iterator[None]:
+        """Threads and kernels are not those that were chosen for the steps."""
         threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), sdpa_kernel(KERNELS):
                 yield
         finally:
             torch.set_num_threads(threads)

@@ -2,11 +2,8 @@
 
 import math
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,29 +13,18 @@ from trainers.data.batches import Batches
 from trainers.data.cache import Cache, text_key
 from trainers.data.captions import shuffle_tags
 from trainers.data.overlap import written_behind
-from trainers.data.rows import KEPT, Budget, Collector, FiledRows
-from trainers.data.types import Bucket, Example, Problem
-from trainers.families.base import Components, Conditioning, Family, LatentSpec, joined
+from trainers.data.rows import KEPT, Budget, Collector, held_bytes
+from trainers.data.types import Example, Problem
+from trainers.families.base import Components, Conditioning, Family, joined
 from trainers.families.residence import bring, lent
 from trainers.identities import identify
+from trainers.latents import LatentStore, Place
 
 CPU = torch.device("cpu")
 TOGETHER = 16  # captions encoded in one call: 3 MB of Stable Diffusion XL's embeddings
+FORESEEN = 5_000  # batches, to say how long pictures will take that are not encoded yet: drawing one takes 10 us
 VARIANTS = 8  # frozen shuffles of a tag caption, encoded once each
 Progress = Callable[[str, int, int], None]
-Place = tuple[int, bool]  # of a picture in a store: its number among all examples, and whether it is mirrored
-
-
-class Later(Protocol):
-    """What encodes pictures of a LatentStore when they are needed (postponed.py)."""
-
-    seconds: float  # that it has taken so far
-
-    def seconds_left(self, shown: int) -> float:
-        """That it will take until so many more pictures were shown."""
-
-    def encode(self, places: Iterable[Place]) -> None:
-        """Encode those of them that are not, into their places."""
 
 
 @dataclass(frozen=True)
@@ -59,101 +45,6 @@ class Seen:
     noisy: Tensor
     target: Tensor
     timesteps: Tensor
-
-
-class LatentStore:
-    """Posterior mean and standard deviation of every picture, one stack per bucket, shifted and scaled, fp32.
-
-    `folder` is where the file goes that holds them when they are too many for the memory (data/rows.py).
-    """
-
-    def __init__(self, latent: LatentSpec, device: torch.device, folder: Path | None = None, budget: int = KEPT):
-        self.latent, self.device = latent, device
-        self.sizes: dict[Place, tuple[int, ...]] = {}
-        self.rows: dict[Place, tuple[Bucket, int]] = {}
-        self.stacks: dict[Bucket, Collector] = {}
-        self.moments: dict[Bucket, Tensor | FiledRows] = {}  # [N, 2, C, h, w]: mean and standard deviation
-        self.collector = partial(Collector, Budget(budget), folder)
-        self.postponed: Later | None = None  # what encodes the pictures that only have their place yet
-
-    def add(
-        self, index: int, flip: bool, bucket: Bucket, mean: Tensor, logvar: Tensor, sizes: tuple[int, ...] = ()
-    ) -> None:
-        """mean, logvar: [C, h, w] as the VAE gives them; sizes: what the denoiser is told of the picture's sizes."""
-        self._add(index, flip, bucket, self._moments(mean, logvar), sizes)
-
-    def reserve(self, index: int, flip: bool, bucket: Bucket, sizes: tuple[int, ...] = ()) -> None:
-        """Its place alone, for `replace`."""
-        side = bucket.height // self.latent.factor, bucket.width // self.latent.factor
-        self._add(index, flip, bucket, torch.zeros(2, self.latent.channels, *side), sizes)
-
-    def _add(self, index: int, flip: bool, bucket: Bucket, moments: Tensor, sizes: tuple[int, ...]) -> None:
-        self.sizes[index, flip] = sizes
-        if bucket not in self.stacks:
-            self.stacks[bucket] = self.collector()
-        self.rows[index, flip] = (bucket, self.stacks[bucket].add(moments))
-
-    def _moments(self, mean: Tensor, logvar: Tensor) -> Tensor:
-        scaling, shift = self.latent.scaling, self.latent.shift
-        return torch.stack([(mean.float() - shift) * scaling, (0.5 * logvar.float()).exp() * scaling])
-
-    def seal(self) -> None:
-        """Move all to the device, once."""
-        self.moments = {bucket: stack.sealed(self.device) for bucket, stack in self.stacks.items()}
-        self.stacks.clear()
-
-    def replace(self, index: int, flip: bool, mean: Tensor, logvar: Tensor) -> None:
-        """Fill a reserved place, after `seal`. mean, logvar: [C, h, w] as the VAE gives them."""
-        bucket, row = self.rows[index, flip]
-        self.moments[bucket][row] = self._moments(mean, logvar).to(self.device)
-
-    def need(self, places: list[Place]) -> None:
-        """Encode what is postponed of these pictures."""
-        if self.postponed:
-            self.postponed.encode(places)
-
-    @property
-    def encoding_seconds(self) -> float:
-        """That steps have waited for pictures so far."""
-        return self.postponed.seconds if self.postponed else 0.0
-
-    def encoding_left(self, shown: int) -> float:
-        """Seconds that steps will wait for pictures until so many more were shown."""
-        return self.postponed.seconds_left(shown) if self.postponed else 0.0
-
-    @property
-    def held(self) -> int:
-        """Bytes on the device."""
-        return sum(held_bytes(moments) for moments in self.moments.values())
-
-    def mean(self, index: int) -> Tensor:
-        """Scaled posterior mean [C, h, w] of one picture, not mirrored."""
-        self.need([(index, False)])
-        bucket, row = self.rows[index, False]
-        return self.moments[bucket][row][0]
-
-    def shape(self, index: int) -> tuple[int, int, int]:
-        """[C, h, w] of one picture."""
-        bucket, factor = self.rows[index, False][0], self.latent.factor
-        return self.latent.channels, bucket.height // factor, bucket.width // factor
-
-    def told_sizes(self, indices: list[int], flips: list[bool]) -> Tensor | None:
-        """[B, 6] for these pictures; None where the family is told nothing."""
-        rows = [self.sizes[key] for key in zip(indices, flips, strict=True)]
-        if not rows[0]:
-            return None
-        return torch.tensor(rows, dtype=torch.float32).to(self.device, non_blocking=True)
-
-    def sample(self, indices: list[int], flips: list[bool], generator: torch.Generator) -> Tensor:
-        """Draw latents [B, C, h, w] from the posteriors of pictures that share a bucket."""
-        places = list(zip(indices, flips, strict=True))
-        self.need(places)
-        rows = torch.tensor([self.rows[place][1] for place in places])
-        moments = self.moments[self.rows[places[0]][0]]
-        if isinstance(moments, Tensor):
-            rows = rows.to(self.device, non_blocking=True)
-        mean, std = moments[rows].unbind(1)
-        return torch.addcmul(mean, std, torch.randn(mean.shape, generator=generator, device=self.device))
 
 
 class TextStore:
@@ -247,11 +138,6 @@ class TextStore:
         return self.conditioning(rows).to(dtype) if embeds is None else Conditioning(embeds, pooled)
 
 
-def held_bytes(rows: Tensor | FiledRows | None) -> int:
-    """Of rows that lie in memory and not in a file."""
-    return rows.nbytes if isinstance(rows, Tensor) else 0
-
-
 def expected_bytes(config: TrainConfig, latent: tuple[int, ...], pictures: int, told: Conditioning, texts: int) -> int:
     """What the stores of a run will hold on the device.
 
@@ -307,6 +193,7 @@ class Feed:
         self.batches, self.training, self.latents, self.text = batches, training, latents, text
         self.variants, self.preservable = variants, preserved
         self.flip, self.dropout, self.seed = config.data.flip, config.data.caption_dropout, config.seed
+        self.accumulation = config.optimizer.accumulation
 
     def batch(self, micro_step: int, generator: torch.Generator) -> Batch:
         """The batch of that micro-step; order, mirroring, tag order and dropout depend on (seed, micro_step) alone."""
@@ -317,8 +204,19 @@ class Feed:
 
     def fetch(self, micro_step: int) -> None:
         """Let that batch be encoded, so that what is timed with it does not wait for that."""
+        self.latents.need(self._places(micro_step))
+
+    def encoding_left(self, step: int, steps: int) -> float:
+        """Seconds that the steps from `step` on will wait for pictures; of many steps the first ones are looked at."""
+        later = self.latents.postponed
+        if not later or not later.left:
+            return 0.0
+        numbers = range(step * self.accumulation, steps * self.accumulation)[:FORESEEN]
+        return later.seconds_for({place for number in numbers for place in self._places(number)})
+
+    def _places(self, micro_step: int) -> list[Place]:
         _, indices, flips = self._drawn(micro_step)
-        self.latents.need(list(zip(indices, flips, strict=True)))
+        return list(zip(indices, flips, strict=True))
 
     def _drawn(self, micro_step: int) -> tuple[random.Random, list[int], list[bool]]:
         """(what draws the rest, which pictures, which of them mirrored)."""

@@ -82,14 +82,20 @@ def _seconds(step: TrainingStep, number: int, count: int) -> float:
 
 @contextmanager
 def _cut_short(step: TrainingStep, start: float) -> Iterator[None]:
-    """Inside, a pass that will surely be long is given up: the forward pass is half of LONG, or all, and not done."""
+    """Inside, a pass that will be long is given up: after LONG, or when its first forward pass took half of that.
+
+    A backward pass takes longer than the forward pass before it.
+    """
+    first = True
 
     def look(*_: object, most: float = LONG) -> None:
         if perf_counter() - start > most:
             raise _Long
 
     def begins(phase: str) -> None:
-        if phase == "backward":
+        nonlocal first
+        if phase == "backward" and first:
+            first = False
             look(most=LONG / 2)
 
     hooks = [step.denoiser.get_submodule(path).register_forward_pre_hook(look) for path in blocks(step.denoiser)]

@@ -263,8 +263,7 @@ def _train(
             rate, peak = step.schedule.get_last_lr()[0], memory.peak_gb(device)
             seconds -= latents.encoding_seconds - encoded
             pace, card = seconds / (position.step - since), memory.card_gb(device)
-            waits = latents.encoding_left((steps - position.step) * config.views_per_step)
-            emit(Step(position.step, steps, mean, rate, pace, peak, *card, waits))
+            emit(Step(position.step, steps, mean, rate, pace, peak, *card, feed.encoding_left(position.step, steps)))
             if remark := spill.look(pace, *card):
                 emit(remark)
             if others and (taken := others.cores()) is not None:
@@ -276,7 +275,8 @@ def _train(
             if preview_due or wishes or last or lighter:  # saved first: drawing is worth less
                 outputs.finish_saving()
             if preview_due:
-                outputs.validate()
+                with outputs.saving():  # it may be the first to need a picture
+                    outputs.validate()
                 outputs.preview()
             for wish in wishes or ():
                 emit(Phase("Drawing a picture that was asked for"))

@@ -7,7 +7,7 @@ from PIL import Image, ImageFont
 from rich.console import Console
 
 from app import cli_output, grid, hardware
-from app.progress import Display, duration
+from app.progress import Display, duration, step_text
 from trainers.events import Adjusted, Phase, Started, Step, Validation, Warned
 
 GPU = {"name": "NVIDIA GeForce RTX 3060", "capability": [8, 6], "memory": 12 * 2**30, "free": 11 * 2**30}
@@ -126,3 +126,7 @@ def test_facts_of_this_machine_are_complete(place):
     found = hardware.facts(place, probe=lambda: GOOD["torch"])
     assert set(found) == set(GOOD)
     assert found["memory_gb"] > 0 and found["libraries"]["pydantic"]
+
+
+def test_what_is_still_to_be_encoded_is_part_of_the_time_left():
+    assert step_text(Step(10, 100, 0.5, 1e-4, 2.0, 0.1, encoding_left=900.0)).endswith("about 18 min left")

@@ -46,7 +46,7 @@ def start(base: str, config: TrainConfig, pictures: int, progress: Callable[[str
         place, found = Path(folder), {}
         draw_pictures(place / "pictures", pictures, config.data.resolution or 512)
         for name, every in (("cold", 0), ("warm", 1)):
-            if name == "warm":
+            if name == "warm" and memory.plan(config.memory).device.type == "cpu":
                 progress(f"Encoding {pictures} pictures")
                 _encode(_settings(config, place, every), place / CACHE)
             progress(f"Running the engine on {pictures} pictures ({name})")

@@ -40,7 +40,7 @@ class Batches:
 
     def unfilled(self, config: TrainConfig) -> tuple[str, str] | None:
         """What is to be said, and advised, where batches are much smaller than set: fewer pictures are shown then."""
-        mean, size = sum(map(len, self.members.values())) / self.per_epoch, config.data.batch_size
+        mean, size = self.mean_size, config.data.batch_size
         if mean >= FULL * size:
             return None
         passes = config.total_steps * config.optimizer.accumulation
@@ -51,6 +51,11 @@ class Batches:
         setting = "schedule.steps" if config.schedule.steps else "schedule.views"
         value = math.ceil((config.schedule.steps or config.schedule.views) * size / mean)
         return message, f"Lower data.batch_size, or set {setting} to {value}."
+
+    @property
+    def mean_size(self) -> float:
+        """Pictures in a batch, over an epoch."""
+        return sum(map(len, self.members.values())) / self.per_epoch
 
     @property
     def mean_pixels(self) -> float:

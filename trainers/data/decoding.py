@@ -55,11 +55,12 @@ def open_picture(path: Path, content_hash: str | None = None) -> Image.Image:
     try:
         data = read_bytes(path)
         if content_hash and sha256(data).hexdigest() != content_hash:
-            raise UserError(f"{shown(path)} was changed while it was being read.", "Start again when it is finished.")
+            raise UserError(f"{shown(path)} was changed after this run began.", "Resume it: the new one is taken.")
         return decode(data)
     except (OSError, Unreadable) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{shown(path)} could be read before, but cannot any more: {why}") from error
+        message = f"{shown(path)} could be read before, but cannot any more: {why}"
+        raise UserError(message, "Put it back, or leave it out, and resume.") from error
 
 
 def read_bytes(path: Path) -> bytes:

@@ -55,35 +55,36 @@ class Collector:
     def sealed(self, device: torch.device) -> "Tensor | FiledRows":
         """[N, ...] on the device, or what reads them from the file and is indexed in the same way."""
         if self.file:
-            self._in_words(self.file.flush)
-            return FiledRows(self.file, self.count, self.shape, self.dtype, device)
+            in_words(self.file.flush, self.folder)
+            return FiledRows(self.file, self.count, self.shape, self.dtype, device, self.folder)
         rows, self.rows = self.rows, []
         return torch.stack(rows).to(device)
 
     def _spill(self) -> None:
-        self.file = self._in_words(lambda: tempfile.TemporaryFile(dir=self.folder))
+        self.file = in_words(lambda: tempfile.TemporaryFile(dir=self.folder), self.folder)
         for row in self.rows:
             self._write(row)
             self.budget.left += row.nbytes
         self.rows.clear()
 
     def _write(self, row: Tensor) -> None:
-        self._in_words(lambda: self.file.write(row.reshape(-1).view(torch.uint8).numpy().data))
-
-    def _in_words(self, act: Callable[[], Any]) -> Any:
-        try:
-            return act()
-        except OSError as error:
-            hint = f"Make room for what is encoded, in {self.folder or tempfile.gettempdir()}, and start again."
-            message = disk_error(error) or f"What is encoded cannot be kept: {error.strerror or error}."
-            raise UserError(getattr(message, "message", message), hint) from error
+        in_words(lambda: self.file.write(row.reshape(-1).view(torch.uint8).numpy().data), self.folder)
 
 
 class FiledRows:
     """Rows in a file, read when they are asked for."""
 
-    def __init__(self, file: BinaryIO, count: int, shape: torch.Size, dtype: torch.dtype, device: torch.device):
+    def __init__(
+        self,
+        file: BinaryIO,
+        count: int,
+        shape: torch.Size,
+        dtype: torch.dtype,
+        device: torch.device,
+        folder: Path | None = None,
+    ):
         self.file, self.count, self.shape, self.dtype, self.device = file, count, shape, dtype, device
+        self.folder = folder
         self.size = shape.numel() * dtype.itemsize
 
     def __len__(self) -> int:
@@ -96,9 +97,10 @@ class FiledRows:
         return self._read(numbers.tolist())
 
     def __setitem__(self, number: int, row: Tensor) -> None:
+        """UserError on a full disk: some file systems write anew what is there already."""
+        data = row.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
         self.file.seek(number * self.size)
-        self.file.write(row.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        self.file.flush()
+        in_words(lambda: (self.file.write(data), self.file.flush()), self.folder)
 
     def _read(self, numbers: list[int]) -> Tensor:
         data = np.empty((len(numbers), self.size), np.uint8)
@@ -107,3 +109,18 @@ class FiledRows:
             self.file.readinto(data[place].data)
         rows = torch.from_numpy(data).view(self.dtype).reshape(len(numbers), *self.shape)
         return rows.to(self.device)
+
+
+def in_words(act: Callable[[], Any], folder: Path | None) -> Any:
+    """What `act()` returns; UserError where a file in `folder` cannot be written."""
+    try:
+        return act()
+    except OSError as error:
+        hint = f"Make room for what is encoded, in {folder or tempfile.gettempdir()}, and start again."
+        message = disk_error(error) or f"What is encoded cannot be kept: {error.strerror or error}."
+        raise UserError(getattr(message, "message", message), hint) from error
+
+
+def held_bytes(rows: Tensor | FiledRows | None) -> int:
+    """Of rows that lie in memory and not in a file."""
+    return rows.nbytes if isinstance(rows, Tensor) else 0

@@ -1,4 +1,4 @@
-"""What encoding takes before the loop: the VAE comes for the pictures and goes, text encoders for the captions."""
+"""What encoding takes: the VAE comes for the pictures and goes, text encoders for the captions."""
 
 from collections.abc import Iterable
 
@@ -23,12 +23,11 @@ def picture_bytes(family: Family, components: Components, config: TrainConfig, d
     side = components.side(config.data.resolution or components.resolution) * components.latent.factor
     vae = emptied_model(components.vae, next(components.vae.parameters()).dtype)
     pixels = torch.empty(1, 3, side, side, device=META)
-    beside = weight_bytes(components.text_encoders) if config.adapter.trains_text else 0
     with torch.no_grad(), Meter() as meter:
         family.encode_image(vae, pixels)
     on_cpu = device.type == "cpu"  # where convolutions put what they read in an order of their own
     copied = meter.largest if on_cpu else 0
-    return weight_bytes([vae]) + beside + meter.peak + copied
+    return weight_bytes([vae]) + meter.peak + copied
 
 
 def caption_bytes(family: Family, components: Components, config: TrainConfig, dtype: torch.dtype) -> int:
