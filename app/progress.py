@@ -77,7 +77,7 @@ class Display(AbstractContextManager):
             case Sample():
                 self._line(f"Preview {event.path}: {event.prompt}")
             case Adjusted():
-                self.note(f"{event.what} ({event.why}).")
+                self.note(f"{event.what} ({event.why.removesuffix('.')}).")
             case Warned():
                 self.note(f"Note: {event.message} {event.hint}".rstrip())
 

@@ -16,9 +16,11 @@ from trainers.duration import duration, work
 from trainers.encoding import SOON
 from trainers.families.registry import find_family
 from trainers.memory.device import Plan
+from trainers.memory.fit import Fitted
 from trainers.memory.hollow import Count, HollowStep, emptied
 from trainers.memory.saving import PLAIN
-from trainers.pace import CHEAP, Pace, pace
+from trainers.pace import Pace
+from trainers.reckoned import CHEAP, reckon
 from trainers.validate import LEVELS
 
 BUCKET = Bucket(32, 32)
@@ -97,7 +99,7 @@ def test_pictures_that_no_step_shows_take_no_time_where_they_are_encoded_late(pi
     todo = replace(work_of(config), encoded=1000)
     assert todo.shown == 5
     late, before = (duration(todo, ONE, config, 0.0, late=late).preparing for late in (True, False))
-    assert (late, before) == (todo.captions + SOON + 5, todo.captions + 1000)
+    assert (late, before) == (1 + todo.captions + SOON + 5, 1 + todo.captions + 1000)
     few = replace(todo, encoded=2)
     assert duration(few, ONE, config, 0.0, late=True) == duration(few, ONE, config, 0.0)
 
@@ -121,7 +123,7 @@ def test_the_pace_of_a_large_step_on_a_cpu_follows_from_its_operations(tmp_path)
     count = step.count(PLAIN)
     many = config_io.merge(config, {"optimizer": {"accumulation": 1000}})
     count = Count(count.peak, count.forward * 100, count.flops * 100)  # as of a larger base
-    found = pace(family, components, many, plan, count)
+    found = reckon(family, components, many, plan, Fitted(PLAIN, count, count))
     assert not found.tried
     assert found.step / found.denoised > CHEAP / count.forward  # a picture's two rows are a batch
     assert 0 < found.encoded < found.decoded  # a decoder has a layer more on each level

@@ -22,6 +22,7 @@ from trainers.memory.fit import Fitted
 from trainers.memory.packing import FORMS
 from trainers.memory.saving import PLAIN
 from trainers.pace import Clock, Pace, operations, pace, passes
+from trainers.reckoned import CHEAP, reckon
 
 SIDES = (768, 512, 384, 256)  # pixels that are tried where a run does not fit
 
@@ -104,7 +105,8 @@ def estimate(
         return replace(need, instead=_instead(family, components, config, plan, device, free, encoded, missing))
     if card:
         return need
-    found = pace(family, components, config, plan, fitted.count, clock)
+    large = device.type == "cpu" and flops >= CHEAP
+    found = reckon(family, components, config, plan, fitted) if large else pace(family, components, config, plan, clock)
     late = device.type == "cpu" and missing[0] * found.encoded > SOON
     more = _beside(family, components, config, left, fitted) if late else 0
     return replace(need, pace=found, peak_gb=peak + more / GB)

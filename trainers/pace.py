@@ -1,4 +1,4 @@
-"""How fast this device does each kind of a run's work: tried where that is cheap, else from the operations."""
+"""How fast this device does each kind of a run's work, tried."""
 
 import statistics
 import tempfile
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save
-from torch import nn
 
 from trainers import preview, thread_count
 from trainers.bench.loops import engine_step
@@ -21,8 +20,7 @@ from trainers.files import write_whole
 from trainers.graphs import record_passes
 from trainers.memory import Plan
 from trainers.memory.decide import free_gb, room
-from trainers.memory.hollow import Count, emptied_model
-from trainers.memory.meter import Meter
+from trainers.memory.hollow import Count
 from trainers.memory.saving import PLAIN
 from trainers.memory.tiles import tiled
 from trainers.memory.units import recomputes
@@ -31,7 +29,6 @@ from trainers.step import TrainingStep
 from trainers.stores import TOGETHER
 from trainers.trial import settle_exact
 
-CHEAP = 1e11  # floating-point operations of what is worth doing on a CPU for its time: about a second
 LEAST, MOST, LONG = 3, 10, 0.5  # how often something is tried: at least; at most, unless it takes so many seconds
 Clock = Callable[[], float]
 
@@ -62,17 +59,13 @@ def pace(
     components: Components,
     config: TrainConfig,
     plan: Plan,
-    count: Count,
     clock: Clock = time.perf_counter,
 ) -> Pace:
-    """The pace of a run with these settings; leaves an adapter on the components where it tries them.
+    """The pace of a run with these settings, tried; leaves an adapter on the components.
 
     Args:
-        count: one pass of the run, over `config.at_once` pictures.
         clock: what tells the seconds.
     """
-    if plan.device.type == "cpu" and operations(config, count) >= CHEAP:
-        return _from_operations(family, components, config, plan, count)
     encoded = _encoding(family, components, config, plan.device, clock)  # before the denoiser comes, as in a run
     told = _telling(family, components, config, plan.device, clock)
     began = clock()
@@ -207,51 +200,7 @@ def _median(act: Callable[[], object], clock: Clock) -> float:
     return statistics.median(seconds)
 
 
-def _from_operations(family: Family, components: Components, config: TrainConfig, plan: Plan, count: Count) -> Pace:
-    """What is large enough to need no trying takes as long as its operations do in one large convolution."""
-    meta = torch.device("meta")
-    latent, side = components.latent, config.data.resolution or components.resolution
-    width, height = drawn(components, config)
-    vae = emptied_model(components.vae, torch.float32)
-    encoders = tuple(emptied_model(encoder, plan.dtype) for encoder in components.text_encoders)
-    tokens = tuple(ids.to(meta) for ids in family.tokenize(components, ["a picture"]))
-    pixels = torch.empty(1, 3, side, side, device=meta)
-    latents = torch.empty(1, latent.channels, height, width, device=meta)
-    clip_skip = config.model.clip_skip
-    rate, single = (_speed(plan.device, dtype) for dtype in (plan.dtype, torch.float32))
-    row = count.forward / config.at_once * width * height * latent.factor**2 / side**2
-    return Pace(
-        step=operations(config, count) / rate,
-        alone=operations(config, count) / config.data.batch_size / rate,
-        denoised=2 * row / rate,
-        encoded=_counted(lambda: family.encode_image(vae, pixels)) / single,
-        decoded=_counted(lambda: family.decode_image(vae, latents)) / single,
-        told=_counted(lambda: family.encode_text(encoders, tokens, clip_skip)) / rate,
-        tried=False,
-    )
-
-
 def drawn(components: Components, config: TrainConfig) -> tuple[int, int]:
     """Width and height of a preview's latents."""
     side, preview = config.data.resolution or components.resolution, config.preview
     return components.side(preview.width or side), components.side(preview.height or side)
-
-
-@torch.no_grad()
-def _counted(act: Callable[[], object]) -> int:
-    with Meter() as meter:
-        act()
-    return meter.flops
-
-
-def _speed(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of a convolution of the kind that fills a UNet, forward only."""
-    layer = nn.Conv2d(320, 320, 3, padding=1).to(device, dtype)
-    x = torch.randn(1, 320, 64, 64, device=device, dtype=dtype)
-    best = float("inf")
-    with torch.no_grad():
-        for _ in range(3):
-            began = time.perf_counter()
-            layer(x)
-            best = min(best, time.perf_counter() - began)
-    return 2 * 64 * 64 * 320 * 320 * 9 / best

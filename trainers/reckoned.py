@@ -1,0 +1,99 @@
+"""The pace of what is too large to be tried on a CPU: from its operations, and from the weights that it reads.
+
+Against measured steps of SD 1.5 in fp32 on two cores of an Intel Xeon (AVX-512), to which SLOWER is fitted: 6 % too
+little to 5 % too much at 256 and 512 px, with batches of 2, checkpointed, streamed, and with weights in one order.
+"""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from trainers.config import TrainConfig
+from trainers.families.base import Components, Family
+from trainers.memory import Plan
+from trainers.memory.encoders import weight_bytes
+from trainers.memory.fit import Fitted
+from trainers.memory.hollow import emptied_model
+from trainers.memory.meter import Meter
+from trainers.pace import Pace, drawn, operations, passes
+from trainers.prepacked import prepacked_bytes
+
+SLOWER = 1.5  # than in one large convolution: a step's other operations, and its smaller ones
+CHEAP = 1e11  # floating-point operations of what is worth doing on a CPU for its time: about a second
+ORDERED = 3  # times that bytes move where a convolution's weights are put in order: written, which reads, and read
+
+
+def reckon(family: Family, components: Components, config: TrainConfig, plan: Plan, fitted: Fitted) -> Pace:
+    """Roughly. Nothing is read but the base's headers."""
+    meta, count, saving = torch.device("meta"), fitted.count, fitted.saving
+    latent, side = components.latent, config.data.resolution or components.resolution
+    width, height = drawn(components, config)
+    vae = emptied_model(components.vae, torch.float32)
+    encoders = tuple(emptied_model(encoder, plan.dtype) for encoder in components.text_encoders)
+    tokens = tuple(ids.to(meta) for ids in family.tokenize(components, ["a picture"]))
+    pixels = torch.empty(1, 3, side, side, device=meta)
+    latents = torch.empty(1, latent.channels, height, width, device=meta)
+    rate, single = (_speed(plan.device, dtype) / SLOWER for dtype in (plan.dtype, torch.float32))
+    at_hand = prepacked_bytes(components.denoiser, config.memory) / 2
+    loose = convolution_bytes(components.denoiser) - at_hand * (saving.prepacked and not saving.streamed)
+    trained = [components.denoiser, *(components.text_encoders if config.adapter.trains_text else ())]
+    once = (weight_bytes(trained) + ORDERED * loose) / _reading(plan.device)
+    moved = fitted.moved / _converting(plan.device, plan.dtype) if fitted.moved else 0.0
+    again = (count.flops - fitted.plain.flops) / fitted.plain.forward  # of the forward pass, in the backward pass
+    weights = passes(config) * ((2 + again) * once + moved)
+    work = operations(config, count) / rate
+    row = count.forward / config.at_once * width * height * latent.factor**2 / side**2
+    return Pace(
+        step=work + weights,
+        alone=work / config.data.batch_size + weights,
+        denoised=2 * row / rate + once + moved / 2,
+        encoded=_counted(lambda: family.encode_image(vae, pixels)) / single,
+        decoded=_counted(lambda: family.decode_image(vae, latents)) / single,
+        told=_counted(lambda: family.encode_text(encoders, tokens, config.model.clip_skip)) / rate,
+        tried=False,
+    )
+
+
+def convolution_bytes(model: nn.Module) -> int:
+    """Weights that oneDNN puts in an order of its own."""
+    layers = (layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1))
+    return sum(layer.weight.numel() * layer.weight.element_size() for layer in layers)
+
+
+@torch.no_grad()
+def _counted(act: Callable[[], object]) -> int:
+    with Meter() as meter:
+        act()
+    return meter.flops
+
+
+def _speed(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of a convolution of the kind that fills a UNet, forward only."""
+    layer = nn.Conv2d(320, 320, 3, padding=1).to(device, dtype)
+    x = torch.randn(1, 320, 64, 64, device=device, dtype=dtype)
+    with torch.no_grad():
+        return 2 * 64 * 64 * 320 * 320 * 9 / _least(lambda: layer(x))
+
+
+def _reading(device: torch.device) -> float:
+    """Bytes per second that come from memory."""
+    x = torch.ones(1 << 26, device=device)
+    return x.nbytes / _least(x.sum)
+
+
+def _converting(device: torch.device, dtype: torch.dtype) -> float:
+    """Bytes per second of weights that are made of those of a file with half as many."""
+    x = torch.ones(1 << 23, device=device, dtype=torch.float16)
+    return x.numel() * dtype.itemsize / _least(lambda: x.to(dtype, copy=True))
+
+
+def _least(act: Callable[[], object], tries: int = 8) -> float:
+    """Seconds."""
+    spent = []
+    for _ in range(tries):
+        began = time.perf_counter()
+        act()
+        spent.append(time.perf_counter() - began)
+    return min(spent)
