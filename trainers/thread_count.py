@@ -86,17 +86,17 @@ def _cut_short(step: TrainingStep, start: float) -> Iterator[None]:
 
     A backward pass takes longer than the forward pass before it.
     """
-    first = True
+    most = LONG / 2
 
-    def look(*_: object, most: float = LONG) -> None:
+    def look(*_: object) -> None:
         if perf_counter() - start > most:
             raise _Long
 
     def begins(phase: str) -> None:
-        nonlocal first
-        if phase == "backward" and first:
-            first = False
-            look(most=LONG / 2)
+        nonlocal most
+        if phase == "backward":
+            look()
+            most = LONG
 
     hooks = [step.denoiser.get_submodule(path).register_forward_pre_hook(look) for path in blocks(step.denoiser)]
     mark, step.mark = step.mark, begins
