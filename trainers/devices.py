@@ -1,9 +1,10 @@
 """The devices that torch reaches, asked in the same words whoever made them."""
 
+import ctypes
 import gc
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 import torch
@@ -76,6 +77,12 @@ def give_back() -> None:
     gc.collect()
     if torch.accelerator.is_available():
         torch.get_device_module(torch.accelerator.current_accelerator()).empty_cache()
+
+
+def hand_back() -> None:
+    """Let glibc hand back to the system what is free of the memory that it keeps (memory/device.py)."""
+    with suppress(OSError, AttributeError):  # another system, another allocator
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def forget_peak(device: torch.device) -> None:

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
+from trainers import devices
 from trainers.families.weights import Source
 
 
@@ -36,6 +37,7 @@ def release(module: nn.Module) -> None:
         module.to("meta")
     else:
         module.to("cpu")
+    devices.hand_back()  # a model's memory comes in pieces that do not fit what follows
 
 
 def is_original(module: nn.Module) -> bool:
