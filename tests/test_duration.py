@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
 from tests.tiny import tiny_pipeline_folder
 from trainers import config_io
@@ -14,13 +13,7 @@ from trainers.data.examples import scan
 from trainers.data.types import Bucket, Crop
 from trainers.duration import duration, work
 from trainers.encoding import SOON
-from trainers.families.registry import find_family
-from trainers.memory.device import Plan
-from trainers.memory.fit import Fitted
-from trainers.memory.hollow import Count, HollowStep, emptied
-from trainers.memory.saving import PLAIN
 from trainers.pace import Pace
-from trainers.reckoned import CHEAP, reckon
 from trainers.validate import LEVELS
 
 BUCKET = Bucket(32, 32)
@@ -113,21 +106,6 @@ def test_class_pictures_and_validations_are_of_the_training_resolution_whatever_
     assert found.class_pictures == 6 * 10 * 2
     assert usual.class_pictures == 6 * 10 / 2 and found.previews == usual.previews
     assert found.rest - usual.rest == pytest.approx(todo.validations * todo.measured * LEVELS * (2 - 0.5) / 2)
-
-
-def test_the_pace_of_a_large_step_on_a_cpu_follows_from_its_operations(tmp_path):
-    config = config_io.parse({"model": {"base": str(tiny_pipeline_folder(tmp_path))}, "data": {"batch_size": 2}})
-    family, plan = find_family(config.model), Plan(torch.device("cpu"), "fp32")
-    components = family.load(config.model, plan.dtype, deferred=True)
-    step = HollowStep(family, emptied(components, plan.dtype), config, plan.dtype)
-    count = step.count(PLAIN)
-    many = config_io.merge(config, {"optimizer": {"accumulation": 1000}})
-    count = Count(count.peak, count.forward * 100, count.flops * 100)  # as of a larger base
-    found = reckon(family, components, many, plan, Fitted(PLAIN, count, count))
-    assert not found.tried
-    assert found.step / found.denoised > CHEAP / count.forward  # a picture's two rows are a batch
-    assert 0 < found.encoded < found.decoded  # a decoder has a layer more on each level
-    assert next(components.denoiser.parameters()).is_meta  # nothing was read
 
 
 def test_check_and_run_are_compared(tmp_path, pictures):
