@@ -17,7 +17,8 @@ from trainers.encoding import encode_pictures
 from trainers.errors import UserError
 from trainers.families.residence import is_away
 from trainers.families.sd15 import SD15
-from trainers.stores import LatentStore, TextStore
+from trainers.latents import LatentStore
+from trainers.stores import TextStore
 
 CPU = torch.device("cpu")
 

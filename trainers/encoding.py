@@ -19,10 +19,11 @@ from trainers.data.types import Crop, Example
 from trainers.families.base import Components, Family
 from trainers.families.residence import release
 from trainers.identities import identify
+from trainers.latents import LatentStore
 from trainers.moments import Ready, Wanted, in_two_tries, moments, read
 from trainers.postponed import SMALLER, Postponed
 from trainers.ranks import Ranks
-from trainers.stores import LatentStore, Progress
+from trainers.stores import Progress
 
 # Pixels encoded in one call. A VAE in fp32 holds about 2.6 KB for each (128 channels, five tensors at once): 170 MB on
 # a CPU, which gains nothing from more than one picture of 256x256, and 2.7 GB on a GPU, which does.

@@ -18,6 +18,7 @@ Place = tuple[int, bool]  # of a picture in a store: its number among all exampl
 class Later(Protocol):
     """What encodes pictures of a LatentStore when they are needed (postponed.py)."""
 
+    left: int  # pictures, each mirrored one too
     seconds: float  # that it has taken so far
 
     def seconds_for(self, places: Iterable[Place]) -> float:

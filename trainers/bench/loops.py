@@ -21,6 +21,7 @@ from trainers.events import Warned
 from trainers.families.base import Components, Conditioning, Family, LatentSpec, plain_sizes
 from trainers.families.residence import bring, release
 from trainers.graphs import record_passes
+from trainers.latents import LatentStore
 from trainers.libraries import diffusers, peft
 from trainers.memory import Plan
 from trainers.memory.decide import decide, draws
@@ -28,7 +29,7 @@ from trainers.memory.saving import apply
 from trainers.memory.settle import settle
 from trainers.prepacked import prepack
 from trainers.step import TrainingStep, build_step
-from trainers.stores import Feed, LatentStore, TextStore
+from trainers.stores import Feed, TextStore
 from trainers.trial import Way
 
 PICTURES = 8  # at least, and as many more as fill the last batch
