@@ -28,3 +28,17 @@ def test_the_engine_is_loaded_after_transformers_as_well():
     command = [sys.executable, "-c", "import transformers.modeling_utils, trainers.train"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_engine_is_loaded_where_something_cannot_do_without_scipy():
+    wanting = (
+        "import sys\n"
+        "class Wanting:\n"
+        "    def find_spec(name, *_):\n"
+        "        if name == 'peft.tuners.lora': import scipy.fft\n"
+        "sys.meta_path.insert(0, Wanting)\n"
+        "import trainers.train\n"
+        "assert sys.modules['scipy'].fft\n"
+    )
+    done = subprocess.run([sys.executable, "-c", wanting], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

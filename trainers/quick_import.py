@@ -13,7 +13,7 @@ from collections.abc import Iterator
 @contextlib.contextmanager
 def quick_import() -> Iterator[None]:
     """For the import of peft, diffusers and transformers."""
-    with without_collecting(), _without("scipy"):
+    with without_collecting(), _without("scipy", "sklearn"):
         yield
 
 
@@ -31,16 +31,18 @@ def without_collecting() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without(package: str) -> Iterator[None]:
-    """As if it were not installed, unless it is loaded already, or what looks for it once and for all.
+def _without(*packages: str) -> Iterator[None]:
+    """As if they were not installed, unless one is loaded already, or what looks for them once and for all.
 
-    With it came a seventh of all modules, for object detection and for schedulers of the beta distribution.
+    With scipy came a seventh of all modules, for object detection and for schedulers of the beta distribution; with
+    sklearn, where it is installed, scipy.
     """
-    if {package, "diffusers", "transformers"} & sys.modules.keys():
+    if {*packages, "diffusers", "transformers"} & sys.modules.keys():
         yield
         return
-    sys.modules[package] = None
+    sys.modules.update(dict.fromkeys(packages))
     try:
         yield
     finally:
-        del sys.modules[package]
+        for package in packages:
+            del sys.modules[package]

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -94,7 +95,7 @@ def _failed_and_goes_on(
     except Exception as error:
         told = recovery.another_way(config, error, folders.run, ranks.count) if ranks.main else None
         if ranks.exchange(value=told is not None):
-            log.exception("the run goes on otherwise")
+            log.error("the run goes on otherwise\n%s", traceback.format_exc())  # in words, which hold no memory
             emit(told)
             return True
         raise

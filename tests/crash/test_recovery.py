@@ -1,6 +1,7 @@
 """How a run comes back to its last good state: from damaged checkpoints, overflowing numbers, failing steps."""
 
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,25 @@ def test_a_run_that_went_on_in_fp32_resumes_in_fp32(tmp_path, base, pictures, mo
     }
     (told,) = [one for one in all_of(events.Adjusted, seen) if "memory.precision=fp32" in one.what]
     assert told.why == "That is how it went on before; its own settings come back when they are changed."
+
+
+def test_what_failed_holds_no_memory_when_the_run_goes_on(tmp_path, base, pictures, monkeypatch):
+    steps, alive, real, encode = [], [], TrainingStep.gradients, recipe.encode_together
+
+    def gradients(self, step):
+        if not steps:
+            steps.append(weakref.ref(self))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        real(self, step)
+
+    def encoding(*given):
+        alive.append(bool(steps and steps[0]()))
+        return encode(*given)
+
+    monkeypatch.setattr(TrainingStep, "gradients", gradients)
+    monkeypatch.setattr(recipe, "encode_together", encoding)
+    assert isinstance(run(tmp_path, base, pictures, 2)[-1], events.Finished)
+    assert alive == [False, False]
 
 
 @pytest.mark.parametrize("memory", [{**BF16, "retry": False}, {"precision": "fp32"}], ids=["unwished", "fp32"])

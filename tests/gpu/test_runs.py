@@ -15,6 +15,7 @@ from trainers.data.types import Bucket, Crop, Example
 from trainers.export.verify import verdicts
 from trainers.families.registry import find_family
 from trainers.moments import Ready, Wanted, moments
+from trainers.trial import Trial
 
 pytestmark = pytest.mark.gpu
 GPU = {"device": "cuda", "exact": "all"}
@@ -46,7 +47,8 @@ def test_a_run_learns_draws_and_leaves_a_file_that_programs_load(tmp_path, base,
 
 
 @pytest.mark.parametrize("how", ["as chosen", "eager", "math", "streamed", "compiled"])
-def test_a_run_that_was_paused_ends_in_the_same_weights(tmp_path, base, pictures, how):
+def test_a_run_that_was_paused_ends_in_the_same_weights(tmp_path, base, pictures, how, monkeypatch):
+    monkeypatch.setattr(Trial, "_seconds", lambda _, way: 0.1 if way else 1.0)  # whichever card
     memory = {
         "as chosen": {},
         "eager": {"graphs": "none"},
@@ -58,6 +60,13 @@ def test_a_run_that_was_paused_ends_in_the_same_weights(tmp_path, base, pictures
     seen = resumes_to_the_same_weights(tmp_path, base, pictures, memory={**GPU, **memory}, adapter=adapter)
     told = [e.what for e in seen if isinstance(e, events.Adjusted) and e.what.startswith("A step runs")]
     assert bool(told) == (how in ("as chosen", "compiled"))
+
+
+def test_a_run_with_8_bit_optimizer_states_that_was_paused_ends_in_the_same_weights(tmp_path, base, pictures):
+    pytest.importorskip("bitsandbytes")
+    adapter, optimizer = {"rank": 256}, {"type": "adamw8bit"}  # less than 4096 numbers keep states of 32 bits
+    seen = resumes_to_the_same_weights(tmp_path, base, pictures, memory=GPU, adapter=adapter, optimizer=optimizer)
+    assert not [e for e in seen if isinstance(e, events.Adjusted) and "AdamW8bit" in e.what]  # it is not replaced
 
 
 @pytest.mark.parametrize("graphs", ["none", "auto"])
