@@ -45,6 +45,14 @@ def test_previews_and_checkpoints_are_counted_as_the_loop_makes_them(pictures):
     assert found.captions == 4 + 1 + 4  # of the pictures, the empty one, of the prompts
 
 
+@pytest.mark.parametrize(("every", "recorded"), [(30, 3), (0, 1)])  # at first, and after 30 and 60 steps
+def test_passes_are_recorded_again_after_each_preview_but_the_last(pictures, every, recorded):
+    config = configured_as(pictures, schedule={"steps": 70}, preview={"every": every})
+    todo = work_of(config)
+    more = duration(todo, replace(ONE, anew=5.0), config, 0.0).steps - duration(todo, ONE, config, 0.0).steps
+    assert more == 5 * recorded
+
+
 def test_a_run_without_previews_and_checkpoints_ends_with_its_file(pictures):
     config = configured_as(pictures, schedule={"steps": 70}, preview={"every": 0}, saving={"every": 0})
     found = work_of(config)

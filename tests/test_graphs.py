@@ -13,6 +13,7 @@ from trainers.families.registry import find_family
 from trainers.graphs import NAME, Recorded, record_passes
 from trainers.memory.decide import GB
 from trainers.memory.regions import Regions
+from trainers.pace import pace
 from trainers.step import TrainingStep
 
 
@@ -197,6 +198,15 @@ def test_a_step_is_done_again_as_often_as_there_is_another_way(base, monkeypatch
         step(0)
         assert 0 < step.mean_loss() < 10
     assert len(asked) == min(mends, 2)
+
+
+def test_a_step_that_is_recorded_anew_takes_longer_in_the_estimate(base, card, monkeypatch):
+    """The clock goes on where a graph is recorded, and nowhere else."""
+    monkeypatch.setattr(trial.Trial, "_seconds", lambda _, way: 0.1 if way else 1.0)
+    config = settings(base)
+    family, plan = find_family(config.model), memory.plan(config.memory)
+    found = pace(family, family.load(config.model, plan.dtype), config, plan, lambda: 10.0 * len(card.graphs))
+    assert (found.step, found.anew) == (0, 10)
 
 
 @pytest.mark.parametrize("change", [{"adapter": {"dropout": 0.1}}, {"stream": "all"}, {"graphs": "none"}])

@@ -99,11 +99,12 @@ def duration(
     encoding = encoded * pace.encoded
     if late:
         encoding = min(encoding, SOON + (work.shown + bool(work.validations) * work.measured) * pace.encoded)
+    recorded = max(1, work.previews - 1)  # first, and after each preview but the last
     validation = work.measured * LEVELS * trained / 2  # a picture is denoised with and without its prompt
     return Duration(
         preparing=read + pace.ready + encoding + told * pace.told,
         class_pictures=classes * trained * config.preview.sampling_steps,
-        steps=work.steps * pace.step_of(work.pictures, config.data.batch_size),
+        steps=work.steps * pace.step_of(work.pictures, config.data.batch_size) + recorded * pace.anew,
         previews=work.previews * work.prompts * (picture + pace.decoded),
         rest=work.validations * validation + work.saves * pace.saved,
     )

@@ -45,6 +45,7 @@ class Pace:
     told: float  # caption by the text encoders
     saved: float = 0.0  # checkpoint
     ready: float = 0.0  # weights read and the step set up, once
+    anew: float = 0.0  # more that a step takes whose passes are recorded again (graphs.py), after each preview
     tried: bool = True
 
     def step_of(self, pictures: float, batch_size: int) -> float:
@@ -79,7 +80,13 @@ def pace(
         batches, step.feed.batches = step.feed.batches, step.feed.batches.sized(1)
         alone = _step(step, clock)
         step.feed.batches = batches
+    anew = 0.0
     if recorded:
+        recorded.rest()
+        began = clock()
+        step(0)
+        step.mean_loss()
+        anew = max(0.0, clock() - began - whole)
         recorded.rest()
     return Pace(
         step=whole,
@@ -90,6 +97,7 @@ def pace(
         told=told,
         saved=_saving(step, clock),
         ready=ready,
+        anew=anew,
     )
 
 

@@ -93,7 +93,7 @@ def test_when_memory_runs_out_the_run_goes_on_with_fewer_pictures_at_once(tmp_pa
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert isinstance(seen[-1], events.Finished)
-    assert any("at once" in e.what and e.why == "The memory ran out." for e in seen if isinstance(e, events.Adjusted))
+    assert any("parts" in e.what and e.why == "The memory ran out." for e in seen if isinstance(e, events.Adjusted))
 
 
 def test_pictures_that_are_too_many_for_the_memory_are_encoded_in_halves(tmp_path, base):
