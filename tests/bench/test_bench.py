@@ -24,11 +24,11 @@ def base(tmp_path_factory):
     return str(tiny_pipeline_folder(tmp_path_factory.mktemp("base")))
 
 
-def measured(base: str, meta: bool, *changes: str, alone: bool = False, steps: int = 1) -> dict:
+def measured(base: str, meta: bool, *changes: str, alone: bool = False, steps: int = 1, bare: str = "auto") -> dict:
     """What the command prints, in a process of its own: see models.without_numbers."""
     settings = ["memory.device=cpu", "memory.precision=bf16", "adapter.rank=2", *changes]
     command = ["--base", base, "--device", "meta" if meta else "real", "--steps", str(steps), "--json"]
-    command += ["--alone"] * alone + [part for change in settings for part in ("--set", change)]
+    command += ["--alone"] * alone + ["--bare", bare] + [part for change in settings for part in ("--set", change)]
     command = [sys.executable, "-m", "app.cli", "bench", *command]
     called = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert called.returncode == 0, called.stderr
@@ -76,6 +76,16 @@ def test_the_bare_loop_accumulates_as_often(base):
     loop.mark = passes.append
     loop(0)
     assert passes == ["forward", "backward"] * 3 + ["optimizer"]
+
+
+def test_the_bare_loop_computes_in_what_is_asked_for_and_casts_nothing_in_fp32(base):
+    usual, asked = measured(base, True), measured(base, True, bare="fp32")
+    assert (usual["bare_precision"], asked["bare_precision"], asked["precision"]) == ("bf16", "fp32", "bf16")
+    assert asked["loops"]["darkroom"] == usual["loops"]["darkroom"]
+    fewer, more = (result["loops"]["bare"]["dispatches"]["total"] for result in (asked, usual))
+    assert fewer < 0.8 * more
+    assert asked["loops"]["bare"]["memory_gb"]["weights"] > 1.5 * usual["loops"]["bare"]["memory_gb"]["weights"]
+    assert "The bare loop computes in fp32." in table(asked) and "The bare loop" not in table(usual).splitlines()[1]
 
 
 def test_the_parts_of_memory_add_up_to_the_peak(results):

@@ -164,7 +164,7 @@ class BareLoop:
         self.latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(plan.device)
         pixels = side * components.latent.factor
         sizes = plain_sizes(family, pixels, pixels, config.data.batch_size, plan.device)
-        self.told, self.sizes = told.on(plan.device), sizes
+        self.told, self.sizes = told.on(plan.device).to(plan.dtype), sizes
         self.plan = plan
         if config.memory.checkpointing == "all":
             self.denoiser.enable_gradient_checkpointing()
@@ -173,7 +173,8 @@ class BareLoop:
 
     def _adapted(self, model: nn.Module, part: str, config: TrainConfig, plan: Plan, places: list[Place]) -> nn.Module:
         """A copy of a frozen model with peft's LoRA on it, on the device."""
-        model, rank = copy.deepcopy(model).requires_grad_(False).to(plan.device), config.adapter.rank
+        model, rank = copy.deepcopy(model).requires_grad_(False), config.adapter.rank
+        nn.Module.to(model, plan.device, plan.dtype)
         paths = [re.escape(path) for owner, path in places if owner == part]
         if paths:
             lora = peft.LoraConfig(r=rank, lora_alpha=config.adapter.alpha or rank, target_modules="|".join(paths))

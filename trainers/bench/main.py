@@ -18,7 +18,8 @@ def main(arguments: list[str]) -> int:
     def progress(text: str) -> None:
         sys.stderr.write(text + "\n")
 
-    result = bench(options.base, config, options.device == "meta", options.steps, options.alone, progress)
+    how = (options.device == "meta", options.steps, options.alone, options.bare)
+    result = bench(options.base, config, *how, progress)
     if options.start:
         result["start"] = start(options.base, config, options.start, progress)
     sys.stdout.write((json.dumps(result, indent=2) if options.json else table(result)) + "\n")
@@ -40,6 +41,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--alone", action="store_true", help="without the bare peft loop, which needs a second denoiser"
     )
+    parser.add_argument(
+        "--bare", choices=("auto", "fp32", "bf16", "fp16"), default="auto",
+        help="what the bare peft loop computes in; auto: the same as Darkroom, which takes what is fastest here",
+    )  # fmt: skip
     parser.add_argument(
         "--start", type=int, default=0, metavar="PICTURES",
         help="also run the engine on so many random pictures, from its start to its first step and preview",

@@ -39,13 +39,14 @@ class Timed:
         return {name: round(value, 4) for name, value in (middle | found).items()}
 
 
-def bench(base: str, config: TrainConfig, meta: bool, steps: int, alone: bool, progress: Progress) -> dict:
+def bench(base: str, config: TrainConfig, meta: bool, steps: int, alone: bool, bare: str, progress: Progress) -> dict:
     """Count one step of each loop, and unless `meta` time `steps` of each, in turn so that both meet the same machine.
 
     Args:
         base: a name in `models.SIZES`, or that of a base model in `config`.
         meta: count without memory for numbers, as on a CPU; nothing is timed.
         alone: leave out the bare peft loop, which needs a second denoiser.
+        bare: the precision of that loop; auto: Darkroom's own.
     """
     plan = _plan(config, meta)
     progress("Building the model")
@@ -56,7 +57,8 @@ def bench(base: str, config: TrainConfig, meta: bool, steps: int, alone: bool, p
         told = _told(family, components, config)
         loops: dict[str, Loop] = {}
         if not alone:
-            loops["bare"] = BareLoop(family, components, config, plan, told, places)
+            its_plan = plan if bare == "auto" else replace(plan, precision=bare)
+            loops["bare"] = BareLoop(family, components, config, its_plan, told, places)
         least = _least(family, components, config, plan, told, places)
         ours = engine_step(family, components, config, plan, steps)
         if not meta:
@@ -82,6 +84,7 @@ def bench(base: str, config: TrainConfig, meta: bool, steps: int, alone: bool, p
         "base": label,
         "device": "none: counted without numbers" if meta else str(plan.device),
         "precision": plan.precision,
+        "bare_precision": plan.precision if bare == "auto" else bare,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "resolution": config.data.resolution or components.resolution,

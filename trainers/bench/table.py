@@ -9,6 +9,8 @@ def table(result: dict) -> str:
     parts = f" (Darkroom's in {result['parts']} parts)" if result["parts"] > 1 else ""
     setup = f"{result['resolution']} px, batch {result['batch_size']}{parts}, {where}"
     lines = [f"{result['base']}, {setup}", f"{result['adapter']}", ""]
+    if "bare" in result["loops"] and result["bare_precision"] != result["precision"]:
+        lines.insert(1, f"The bare loop computes in {result['bare_precision']}.")
     loops = result["loops"]
     lines.append(" " * TITLE + "".join(f"{name:>{WIDTH}}" for name in loops))
     for title, value in _rows(loops):
