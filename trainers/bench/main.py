@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--bare", choices=("auto", "fp32", "bf16", "fp16"), default="auto",
-        help="what the bare peft loop computes in; auto: the same as Darkroom, which takes what is fastest here",
+        help="what the bare peft loop computes in; auto: the same as Darkroom",
     )  # fmt: skip
     parser.add_argument(
         "--start", type=int, default=0, metavar="PICTURES",
