@@ -13,7 +13,8 @@ from trainers.data.examples import scan
 from trainers.data.types import Bucket, Crop
 from trainers.duration import duration, work
 from trainers.encoding import SOON
-from trainers.pace import Pace
+from trainers.export import hashes
+from trainers.pace import Pace, Trials
 from trainers.validate import LEVELS
 
 BUCKET = Bucket(32, 32)
@@ -114,6 +115,32 @@ def test_class_pictures_and_validations_are_of_the_training_resolution_whatever_
     assert found.class_pictures == 6 * 10 * 2
     assert usual.class_pictures == 6 * 10 / 2 and found.previews == usual.previews
     assert found.rest - usual.rest == pytest.approx(todo.validations * todo.measured * LEVELS * (2 - 0.5) / 2)
+
+
+def test_what_takes_longer_the_first_time_is_counted_once():
+    spent = iter([9.0, 1.0, 2.0, 3.0, 0.5, 1.0, 1.0, 1.0])
+    now = 0.0
+
+    def act() -> None:
+        nonlocal now
+        now += next(spent)
+
+    trials = Trials(lambda: now)
+    assert trials.median(act) == 2 and trials.first == 9 - 2
+    assert trials.median(act) == 1 and trials.first == 9 - 2  # a first time that took less saves nothing
+
+
+def test_the_hash_of_the_base_takes_its_time_once(tmp_path, monkeypatch, pictures):
+    base, cache, ticks = tmp_path / "base.safetensors", tmp_path / "hashes.json", iter(range(1 << 30))
+    base.write_bytes(bytes(5 * 1000))
+    monkeypatch.setattr(hashes, "PIECE", 1000)
+    clock = lambda: float(next(ticks))  # noqa: E731
+    assert hashes.hashing_seconds(base, cache, clock) == 5
+    hashes.base_hashes(base, cache)
+    assert hashes.hashing_seconds(base, cache, clock) == 0 == hashes.hashing_seconds(tmp_path, cache, clock)
+    todo, config = work_of(configured_as(pictures)), configured_as(pictures)
+    with_it, without = (duration(todo, ONE, config, 0.0, hashed=seconds) for seconds in (5.0, 0.0))
+    assert with_it.rest - without.rest == 5 == with_it.whole - without.whole
 
 
 def test_check_and_run_are_compared(tmp_path, pictures):

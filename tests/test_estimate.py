@@ -128,6 +128,22 @@ def test_a_quantised_base_takes_less_and_what_leaves_the_adapter_as_it_is_is_nam
     assert forms[:2] == ["int8", "nf4"] and "quantize" not in named[0]
 
 
+def test_a_preview_takes_the_vae_and_what_decoding_allocates_within_the_budget(base):
+    need, config, plan, family = counted(base, preview={"every": 10, "width": 64, "height": 128})
+    components = family.load(config.model, plan.dtype)
+    vae, factor = components.vae, components.latent.factor
+    weights = sum(weight.numel() * weight.element_size() for weight in vae.parameters())
+    with torch.no_grad(), Meter() as meter:
+        family.decode_image(vae, torch.zeros(1, 4, 128 // factor, 64 // factor))
+    whole = need.previews_gb - (need.peak_gb - need.activations_gb)
+    assert whole * GB == pytest.approx(weights + meter.peak + meter.largest, rel=0.02)
+    tight = config_io.merge(config, {"memory": {"budget": need.peak_gb + 0.1 * whole, "checkpointing": "none"}})
+    small = estimate(family, family.load(config.model, plan.dtype), tight, plan)
+    assert small.previews_gb == pytest.approx(tight.memory.budget) and small.previews_gb < need.previews_gb
+    without, *_ = counted(base, preview={"every": 0})
+    assert without.previews_gb == 0
+
+
 def test_encoded_pictures_and_captions_take_of_the_room(base):
     config = config_io.parse({"model": {"base": str(base)}, "memory": {"device": "cpu"}})
     plan, family = memory.plan(config.memory), find_family(config.model)

@@ -18,7 +18,9 @@ from trainers.data.buckets import report as crop_report
 from trainers.data.examples import scan
 from trainers.duration import Duration, captions_of, duration, work
 from trainers.estimate import Estimate, estimate
+from trainers.export.hashes import hashing_seconds
 from trainers.families.registry import find_family
+from trainers.finish import HASHES
 from trainers.memory.cards import Card, find_card
 from trainers.pace import Clock
 from trainers.schedules import total_steps
@@ -73,7 +75,8 @@ def _check(
     encoded, before = (todo.encoded, todo.captions), (known.pictures, known.captions)
     counted = batches.counted(config)
     need = estimate(family, components, counted, plan, there, clock, encoded, before)
-    spent = need.pace and duration(todo, need.pace, counted, read, known, late=plan.device.type == "cpu")
+    hashed = hashing_seconds(components.path, cache and cache / HASHES, clock) if need.pace else 0.0
+    spent = need.pace and duration(todo, need.pace, counted, read, known, plan.device.type == "cpu", hashed)
     problems = [*map(str, found.problems), *map(str, cut_captions(found.examples, family, components))]
     if remark := batches.unfilled(config):
         problems.append(" ".join(remark))
@@ -106,6 +109,7 @@ def _check(
             "adapter_and_optimizer": round(need.adapter_gb, 2),
             "activations": round(need.activations_gb, 2),
             "encoding_before": round(need.encoding_gb, 2),
+            "previews": round(need.previews_gb, 2),
         },
         "seconds_per_step": spent and round(spent.steps / steps, 4),
         "seconds": spent and {"whole": round(spent.whole, 1)} | {p: round(s, 1) for p, s in vars(spent).items()},
@@ -134,6 +138,8 @@ def _verdict(need: Estimate, steps: int, spent: Duration | None) -> str:
         return f"It does not fit: up to {most:.2f} GB of memory are needed {what}, and {there}. {advice}"
     more = f"; encoding the {need.encoding} before takes {need.encoding_gb:.1f} GB"
     more = more if need.encoding_gb > need.peak_gb else ""
+    if need.previews_gb > need.peak_gb:
+        more += f"; drawing previews takes {need.previews_gb:.1f} GB"
     fits = f"It fits: about {need.peak_gb:.1f} of {need.free_gb:.1f} GB{more}."
     if need.span:
         least, most = (_spent(seconds * steps) for seconds in need.span)

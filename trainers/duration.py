@@ -83,12 +83,19 @@ def captions_of(config: TrainConfig, examples: Sequence[Example]) -> set[str]:
 
 
 def duration(
-    work: Work, pace: Pace, config: TrainConfig, read: float, cached: Cached = NOTHING, late: bool = False
+    work: Work,
+    pace: Pace,
+    config: TrainConfig,
+    read: float,
+    cached: Cached = NOTHING,
+    late: bool = False,
+    hashed: float = 0.0,
 ) -> Duration:
     """Seconds of each part.
 
     Args:
         read: those that the pictures and the base's headers take.
+        hashed: those that the base takes, which the adapter file names by its hash.
         late: whether pictures are encoded when they are first shown (postponed.py): not more of them than are.
     """
     picture = pace.denoised * config.preview.sampling_steps
@@ -106,5 +113,5 @@ def duration(
         class_pictures=classes * trained * config.preview.sampling_steps,
         steps=work.steps * pace.step_of(work.pictures, config.data.batch_size) + recorded * pace.anew,
         previews=work.previews * work.prompts * (picture + pace.decoded),
-        rest=work.validations * validation + work.saves * pace.saved,
+        rest=work.validations * validation + work.saves * pace.saved + hashed,
     )

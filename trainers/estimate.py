@@ -21,7 +21,8 @@ from trainers.memory.encoders import caption_bytes, picture_bytes, weight_bytes
 from trainers.memory.fit import Fitted
 from trainers.memory.packing import FORMS
 from trainers.memory.saving import PLAIN
-from trainers.pace import Clock, Pace, operations, pace, passes
+from trainers.memory.tiles import decoding_bytes
+from trainers.pace import Clock, Pace, drawn, operations, pace, passes
 from trainers.reckoned import CHEAP, reckon
 
 SIDES = (768, 512, 384, 256)  # pixels that are tried where a run does not fit
@@ -46,6 +47,7 @@ class Estimate:
     encoding_gb: float = 0.0  # at most, while what the cache does not have is encoded
     encoding: str = ""  # pictures or captions: what takes so much
     there_gb: float = float("inf")  # for that: no budget holds there
+    previews_gb: float = 0.0  # at most, while a preview is decoded: less where there is less
 
     @property
     def steps_fit(self) -> bool:
@@ -100,6 +102,7 @@ def estimate(
         encoding_gb=before,
         encoding=what,
         there_gb=free,
+        previews_gb=_previews(family, components, config, device, left, fitted),
     )
     if not need.fits:
         return replace(need, instead=_instead(family, components, config, plan, device, free, encoded, missing))
@@ -119,6 +122,17 @@ def _beside(family: Family, components: Components, config: TrainConfig, left: R
         return 0.0
     vae = weight_bytes([components.vae])
     return max(vae if vae <= free.within else 0, takes - fitted.taken - fitted.freed)
+
+
+def _previews(
+    family: Family, components: Components, config: TrainConfig, device: torch.device, left: Room, fitted: Fitted
+) -> float:
+    """GB that are taken while a preview's picture is decoded, beside the model that it was drawn with."""
+    if not config.preview.every:
+        return 0.0
+    whole = decoding_bytes(family, components, drawn(components, config), device)
+    between = left.peak(fitted) - (fitted.taken + fitted.freed) / GB
+    return between + min(whole, max(0.0, left.free(fitted).between)) / GB  # in tiles where it would be more
 
 
 def _encoding(

@@ -33,6 +33,29 @@ LEAST, MOST, LONG = 3, 10, 0.5  # how often something is tried: at least; at mos
 Clock = Callable[[], float]
 
 
+class Trials:
+    """Seconds by a clock, and those that first times took longer: libraries are loaded, kernels made, memory found."""
+
+    def __init__(self, clock: Clock):
+        self.clock = clock
+        self.first = 0.0
+
+    def median(self, act: Callable[[], object]) -> float:
+        """Seconds of one, after one that sets things up."""
+        first = self.spent(act)
+        seconds: list[float] = []
+        while len(seconds) < LEAST or (len(seconds) < MOST and sum(seconds) < LONG):
+            seconds.append(self.spent(act))
+        usual = statistics.median(seconds)
+        self.first += max(0.0, first - usual)
+        return usual
+
+    def spent(self, act: Callable[[], object]) -> float:
+        began = self.clock()
+        act()
+        return self.clock() - began
+
+
 @dataclass(frozen=True)
 class Pace:
     """Seconds of one each."""
@@ -44,7 +67,7 @@ class Pace:
     decoded: float
     told: float  # caption by the text encoders
     saved: float = 0.0  # checkpoint
-    ready: float = 0.0  # weights read and the step set up, once
+    ready: float = 0.0  # weights read and the step set up, and what else takes longer the first time
     anew: float = 0.0  # more that a step takes whose passes are recorded again (graphs.py), after each preview
     tried: bool = True
 
@@ -67,36 +90,36 @@ def pace(
     Args:
         clock: what tells the seconds.
     """
-    encoded = _encoding(family, components, config, plan.device, clock)  # before the denoiser comes, as in a run
-    told = _telling(family, components, config, plan.device, clock)
+    trials = Trials(clock)
+    encoded = _encoding(family, components, config, plan.device, trials)  # before the denoiser comes, as in a run
+    told = _telling(family, components, config, plan.device, trials)
     began = clock()
     step = engine_step(family, components, config, plan, steps=LEAST)
     thread_count.settle(step, config)
     settle_exact(step, plan.exact)
     recorded = record_passes(step, config, lambda event: None)
     ready = clock() - began
-    whole = alone = _step(step, clock)
+    whole = alone = _step(step, trials)
     if config.data.batch_size > 1:
         batches, step.feed.batches = step.feed.batches, step.feed.batches.sized(1)
-        alone = _step(step, clock)
+        alone = _step(step, trials)
         step.feed.batches = batches
     anew = 0.0
     if recorded:
         recorded.rest()
-        began = clock()
-        step(0)
-        step.mean_loss()
-        anew = max(0.0, clock() - began - whole)
+        anew = max(0.0, trials.spent(lambda: _done(step, 0)) - whole)
         recorded.rest()
+    denoised = _denoising(step, components, config, trials)
+    decoded = _decoding(step, components, config, trials)
     return Pace(
         step=whole,
         alone=alone,
-        denoised=_denoising(step, components, config, clock),
+        denoised=denoised,
         encoded=encoded,
-        decoded=_decoding(step, components, config, clock),
+        decoded=decoded,
         told=told,
         saved=_saving(step, clock),
-        ready=ready,
+        ready=ready + trials.first,
         anew=anew,
     )
 
@@ -113,30 +136,30 @@ def passes(config: TrainConfig) -> float:
     return (1 + again) * config.optimizer.accumulation * min(config.memory.parts, config.data.batch_size)
 
 
-def _step(step: TrainingStep, clock: Clock) -> float:
+def _step(step: TrainingStep, trials: Trials) -> float:
     """With the share of output preservation that falls to every step."""
     preservation, step.preservation = step.preservation, None
-    plain = _stepping(step, clock)
+    plain = _stepping(step, trials)
     if preservation is None:
         return plain
     every, preservation.every, step.preservation = preservation.every, 1, preservation
-    kept = _stepping(step, clock)
+    kept = _stepping(step, trials)
     preservation.every = every
     return plain + (kept - plain) / every
 
 
-def _stepping(step: TrainingStep, clock: Clock) -> float:
+def _stepping(step: TrainingStep, trials: Trials) -> float:
     numbers = iter(range(1 << 30))
+    return trials.median(lambda: _done(step, next(numbers)))
 
-    def once() -> None:
-        step(next(numbers))
-        step.mean_loss()  # waits for the device
 
-    return _median(once, clock)
+def _done(step: TrainingStep, number: int) -> None:
+    step(number)
+    step.mean_loss()  # waits for the device
 
 
 @torch.no_grad()
-def _denoising(step: TrainingStep, components: Components, config: TrainConfig, clock: Clock) -> float:
+def _denoising(step: TrainingStep, components: Components, config: TrainConfig, trials: Trials) -> float:
     """Pictures are denoised in the batches of a preview."""
     device, few = step.feed.text.device, config.preview.model_copy(update={"sampling_steps": 2})
     width, height = drawn(components, config)
@@ -150,23 +173,25 @@ def _denoising(step: TrainingStep, components: Components, config: TrainConfig, 
         preview.draw(step.family, components, noise, told, few).sum().item()
 
     step.denoiser.eval()
-    seconds = _median(once, clock) / few.sampling_steps / batch
+    seconds = trials.median(once) / few.sampling_steps / batch
     step.denoiser.train()
     return seconds
 
 
 @torch.no_grad()
-def _encoding(family: Family, components: Components, config: TrainConfig, device: torch.device, clock: Clock) -> float:
+def _encoding(
+    family: Family, components: Components, config: TrainConfig, device: torch.device, trials: Trials
+) -> float:
     """Pictures are encoded in batches."""
     vae, side = components.vae, config.data.resolution or components.resolution
     batch = together(side, side, device)
     with lent([vae], device):
         pixels = torch.zeros(batch, 3, side, side).to(device)
-        return _median(lambda: family.encode_image(vae, pixels)[0].sum().item(), clock) / batch
+        return trials.median(lambda: family.encode_image(vae, pixels)[0].sum().item()) / batch
 
 
 @torch.no_grad()
-def _decoding(step: TrainingStep, components: Components, config: TrainConfig, clock: Clock) -> float:
+def _decoding(step: TrainingStep, components: Components, config: TrainConfig, trials: Trials) -> float:
     """Pictures are decoded one by one, beside the denoiser: in tiles where the whole one would not fit."""
     device, vae = step.feed.text.device, components.vae
     trained = sum(parameter.numel() * 4 for parameter in step.parameters)
@@ -176,16 +201,18 @@ def _decoding(step: TrainingStep, components: Components, config: TrainConfig, c
     width, height = drawn(components, config)
     latents = torch.zeros(1, components.latent.channels, height, width).to(device)
     with lent([vae], device), tiled(step.family, vae, tuple(latents.shape), space):
-        return _median(lambda: step.family.decode_image(vae, latents).sum().item(), clock)
+        return trials.median(lambda: step.family.decode_image(vae, latents).sum().item())
 
 
 @torch.no_grad()
-def _telling(family: Family, components: Components, config: TrainConfig, device: torch.device, clock: Clock) -> float:
+def _telling(
+    family: Family, components: Components, config: TrainConfig, device: torch.device, trials: Trials
+) -> float:
     encoders = components.text_encoders
     tokens = tuple(ids.to(device) for ids in family.tokenize(components, ["a picture"] * TOGETHER))
     with lent(list(encoders), device):
         told = lambda: family.encode_text(encoders, tokens, config.model.clip_skip).embeds.sum().item()  # noqa: E731
-        return _median(told, clock) / TOGETHER
+        return trials.median(told) / TOGETHER
 
 
 def _saving(step: TrainingStep, clock: Clock) -> float:
@@ -195,17 +222,6 @@ def _saving(step: TrainingStep, clock: Clock) -> float:
         began = clock()
         write_whole(Path(folder) / "state", save({name: tensor.clone() for name, tensor in names.items()}))
         return clock() - began
-
-
-def _median(act: Callable[[], object], clock: Clock) -> float:
-    """Seconds of one, after one that sets things up."""
-    act()
-    seconds: list[float] = []
-    while len(seconds) < LEAST or (len(seconds) < MOST and sum(seconds) < LONG):
-        began = clock()
-        act()
-        seconds.append(clock() - began)
-    return statistics.median(seconds)
 
 
 def drawn(components: Components, config: TrainConfig) -> tuple[int, int]:

@@ -1,7 +1,9 @@
 """The hashes by which image programs and sites know adapters and base models."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save
 from torch import Tensor
@@ -10,6 +12,7 @@ from trainers import json_values
 from trainers.files import remember, remembered
 
 IS_PAIR = json_values.fits(tuple[str, str])
+PIECE = 1 << 25  # bytes that are hashed to know how fast that is
 LEGACY_START, LEGACY_SIZE = 0x100000, 0x10000  # what A1111's first model hash looked at
 
 
@@ -47,15 +50,32 @@ def base_hashes(path: Path | None, cache: Path | None = None) -> tuple[str | Non
     """
     if path is None or not path.is_file():
         return None, None
-    found = path.stat()
-    key = f"{path.resolve()}|{found.st_size}|{found.st_mtime_ns}"
-    known = remembered(cache) if cache else {}
+    key, known = _known(path, cache)
     if not IS_PAIR(known.get(key)):  # none, or damaged
         known[key] = _hash(path)
         if cache:
             remember(cache, known)
     legacy, whole = known[key]
     return legacy, whole
+
+
+def hashing_seconds(path: Path | None, cache: Path | None, clock: Callable[[], float]) -> float:
+    """How long `base_hashes` would take: tried on a piece of the file."""
+    if path is None or not path.is_file():
+        return 0.0
+    key, known = _known(path, cache)
+    if IS_PAIR(known.get(key)):
+        return 0.0
+    with path.open("rb") as file:
+        began = clock()
+        hashlib.sha256(piece := file.read(PIECE))
+        return (clock() - began) * path.stat().st_size / max(1, len(piece))
+
+
+def _known(path: Path, cache: Path | None) -> tuple[str, dict[str, Any]]:
+    """What this file goes by in the cache, and the cache."""
+    found = path.stat()
+    return f"{path.resolve()}|{found.st_size}|{found.st_mtime_ns}", remembered(cache) if cache else {}
 
 
 def _hash(path: Path) -> tuple[str, str]:
