@@ -97,8 +97,8 @@ def step_text(event: Step) -> str:
     """ "Step 420 of 1,600, loss 0.1234, rate 1.0e-04, 1.3 s/step, about 26 min left"."""
     parts = [f"Step {event.step:,} of {event.steps:,}", f"loss {event.loss:.4f}", f"rate {event.rate:.1e}"]
     parts.append(f"{event.seconds:.2f} s/step")
-    left = (event.steps - event.step) * event.seconds + event.encoding_left
-    return ", ".join(parts) + (f", about {duration(left)} left" if event.step < event.steps else "")
+    left = (event.steps - event.step) * event.seconds + event.beside_left
+    return ", ".join(parts) + (f", about {duration(left)} left" if left > 0 else "")
 
 
 def duration(seconds: float) -> str:

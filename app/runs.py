@@ -88,7 +88,7 @@ class Status:
         """None until the speed is known."""
         if not self.alive or self.state.seconds_per_step is None:
             return None
-        return (self.state.steps - self.state.step) * self.state.seconds_per_step + self.state.encoding_left
+        return (self.state.steps - self.state.step) * self.state.seconds_per_step + self.state.beside_left
 
     @property
     def adapter(self) -> Path | None:

@@ -49,12 +49,14 @@ def found(monkeypatch, config, cache) -> tuple[Work, Cached]:
     """What `check` counts, and what of it the cache has."""
     heard = []
 
-    def heard_by(work: Work, pace: Pace, config: object, read: float, cached: Cached, late: bool) -> object:
+    def heard_by(work: Work, pace: Pace, config: object, read: float, cached: Cached, *more: float) -> object:
         heard.append((work, cached))
-        return duration(work, pace, config, read, cached, late)
+        return duration(work, pace, config, read, cached, *more)
 
     monkeypatch.setattr("trainers.check.duration", heard_by)
-    assert check(config, lambda text: None, cache=cache)["pictures"]["encoded_before"] == heard[0][1].pictures
+    assert check(config, lambda text: None, cache=cache)["pictures"]["encoded_before"] == (
+        heard[0][1].pictures // (1 + config.data.flip)  # a mirrored picture is no picture of its own
+    )
     return heard[0]
 
 

@@ -10,9 +10,12 @@ from trainers import config_io, memory
 from trainers.bench.loops import engine_step
 from trainers.choices import ADAPTERS
 from trainers.estimate import _smaller, estimate, needed
+from trainers.families.base import Conditioning
 from trainers.families.registry import find_family
+from trainers.families.sd3 import SD3
 from trainers.memory.cards import find_card
-from trainers.memory.decide import GB
+from trainers.memory.decide import GB, resident, written
+from trainers.memory.hollow import hollow
 from trainers.memory.meter import Meter
 
 
@@ -129,19 +132,58 @@ def test_a_quantised_base_takes_less_and_what_leaves_the_adapter_as_it_is_is_nam
 
 
 def test_a_preview_takes_the_vae_and_what_decoding_allocates_within_the_budget(base):
-    need, config, plan, family = counted(base, preview={"every": 10, "width": 64, "height": 128})
+    need, config, plan, family = counted(base, data={"resolution": 64}, preview={"every": 10, "height": 48})
     components = family.load(config.model, plan.dtype)
     vae, factor = components.vae, components.latent.factor
     weights = sum(weight.numel() * weight.element_size() for weight in vae.parameters())
     with torch.no_grad(), Meter() as meter:
-        family.decode_image(vae, torch.zeros(1, 4, 128 // factor, 64 // factor))
+        family.decode_image(vae, torch.zeros(1, 4, 48 // factor, 64 // factor))
     whole = need.previews_gb - (need.peak_gb - need.activations_gb)
     assert whole * GB == pytest.approx(weights + meter.peak + meter.largest, rel=0.02)
-    tight = config_io.merge(config, {"memory": {"budget": need.peak_gb + 0.1 * whole, "checkpointing": "none"}})
+    budget = need.peak_gb - need.activations_gb + whole / 2
+    tight = config_io.merge(config, {"memory": {"budget": budget, "checkpointing": "none"}})
     small = estimate(family, family.load(config.model, plan.dtype), tight, plan)
-    assert small.previews_gb == pytest.approx(tight.memory.budget) and small.previews_gb < need.previews_gb
+    assert small.previews_gb == pytest.approx(budget) and budget < need.previews_gb
     without, *_ = counted(base, preview={"every": 0})
     assert without.previews_gb == 0
+
+
+def test_previews_much_larger_than_the_training_pictures_take_more_and_are_not_tried(base):
+    usual, *_ = counted(base, data={"resolution": 16}, preview={"every": 10})
+    large, config, plan, family = counted(
+        base, data={"resolution": 16}, preview={"every": 10, "width": 512, "height": 512}
+    )
+    assert usual.pace.tried and not large.pace.tried
+    components = family.load(config.model, plan.dtype)
+    side, width = 512 // components.latent.factor, components.denoiser.config.cross_attention_dim
+    told = Conditioning(torch.zeros(2, 24, width))
+    with torch.no_grad(), Meter() as meter:  # one picture alone, with its prompt and without
+        family.denoise(components.denoiser, torch.zeros(2, 4, side, side), torch.zeros(2, dtype=torch.long), told)
+    assert meter.peak > 1.5 * large.activations_gb * GB
+    assert large.previews_gb - (large.peak_gb - large.activations_gb) >= 0.9 * meter.peak / GB
+
+
+def test_a_card_takes_less_time_for_batches_that_are_smaller(base):
+    config = config_io.parse({"model": {"base": str(base)}, "memory": {"device": "cpu"}})
+    plan, family, card = memory.plan(config.memory), find_family(config.model), find_card("RTX 3060 12GB")
+    whole, half = (
+        estimate(family, family.load(config.model, plan.dtype), config, plan, card, share=share).span
+        for share in (1.0, 0.5)
+    )
+    assert half == pytest.approx([seconds / 2 for seconds in whole])
+
+
+def test_tables_that_are_not_trained_take_of_the_memory_too():
+    components = hollow(SD3, torch.bfloat16, "sd3.5-medium")
+    weights = sum(weight.numel() * weight.element_size() for weight in components.denoiser.parameters())
+    positions = 384 * 384 * 1536 * 2  # of Stable Diffusion 3.5 Medium, for pictures of up to 384 x 384 patches
+    assert resident(components, config_io.parse({})) == weights + positions
+
+
+def test_a_checkpoint_is_copied_beside_the_steps_where_that_takes_of_the_same_memory():
+    config = config_io.parse({"optimizer": {"type": "adamw", "ema": True}})
+    assert written(config, 100, torch.device("cpu")) == 100 * (1 + 2 + 1 + 1)  # masters, moments, averages, the file's
+    assert written(config, 100, torch.device("cuda")) == 0
 
 
 def test_encoded_pictures_and_captions_take_of_the_room(base):

@@ -191,9 +191,9 @@ def test_time_spent_encoding_is_told_apart_from_that_of_steps(tmp_path, base, pi
     seen = run(tmp_path, base, pictures, 6, data={"batch_size": 1, "flip": False})
     steps = [event for event in seen if isinstance(event, events.Step)]
     assert [event.seconds for event in steps] == [0.0] * 6
-    assert [event.encoding_left for event in steps] == [500.0, 400.0, 300.0, 200.0, 100.0, 0.0]  # 3 are never shown
+    assert [event.beside_left for event in steps] == [500.0, 400.0, 300.0, 200.0, 100.0, 0.0]  # 3 are never shown
     assert seen[-1].seconds == 600.0  # they are part of the run's time
-    assert events.fold(seen[: seen.index(steps[2]) + 1]).encoding_left == 300.0
+    assert events.fold(seen[: seen.index(steps[2]) + 1]).beside_left == 300.0
 
 
 def store(base, pictures, cache: Path) -> encoding.LatentStore:

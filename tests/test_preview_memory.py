@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from trainers import preview
+from trainers.config import PreviewConfig
 from trainers.families.base import Conditioning
 from trainers.families.loading import CONFIGS
 from trainers.families.parts import UNET
@@ -48,3 +49,14 @@ def test_previews_stay_within_the_memory_of_a_step(unet, checkpointing, batch_si
     with torch.no_grad():
         drawing = peak(lambda: predict(unet, 2 * preview.at_once(batch_size, checkpointing), trained=False))
     assert drawing < step
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("batch_size", "width"), [(1, 512), (2, 512), (4, 384)])
+def test_larger_previews_are_drawn_fewer_at_a_time(checkpointing, batch_size, width):
+    """Within the memory of a step, but where one picture alone takes more."""
+    settings = PreviewConfig(width=width, height=512)
+    together = preview.at_once(batch_size, checkpointing, preview.larger(settings, 8 * SIDE, 8 * SIDE))
+    pixels = together * width * 512 / (8 * SIDE) ** 2
+    assert together == 1 or pixels <= preview.at_once(batch_size, checkpointing)
+    assert preview.larger(PreviewConfig(), 8 * SIDE, 8 * SIDE) == 1

@@ -69,12 +69,13 @@ def _check(
     if plan.device.type == "cpu" and not there:
         torch.set_num_threads(threads.choose())
     read = clock() - began
-    todo = work(config, found.examples, batches, len(held_out), resolution)
+    counted = batches.counted(config, resolution)
+    todo = work(config, found.examples, batches, len(held_out), counted.data.resolution or resolution)
     captions = captions_of(config, found.examples)
     known = find_cached(config, found.examples, crops, captions, components, resolution, cache) if cache else NOTHING
     encoded, before = (todo.encoded, todo.captions), (known.pictures, known.captions)
-    counted = batches.counted(config)
-    need = estimate(family, components, counted, plan, there, clock, encoded, before)
+    share = todo.pictures / counted.data.batch_size
+    need = estimate(family, components, counted, plan, there, clock, encoded, before, share)
     hashed = hashing_seconds(components.path, cache and cache / HASHES, clock) if need.pace else 0.0
     spent = need.pace and duration(todo, need.pace, counted, read, known, plan.device.type == "cpu", hashed)
     problems = [*map(str, found.problems), *map(str, cut_captions(found.examples, family, components))]
@@ -88,7 +89,7 @@ def _check(
             "usable": len(found.examples),
             "trained": len(training),
             "held_out": len(held_out),
-            "encoded_before": known.pictures,
+            "encoded_before": known.pictures // (1 + config.data.flip),
         },
         "remarks": [f"{sentence}. {why}" for sentence, why in components.remarks],
         "problems": problems,
@@ -145,16 +146,20 @@ def _verdict(need: Estimate, steps: int, spent: Duration | None) -> str:
         least, most = (_spent(seconds * steps) for seconds in need.span)
         span = least if least == most else f"{least} to {most}"
         return (
-            f"{fits} {steps} steps take {span}. Nothing of this was measured: memory is counted, and the "
+            f"{fits} {_counted(steps)} {span}. Nothing of this was measured: memory is counted, and the "
             "time follows from the operations and the card's data sheet."
         )
     how = "tried just now" if need.pace.tried else "roughly: from the number of operations"
-    parts = [f"{steps} steps take {_spent(spent.steps)}"]
+    parts = [f"{_counted(steps)} {_spent(spent.steps)}"]
     parts += [f"class pictures {_spent(spent.class_pictures)}"] if spent.class_pictures else []
     parts += [f"previews {_spent(spent.previews)}"] if spent.previews else []
     rest = spent.preparing + spent.rest
     parts += [f"the rest {_spent(rest)}"] if rest > spent.whole / 50 else []
     return f"{fits} The run takes about {_spent(spent.whole)}: {', '.join(parts)} ({how})."
+
+
+def _counted(steps: int) -> str:
+    return "1 step takes" if steps == 1 else f"{steps} steps take"
 
 
 def _spent(seconds: float) -> str:

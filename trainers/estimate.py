@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from trainers import memory
+from trainers import memory, preview
 from trainers.config import TrainConfig
 from trainers.encoding import SOON
 from trainers.families.base import Components, Family
 from trainers.memory.cards import Card
 from trainers.memory.decide import GB, Room, beside, free_gb, needed, told
+from trainers.memory.drawing import ROWS, decoding_bytes, denoised
 from trainers.memory.encoders import caption_bytes, picture_bytes, weight_bytes
 from trainers.memory.fit import Fitted
 from trainers.memory.packing import FORMS
 from trainers.memory.saving import PLAIN
-from trainers.memory.tiles import decoding_bytes
-from trainers.pace import Clock, Pace, drawn, operations, pace, passes
+from trainers.pace import Clock, Pace, drawn, operations, pace, passes, preview_batch
 from trainers.reckoned import CHEAP, reckon
 
 SIDES = (768, 512, 384, 256)  # pixels that are tried where a run does not fit
@@ -47,7 +47,7 @@ class Estimate:
     encoding_gb: float = 0.0  # at most, while what the cache does not have is encoded
     encoding: str = ""  # pictures or captions: what takes so much
     there_gb: float = float("inf")  # for that: no budget holds there
-    previews_gb: float = 0.0  # at most, while a preview is decoded: less where there is less
+    previews_gb: float = 0.0  # at most, while previews are drawn
 
     @property
     def steps_fit(self) -> bool:
@@ -71,6 +71,7 @@ def estimate(
     clock: Clock = time.perf_counter,
     encoded: tuple[int, int] = (0, 0),
     known: tuple[int, int] = (0, 0),
+    share: float = 1.0,
 ) -> Estimate:
     """Count a step; then time it where it fits. Leaves the components with an adapter on them: use them no further.
 
@@ -79,6 +80,7 @@ def estimate(
         clock: what tells the seconds.
         encoded: pictures, each mirrored one too, and captions.
         known: those of them that were encoded before.
+        share: of a full batch's pixels that a batch has on average.
     """
     device = torch.device("cuda") if card else plan.device
     free = card.free_gb if card else free_gb(device)
@@ -98,21 +100,38 @@ def estimate(
         pace=None,
         saved=_saved(fitted, left, device),
         more_gb=left.more,
-        span=card.seconds(flops, fitted.moved * passes(config)) if card else None,
+        span=card.seconds(flops * share, fitted.moved * passes(config)) if card else None,
         encoding_gb=before,
         encoding=what,
         there_gb=free,
-        previews_gb=_previews(family, components, config, device, left, fitted),
+        previews_gb=_previews(family, components, config, plan, device, left, fitted),
     )
     if not need.fits:
         return replace(need, instead=_instead(family, components, config, plan, device, free, encoded, missing))
     if card:
         return need
-    large = device.type == "cpu" and flops >= CHEAP
+    large = device.type == "cpu" and _dear(family, components, config, plan, fitted, flops)
     found = reckon(family, components, config, plan, fitted) if large else pace(family, components, config, plan, clock)
     late = device.type == "cpu" and missing[0] * found.encoded > SOON
     more = _beside(family, components, config, left, fitted) if late else 0
     return replace(need, pace=found, peak_gb=peak + more / GB)
+
+
+def _dear(
+    family: Family, components: Components, config: TrainConfig, plan: memory.Plan, fitted: Fitted, flops: float
+) -> bool:
+    """Whether to try a step of so many operations, or to draw a preview, would take a CPU long."""
+    if flops >= CHEAP or not config.preview.every:
+        return flops >= CHEAP
+    if _times(components, config) <= 1:
+        return ROWS * fitted.count.forward / config.at_once >= CHEAP
+    return denoised(family, components, drawn(components, config), 1, plan.dtype).flops >= CHEAP
+
+
+def _times(components: Components, config: TrainConfig) -> float:
+    """How many times as many pixels a preview has as a training picture."""
+    side = config.data.resolution or components.resolution
+    return preview.larger(config.preview, side, side)
 
 
 def _beside(family: Family, components: Components, config: TrainConfig, left: Room, fitted: Fitted) -> float:
@@ -125,14 +144,23 @@ def _beside(family: Family, components: Components, config: TrainConfig, left: R
 
 
 def _previews(
-    family: Family, components: Components, config: TrainConfig, device: torch.device, left: Room, fitted: Fitted
+    family: Family,
+    components: Components,
+    config: TrainConfig,
+    plan: memory.Plan,
+    device: torch.device,
+    left: Room,
+    fitted: Fitted,
 ) -> float:
-    """GB that are taken while a preview's picture is decoded, beside the model that it was drawn with."""
+    """GB that are taken while previews are drawn: denoised, which takes more than a step where they are larger."""
     if not config.preview.every:
         return 0.0
-    whole = decoding_bytes(family, components, drawn(components, config), device)
-    between = left.peak(fitted) - (fitted.taken + fitted.freed) / GB
-    return between + min(whole, max(0.0, left.free(fitted).between)) / GB  # in tiles where it would be more
+    latents, space = drawn(components, config), max(0.0, left.free(fitted).between)
+    most = min(decoding_bytes(family, components, latents, device), space)  # in tiles where it would be more
+    if _times(components, config) > 1:
+        together = preview_batch(config, components, checkpointing=bool(fitted.saving.recomputed))
+        most = max(most, denoised(family, components, latents, together, plan.dtype).peak)
+    return left.peak(fitted) + (most - fitted.count.peak) / GB
 
 
 def _encoding(

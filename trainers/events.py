@@ -43,7 +43,8 @@ class Step(Event):
     """loss and seconds are means since the last Step event; memory_gb is the run's own peak so far.
 
     used_gb and total_gb are of the whole GPU at this moment, other programs included; 0 where it trains on none.
-    Seconds in which a step waits for a picture to be encoded do not count; encoding_left are those that are to come.
+    Seconds in which a step waits for a picture to be encoded do not count. beside_left are those that are to come
+    beside the steps: of encoding, previews and validations, as far as it is known how long they take.
     """
 
     type: ClassVar[str] = "step"
@@ -55,7 +56,7 @@ class Step(Event):
     memory_gb: float
     used_gb: float = 0.0
     total_gb: float = 0.0
-    encoding_left: float = 0.0
+    beside_left: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,7 @@ class RunState:
     memory_gb: float = 0.0
     used_gb: float = 0.0
     total_gb: float = 0.0
-    encoding_left: float = 0.0  # seconds
+    beside_left: float = 0.0  # seconds that are to come beside the steps
     losses: list[tuple[int, float]] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
@@ -264,7 +265,7 @@ def fold(events: Iterator[Event] | list[Event], state: RunState | None = None) -
             case Step():
                 state.step, state.steps, state.loss = event.step, event.steps, event.loss
                 state.seconds_per_step, state.memory_gb = event.seconds, event.memory_gb
-                state.used_gb, state.total_gb, state.encoding_left = event.used_gb, event.total_gb, event.encoding_left
+                state.used_gb, state.total_gb, state.beside_left = event.used_gb, event.total_gb, event.beside_left
                 state.losses.append((event.step, event.loss))
             case Validation():
                 state.validation.append((event.step, event.loss))

@@ -30,7 +30,7 @@ from trainers.memory.units import recomputes
 from trainers.prepacked import is_prepacked
 from trainers.prompts import preview_prompts
 from trainers.step import TrainingStep
-from trainers.validate import Validator
+from trainers.validate import LEVELS, ROWS, Validator
 
 log = logging.getLogger(__name__)
 
@@ -178,8 +178,9 @@ class Outputs:
             step = self.step
             self._rest()
             how = (step.noise, step.loss, step.family, step.denoiser, step.seed)
+            together = ROWS * self.config.at_once if recomputes(step.denoiser) else LEVELS
             with self._as_exported():
-                losses = Validator(step.feed, self.held_out, *how).measure(step.feed.text, step.dtype)
+                losses = Validator(step.feed, self.held_out, *how, together).measure(step.feed.text, step.dtype)
             self.emit(Validation(self.position.step, *losses))
 
     def write(self) -> Path:
@@ -221,8 +222,9 @@ class Outputs:
         self._rest()
         with self._as_exported(), self.adapter.at_strength(strength):
             told = text.tell([*prompts, settings.negative])
-            trained = self.step.feed.batches.counted(self.config).at_once
-            together = preview.at_once(trained, recomputes(self.components.denoiser))
+            counted = self.step.feed.batches.counted(self.config, self.resolution)
+            larger = preview.larger(settings, self.resolution, counted.data.resolution or self.resolution)
+            together = preview.at_once(counted.at_once, recomputes(self.components.denoiser), larger)
             where = (text.device, self.resolution, together, self._space())
             return preview.sample_told(family, self.components, told, settings, *where)
 

@@ -25,11 +25,13 @@ from trainers.memory.saving import PLAIN
 from trainers.memory.tiles import tiled
 from trainers.memory.units import recomputes
 from trainers.prepacked import is_prepacked
+from trainers.prompts import preview_prompts
 from trainers.step import TrainingStep
 from trainers.stores import TOGETHER
 from trainers.trial import settle_exact
 
 LEAST, MOST, LONG = 3, 10, 0.5  # how often something is tried: at least; at most, unless it takes so many seconds
+ENOUGH = 5.0  # seconds: what takes longer is tried once
 Clock = Callable[[], float]
 
 
@@ -43,6 +45,8 @@ class Trials:
     def median(self, act: Callable[[], object]) -> float:
         """Seconds of one, after one that sets things up."""
         first = self.spent(act)
+        if first > ENOUGH:
+            return first
         seconds: list[float] = []
         while len(seconds) < LEAST or (len(seconds) < MOST and sum(seconds) < LONG):
             seconds.append(self.spent(act))
@@ -163,7 +167,7 @@ def _denoising(step: TrainingStep, components: Components, config: TrainConfig, 
     """Pictures are denoised in the batches of a preview."""
     device, few = step.feed.text.device, config.preview.model_copy(update={"sampling_steps": 2})
     width, height = drawn(components, config)
-    batch = preview.at_once(config.at_once, recomputes(step.denoiser))
+    batch = preview_batch(config, components, checkpointing=recomputes(step.denoiser))
     noise = torch.randn(batch, components.latent.channels, height, width).to(device)
     told = step.feed.text.conditioning(torch.zeros(2 * batch, dtype=torch.long, device=device)).to(step.dtype)
     factor = components.latent.factor
@@ -222,6 +226,13 @@ def _saving(step: TrainingStep, clock: Clock) -> float:
         began = clock()
         write_whole(Path(folder) / "state", save({name: tensor.clone() for name, tensor in names.items()}))
         return clock() - began
+
+
+def preview_batch(config: TrainConfig, components: Components, checkpointing: bool) -> int:
+    """How many of a preview's pictures are denoised together."""
+    side = config.data.resolution or components.resolution
+    together = preview.at_once(config.at_once, checkpointing, preview.larger(config.preview, side, side))
+    return min(together, len(preview_prompts(config)) or together)
 
 
 def drawn(components: Components, config: TrainConfig) -> tuple[int, int]:

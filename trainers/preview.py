@@ -21,9 +21,18 @@ from trainers.stores import encode_texts
 TOGETHER = 4
 
 
-def at_once(trained: int, checkpointing: bool) -> int:
-    """How many pictures can be denoised together within the memory that training so many at once takes."""
-    return trained if checkpointing else max(TOGETHER, trained)
+def at_once(trained: int, checkpointing: bool, larger: float = 1.0) -> int:
+    """How many pictures can be denoised together within the memory that training so many at once takes.
+
+    At least one, which may take more: `larger` is how many times as many pixels it has as those that are trained on.
+    """
+    together = trained if checkpointing else max(TOGETHER, trained)
+    return max(1, int(together / max(1.0, larger)))
+
+
+def larger(config: PreviewConfig, drawn: int, trained: int) -> float:
+    """How many times as many pixels a preview has as a picture that is trained on; each a side, unless it is set."""
+    return (config.width or drawn) * (config.height or drawn) / trained**2
 
 
 @torch.no_grad()

@@ -13,11 +13,12 @@ from torch import nn
 from trainers.config import TrainConfig
 from trainers.families.base import Components, Family
 from trainers.memory import Plan
+from trainers.memory.drawing import denoised
 from trainers.memory.encoders import weight_bytes
 from trainers.memory.fit import Fitted
 from trainers.memory.hollow import emptied_model
 from trainers.memory.meter import Meter
-from trainers.pace import Pace, drawn, operations, passes
+from trainers.pace import Pace, drawn, operations, passes, preview_batch
 from trainers.prepacked import prepacked_bytes
 
 SLOWER = 1.5  # than in one large convolution: a step's other operations, and its smaller ones
@@ -44,11 +45,12 @@ def reckon(family: Family, components: Components, config: TrainConfig, plan: Pl
     again = (count.flops - fitted.plain.flops) / fitted.plain.forward  # of the forward pass, in the backward pass
     weights = passes(config) * ((2 + again) * once + moved)
     work = operations(config, count) / rate
-    row = count.forward / config.at_once * width * height * latent.factor**2 / side**2
+    batch = preview_batch(config, components, checkpointing=bool(saving.recomputed))
+    drawing = denoised(family, components, (width, height), batch, plan.dtype).flops / rate + once + moved / 2
     return Pace(
         step=work + weights,
         alone=work / config.data.batch_size + weights,
-        denoised=2 * row / rate + once + moved / 2,
+        denoised=drawing / batch,
         encoded=_counted(lambda: family.encode_image(vae, pixels)) / single,
         decoded=_counted(lambda: family.decode_image(vae, latents)) / single,
         told=_counted(lambda: family.encode_text(encoders, tokens, config.model.clip_skip)) / rate,

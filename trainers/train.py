@@ -46,6 +46,7 @@ from trainers.memory.saving import apply
 from trainers.memory.settle import settle
 from trainers.moments import in_two_tries
 from trainers.outputs import Folders, Outputs
+from trainers.pauses import Pauses
 from trainers.prepacked import prepack
 from trainers.preservation import draw_class_pictures, preserved_captions
 from trainers.prompts import preview_prompts
@@ -144,7 +145,7 @@ def _train(
     batches = Batches([c for _, c in trained], [e.repeats for e, _ in trained], config.data.batch_size, config.seed)
     if remark := batches.unfilled(config):
         emit(Warned(*remark))
-    counted = batches.counted(config)
+    counted = batches.counted(config, resolution)
 
     # --- encode once -------------------------------------------------------------------------------------------------
     cache = Cache(folders.cache) if config.memory.cache_latents else None
@@ -174,7 +175,7 @@ def _train(
         keep_saving(folders.run, config, saving)
     if adjusted:
         emit(adjusted)
-    if latents.postponed and (remark := latents.postponed.settle(config, free, preparing)):
+    if latents.postponed and (remark := latents.postponed.settle(counted, free, preparing)):
         emit(remark)
     if packed := settle(components.denoiser, config.memory.quantize, saving, device):
         emit(packed.told)
@@ -223,9 +224,11 @@ def _train(
 
     # --- the loop ----------------------------------------------------------------------------------------------------
     emit(Started(steps, position.step, ranks.named(device), len(training), config.saving.name))
+    pauses = Pauses(config.preview.every)
     if config.preview.every and not resumed:
         emit(Phase("Making preview pictures"))
-        outputs.preview()  # the base column
+        with pauses.timed():
+            outputs.preview()  # the base column
     adapter.train()
     settle_exact(step, plan.exact)
     regions = compile_blocks(step, config, folders.cache, emit)
@@ -264,7 +267,8 @@ def _train(
             rate, peak = step.schedule.get_last_lr()[0], memory.peak_gb(device)
             seconds -= latents.encoding_seconds - encoded
             pace, card = seconds / (position.step - since), memory.card_gb(device)
-            emit(Step(position.step, steps, mean, rate, pace, peak, *card, feed.encoding_left(position.step, steps)))
+            beside = feed.encoding_left(position.step, steps) + pauses.left(position.step, steps)
+            emit(Step(position.step, steps, mean, rate, pace, peak, *card, beside))
             if remark := spill.look(pace, *card):
                 emit(remark)
             if others and (taken := others.cores()) is not None:
@@ -276,9 +280,10 @@ def _train(
             if preview_due or wishes or last or lighter:  # saved first: drawing is worth less
                 outputs.finish_saving()
             if preview_due:
-                with outputs.saving():  # it may be the first to need a picture
-                    outputs.validate()
-                outputs.preview()
+                with pauses.timed():
+                    with outputs.saving():  # it may be the first to need a picture
+                        outputs.validate()
+                    outputs.preview()
             for wish in wishes or ():
                 emit(Phase("Drawing a picture that was asked for"))
                 outputs.draw(wish)

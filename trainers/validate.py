@@ -9,6 +9,7 @@ from trainers.noise import Noise
 from trainers.stores import Feed, TextStore
 
 LEVELS = 4  # timesteps per picture, spread evenly over the trained range
+ROWS = 2  # denoised together for each picture that a step trains on, where it computes activations again
 MOST = 16  # pictures measured, so that a big set does not stop the training for minutes
 
 
@@ -27,7 +28,10 @@ class Validator:
         family: Family,
         denoiser: nn.Module,
         seed: int,
+        together: int = LEVELS,
     ):
+        """`together`: how many levels of noise are denoised at once: no more than have room."""
+        self.together = together
         self.feed, self.noise, self.loss, self.family, self.denoiser, self.seed = (
             feed,
             noise,
@@ -59,7 +63,10 @@ class Validator:
             noisy, target = self.noise.corrupt(mean, noise, timesteps)
             row = torch.tensor([text.row[self.feed.variants[index][0]]] * LEVELS, device=text.device)
             sizes = self.feed.latents.told_sizes([index] * LEVELS, [False] * LEVELS)
-            conditioning = text.conditioning(row).to(dtype).sized(sizes)
-            prediction = self.family.denoise(self.denoiser, noisy.to(dtype), timesteps, conditioning)
-            errors.append(self.loss.per_sample(prediction, target).mean())
+            conditioning, noisy = text.conditioning(row).to(dtype).sized(sizes), noisy.to(dtype)
+            predictions = [
+                self.family.denoise(self.denoiser, noisy[some], timesteps[some], conditioning.rows(some))
+                for some in torch.arange(LEVELS, device=text.device).split(self.together)
+            ]
+            errors.append(self.loss.per_sample(torch.cat(predictions), target).mean())
         return torch.stack(errors).mean()

@@ -148,7 +148,7 @@ def test_run_whose_process_is_gone_is_interrupted_not_running(run):
     write_process(run, os.getpid(), psutil.Process().create_time())
     status = runs.status(run)
     assert (status.word, status.seconds_left) == ("running", 180)
-    log(Step(20, 100, 0.5, 1e-4, 2.0, 0.1, encoding_left=7.0))
+    log(Step(20, 100, 0.5, 1e-4, 2.0, 0.1, beside_left=7.0))
     assert runs.status(run).seconds_left == 167
     write_process(run, os.getpid(), 0)
     status = runs.status(run)

@@ -129,4 +129,4 @@ def test_facts_of_this_machine_are_complete(place):
 
 
 def test_what_is_still_to_be_encoded_is_part_of_the_time_left():
-    assert step_text(Step(10, 100, 0.5, 1e-4, 2.0, 0.1, encoding_left=900.0)).endswith("about 18 min left")
+    assert step_text(Step(10, 100, 0.5, 1e-4, 2.0, 0.1, beside_left=900.0)).endswith("about 18 min left")

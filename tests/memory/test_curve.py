@@ -18,11 +18,12 @@ def sdxl():
 
 @pytest.mark.slow
 def test_sdxl_has_six_points_between_nothing_and_everything_each_smaller_and_dearer(sdxl):
-    _, plain, *between, everything, hosted = sdxl
+    _, plain, *between, everything, hosted, streamed, both = sdxl
     assert len(between) >= 6 and plain.more == 0
     for one, next_one in pairwise([plain, *between, everything]):
         assert one.peak_gb > next_one.peak_gb and one.tflop < next_one.tflop
-    assert hosted.tflop == everything.tflop and hosted.peak_gb < everything.peak_gb
+    assert hosted.tflop == everything.tflop == streamed.tflop == both.tflop
+    assert both.peak_gb < streamed.peak_gb < hosted.peak_gb < everything.peak_gb
 
 
 @pytest.mark.slow

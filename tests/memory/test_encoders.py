@@ -79,6 +79,9 @@ def test_the_verdict_says_what_encoding_takes_where_that_is_most_or_too_much(bas
     assert _verdict(far, 100, None).startswith(
         "It fits: about 2.0 of 8.0 GB; encoding the captions before takes 9.0 GB. 100 steps take "
     )
+    assert "takes 9.0 GB; drawing previews takes 2.5 GB. 1 step takes " in _verdict(
+        replace(far, previews_gb=2.5), 1, None
+    )
     tight = replace(need, there_gb=6.0, instead="Leave model.t5 empty.")
     assert _verdict(tight, 100, None) == (
         "It does not fit: up to 9.00 GB of memory are needed to encode the captions before the first step, "

@@ -11,6 +11,7 @@ from trainers.data.types import Bucket, Crop, Example
 
 FEWEST_FOR_VALIDATION = 8  # pictures
 FEWEST_HELD_OUT = 2
+ROUND = 16  # pixels: a side of whole latents and patches
 FULL = 0.8  # of the wished size: batches that are smaller on average are told of
 
 
@@ -33,10 +34,21 @@ class Batches:
         """The same pictures in other batches."""
         return Batches(self.crops, self.repeats, batch_size, self.seed)
 
-    def counted(self, config: TrainConfig) -> TrainConfig:
-        """The settings with the size of the largest batch that comes: what a pass takes follows from that."""
-        largest = min(self.batch_size, max(map(len, self.members.values())))
-        return config.model_copy(update={"data": config.data.model_copy(update={"batch_size": largest})})
+    def counted(self, config: TrainConfig, resolution: int) -> TrainConfig:
+        """The settings with the size of the largest batch that comes: what a pass takes follows from that.
+
+        Where pictures stay small, with the resolution of the largest, and previews as large as before.
+        """
+        data = {"batch_size": min(self.batch_size, max(map(len, self.members.values())))}
+        largest = math.sqrt(max(bucket.width * bucket.height for bucket in self.members))
+        side = math.ceil(largest / ROUND) * ROUND
+        classes = config.loss.preservation and config.data.class_pictures  # which are of the resolution
+        if not config.data.no_upscale or classes or side >= resolution:
+            return config.model_copy(update={"data": config.data.model_copy(update=data)})
+        drawn = {"width": config.preview.width or resolution, "height": config.preview.height or resolution}
+        data["resolution"] = side
+        changes = {"data": config.data.model_copy(update=data), "preview": config.preview.model_copy(update=drawn)}
+        return config.model_copy(update=changes)
 
     def unfilled(self, config: TrainConfig) -> tuple[str, str] | None:
         """What is to be said, and advised, where batches are much smaller than set: fewer pictures are shown then."""

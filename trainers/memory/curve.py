@@ -61,9 +61,9 @@ def curve(family: Family, config: TrainConfig, points: int = 8, variant: str = "
 
 
 def denoiser_bytes(step: HollowStep) -> int:
-    """Of the frozen weights."""
-    frozen = (p for p in step.denoiser.parameters() if not p.requires_grad)
-    return sum(p.numel() * p.element_size() for p in frozen)
+    """Of the frozen weights, and of tables that no layer trains."""
+    frozen = [p for p in step.denoiser.parameters() if not p.requires_grad] + list(step.denoiser.buffers())
+    return sum(tensor.numel() * tensor.element_size() for tensor in frozen)
 
 
 def _point(how: str, count: Count, resident: int, usual: Count) -> Point:

@@ -93,7 +93,7 @@ def room(
     adapter = kept(config, trained, device)
     if device.type == "cuda" and config.memory.graphs != "none" and not config.several_passes:
         adapter += trained  # a graph's gradients stay from step to step, too
-    aside = beside(device) + ordering(components.denoiser, device) / GB
+    aside = beside(device) + (ordering(components.denoiser, device) + written(config, trained, device)) / GB
     return Room(budget, weights / GB, adapter / GB, aside, held / GB, more, prepacked / GB)
 
 
@@ -104,14 +104,26 @@ def kept(config: TrainConfig, trained: int, device: torch.device) -> float:
 
 
 def resident(components: Components, config: TrainConfig) -> int:
-    """Bytes of frozen weights beside the loop: only the parts that run stay, and of them what waits nowhere else."""
+    """Bytes of frozen weights beside the loop: only the parts that run stay, and of them what waits nowhere else.
+
+    Tables that no layer trains count, too: Stable Diffusion 3.5 Medium's of positions has 0.42 GB in bf16.
+    """
     models = [components.denoiser, *(components.text_encoders if config.adapter.trains_text else ())]
-    weights = (p for model in models for p in model.parameters() if not (p.requires_grad or waits(p)))
-    return sum(p.numel() * p.element_size() for p in weights)
+    weights = [p for model in models for p in model.parameters() if not (p.requires_grad or waits(p))]
+    weights += [buffer for model in models for buffer in model.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in weights)
 
 
 def beside(device: torch.device) -> float:
     return BESIDE.get(device.type, BESIDE_GPU)
+
+
+def written(config: TrainConfig, trained: int, device: torch.device) -> int:
+    """Bytes of a checkpoint's copy and of the weights for a file, which are written on beside the steps.
+
+    Where a device has memory of its own, they lie in the computer's.
+    """
+    return trained * (2 + states(config.optimizer, device) + config.optimizer.averages) if device.type == "cpu" else 0
 
 
 def ordering(denoiser: nn.Module, device: torch.device) -> int:

@@ -22,6 +22,7 @@ from trainers.memory.saving import Saving, apply
 from trainers.memory.units import units
 from trainers.stores import expected_bytes
 
+LOOKED = 4  # fp32 tensors of its pictures' latents that a step holds beside its passes: noise, target and so on
 NEVER = 1e-12  # how likely a layer is left out, where the step is to be one that has them all
 
 
@@ -116,7 +117,7 @@ class HollowStep:
             loss.backward()
         for parameter in self.parameters:
             parameter.grad = None
-        return Count(meter.peak, forward, meter.flops)
+        return Count(meter.peak + LOOKED * latents.nbytes, forward, meter.flops)
 
     def trace(self) -> dict[str, Traced]:
         """What every unit of the denoiser does where nothing is saved but what costs no operations."""

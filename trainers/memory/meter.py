@@ -79,8 +79,9 @@ class Fused(torch.autograd.Function):
     def forward(ctx: object, query: Tensor, key: Tensor, value: Tensor, meter: Meter) -> Tensor:
         ctx.meter, ctx.once = meter, 4 * query.numel() * key.shape[-2]
         meter.worked(ctx.once)
-        # Kernels write [B, N, H, D], so that joining the heads needs no copy.
-        output = torch.empty_like(query.transpose(1, 2)[..., :1].expand(-1, -1, -1, value.shape[-1])).transpose(1, 2)
+        # Kernels write in the layout of the query: of [B, N, H, D], as a UNet has it, joining the heads needs no copy;
+        # where tokens of text and picture were joined before, it does.
+        output = torch.empty_like(query)
         ctx.save_for_backward(query, key, value, output, query.new_empty(query.shape[:-1], dtype=torch.float32))
         return output
 

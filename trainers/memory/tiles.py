@@ -6,8 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from trainers.families.base import Components, Family
-from trainers.memory.encoders import weight_bytes
+from trainers.families.base import Family
 from trainers.memory.hollow import emptied_model
 from trainers.memory.meter import Meter
 
@@ -43,25 +42,17 @@ def tile(family: Family, vae: nn.Module, shape: tuple[int, ...], space: float) -
     if picture * PLENTY <= space:
         return None
     hollow = emptied_model(vae, dtype)
-    if _decoded(family, hollow, shape).peak <= space:
+    if decoded(family, hollow, shape).peak <= space:
         return None
     side = max(height, width) // 2
     pieces = 3 * 4 * picture  # three colours: tiles that overlap by a quarter, their rows, and the whole
-    while side > LEAST and pieces + _decoded(family, hollow, (count, channels, side, side)).peak > space:
+    while side > LEAST and pieces + decoded(family, hollow, (count, channels, side, side)).peak > space:
         side //= 2
     return max(LEAST, side)
 
 
-def decoding_bytes(family: Family, components: Components, latents: tuple[int, int], device: torch.device) -> int:
-    """To decode one picture of so many latents (width, height) as a whole, with the VAE's weights."""
-    width, height = latents
-    vae = emptied_model(components.vae, next(components.vae.parameters()).dtype)
-    meter = _decoded(family, vae, (1, components.latent.channels, height, width))
-    copied = meter.largest if device.type == "cpu" else 0  # which its convolutions put in an order of their own
-    return weight_bytes([vae]) + meter.peak + copied
-
-
-def _decoded(family: Family, vae: nn.Module, shape: tuple[int, ...]) -> Meter:
+def decoded(family: Family, vae: nn.Module, shape: tuple[int, ...]) -> Meter:
+    """What decoding latents of this shape takes, of a VAE without weights."""
     with torch.no_grad(), Meter() as meter:
         family.decode_image(vae, torch.empty(shape, device="meta"))
     return meter

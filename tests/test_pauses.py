@@ -1,0 +1,76 @@
+"""The time that is left counts previews and validations, and a validation has as much room as a step."""
+
+import pytest
+import torch
+
+from tests.nine_pictures import nine_pictures
+from tests.test_train import run
+from tests.tiny import tiny_pipeline_folder
+from trainers import events, outputs, pauses
+from trainers import train as recipe
+from trainers.pauses import Pauses
+from trainers.validate import Validator
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny_pipeline_folder(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return nine_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.mark.parametrize(
+    ("step", "to_come"), [(1, 4), (29, 4), (30, 4), (31, 3), (60, 3), (61, 2), (90, 2), (91, 1), (100, 1)]
+)
+def test_what_is_due_at_a_step_and_at_the_end_is_to_come(monkeypatch, step, to_come):
+    """After 30, 60, 90 and 100 steps."""
+    ticks = iter([0.0, 7.0])
+    monkeypatch.setattr(pauses, "awake", lambda: next(ticks))
+    paused = Pauses(30)
+    assert paused.left(step, 100) == 0  # nothing is known yet
+    with paused.timed():
+        pass
+    assert paused.left(step, 100) == 7 * to_come
+    assert Pauses(0).left(step, 100) == 0
+
+
+def test_a_run_tells_the_time_of_the_previews_that_are_to_come(tmp_path, base, pictures, monkeypatch):
+    now, drawn = [0.0], outputs.Outputs.preview
+
+    def slow(self) -> None:
+        now[0] += 50.0
+        drawn(self)
+
+    monkeypatch.setattr(pauses, "awake", lambda: now[0])
+    monkeypatch.setattr(outputs.Outputs, "preview", slow)
+    monkeypatch.setattr(recipe, "REPORT", 1)
+    how = {"preview": {"every": 2, "sampling_steps": 1}, "data": {"validation_share": 0.0}}
+    seen = run(tmp_path, base, pictures, 5, **how)
+    left = [event.beside_left for event in seen if isinstance(event, events.Step)]
+    assert left == [150.0, 150.0, 100.0, 100.0, 50.0]  # previews after 2, 4 and 5 steps
+
+
+@pytest.mark.parametrize(("checkpointing", "rows"), [("none", 4), ("all", 2)])
+def test_a_validation_has_the_same_loss_whatever_is_denoised_together(
+    tmp_path, base, pictures, monkeypatch, checkpointing, rows
+):
+    found, measure = [], Validator.measure
+
+    def measured(self, text, dtype: torch.dtype):
+        given, losses = self.together, []
+        for self.together in (given, 4, 1):
+            losses.append(measure(self, text, dtype))
+        found.append((given, losses))
+        return losses[0]
+
+    monkeypatch.setattr(Validator, "measure", measured)
+    how = {"data": {"validation_share": 0.3, "batch_size": 1}, "memory": {"checkpointing": checkpointing}}
+    run(tmp_path, base, pictures, 2, preview={"every": 2, "sampling_steps": 1}, **how)
+    assert found
+    for given, (first, *others) in found:
+        assert given == rows
+        for other in others:
+            assert other == pytest.approx(first, rel=1e-5)
