@@ -9,10 +9,12 @@ from tests.tiny import tiny_pipeline_folder
 from trainers import config_io, reckoned
 from trainers.families.registry import find_family
 from trainers.memory import Plan
+from trainers.memory.drawing import denoised
 from trainers.memory.encoders import weight_bytes
 from trainers.memory.fit import Fitted
 from trainers.memory.hollow import Count
 from trainers.memory.saving import PLAIN, Saving
+from trainers.preview import TOGETHER
 from trainers.reckoned import ORDERED, SLOWER, convolution_bytes, reckon
 
 PLAIN_COUNT = Count(peak=0, forward=10**9, flops=2 * 10**9)
@@ -37,7 +39,8 @@ def test_a_step_does_its_operations_and_reads_its_weights_twice(given):
     once = (weight_bytes([denoiser]) + ORDERED * convolution_bytes(denoiser)) / READING
     assert found.step == pytest.approx(SLOWER * 2 + 2 * once)
     assert found.alone == pytest.approx(SLOWER * 2 / 2 + 2 * once)  # half the pictures, all of the weights
-    assert found.denoised == pytest.approx(2 * SLOWER * 1 / 2 + once)  # a picture's two rows are a batch
+    drawing = denoised(given[0], components, (8, 8), TOGETHER, torch.float32).flops / RATE  # of tiny pictures
+    assert found.denoised == pytest.approx((SLOWER * drawing + once) / TOGETHER)  # its weights are read for all
     assert not found.tried and 0 < found.encoded < found.decoded  # a decoder has a layer more on each level
     assert next(denoiser.parameters()).is_meta  # nothing was read
 
@@ -50,9 +53,20 @@ def test_what_is_computed_twice_reads_its_weights_once_more_and_what_is_streamed
     plain = reckon(*given, Fitted(PLAIN, PLAIN_COUNT, PLAIN_COUNT))
     again = reckon(*given, Fitted(Saving(("mid_block",)), AGAIN, PLAIN_COUNT))
     streamed = Fitted(Saving(("mid_block",), streamed=("mid_block",)), AGAIN, PLAIN_COUNT, moved=10**6)
-    once = plain.denoised - SLOWER
+    denoiser = given[1].denoiser
+    once = (weight_bytes([denoiser]) + ORDERED * convolution_bytes(denoiser)) / READING
     assert again.step - plain.step == pytest.approx(SLOWER + once)
     assert reckon(*given, streamed).step - again.step == pytest.approx(10**6 / CONVERTING)
+
+
+def test_memory_that_streaming_hands_back_is_found_anew(given, monkeypatch):
+    monkeypatch.setattr(reckoned, "_finding", lambda: 1e3)
+    blocks = tuple(f"block_{i}" for i in range(5))
+    few, many = (
+        reckon(*given, Fitted(Saving(blocks, streamed=blocks), replace(AGAIN, peak=peak), PLAIN_COUNT)).step
+        for peak in (0, 500)
+    )
+    assert many - few == pytest.approx(0.5 * (1 + 3))  # before the pass, and before every second block on its way back
 
 
 def test_weights_that_lie_ready_are_not_put_in_order(given, monkeypatch):
@@ -68,5 +82,10 @@ def test_weights_that_lie_ready_are_not_put_in_order(given, monkeypatch):
 
 def test_the_rates_of_this_machine_are_measured():
     cpu = torch.device("cpu")
-    rates = [reckoned._speed(cpu, torch.float32), reckoned._reading(cpu), reckoned._converting(cpu, torch.float32)]
+    rates = [
+        reckoned._speed(cpu, torch.float32),
+        reckoned._reading(cpu),
+        reckoned._converting(cpu, torch.float32),
+        reckoned._finding(),
+    ]
     assert all(1e6 < rate < 1e15 for rate in rates)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from trainers import preview
 from trainers.cached import NOTHING, Cached
 from trainers.config import TrainConfig
 from trainers.data.batches import Batches
@@ -99,8 +100,8 @@ def duration(
         late: whether pictures are encoded when they are first shown (postponed.py): not more of them than are.
     """
     picture = pace.denoised * config.preview.sampling_steps
-    width, height = config.preview.width or work.side, config.preview.height or work.side
-    trained = pace.denoised * work.side**2 / (width * height)
+    larger = preview.larger(config.preview, work.side, work.side) if config.preview.every else 1.0
+    trained = pace.denoised / larger
     classes = config.data.class_pictures if config.loss.preservation and not cached.class_pictures else 0
     encoded, told = work.encoded - cached.pictures, work.captions - cached.captions
     encoding = encoded * pace.encoded

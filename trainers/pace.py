@@ -236,6 +236,7 @@ def preview_batch(config: TrainConfig, components: Components, checkpointing: bo
 
 
 def drawn(components: Components, config: TrainConfig) -> tuple[int, int]:
-    """Width and height of a preview's latents."""
+    """Width and height of the latents of a preview, or of a training picture where there are none."""
     side, preview = config.data.resolution or components.resolution, config.preview
-    return components.side(preview.width or side), components.side(preview.height or side)
+    width, height = (preview.width, preview.height) if preview.every else (0, 0)
+    return components.side(width or side), components.side(height or side)

@@ -1,15 +1,18 @@
 """The pace of what is too large to be tried on a CPU: from its operations, and from the weights that it reads.
 
-Against measured steps of SD 1.5 in fp32 on two cores of an Intel Xeon (AVX-512), to which SLOWER is fitted: 6 % too
-little to 5 % too much at 256 and 512 px, with batches of 2, checkpointed, streamed, and with weights in one order.
+Against measured steps of SD 1.5 in fp32 on two cores of an Intel Xeon (AVX-512), to which SLOWER is fitted: 10 % too
+little to 5 % too much at 256 and 512 px, with batches of 2, checkpointed, and with weights in one order; 17 % too
+little to 6 % too much where blocks are streamed.
 """
 
+import math
 import time
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from trainers import devices
 from trainers.config import TrainConfig
 from trainers.families.base import Components, Family
 from trainers.memory import Plan
@@ -18,11 +21,13 @@ from trainers.memory.encoders import weight_bytes
 from trainers.memory.fit import Fitted
 from trainers.memory.hollow import emptied_model
 from trainers.memory.meter import Meter
+from trainers.memory.stream import HANDED_BACK
 from trainers.pace import Pace, drawn, operations, passes, preview_batch
 from trainers.prepacked import prepacked_bytes
 
 SLOWER = 1.5  # than in one large convolution: a step's other operations, and its smaller ones
 CHEAP = 1e11  # floating-point operations of what is worth doing on a CPU for its time: about a second
+FOUND = 1 << 26  # bytes
 ORDERED = 3  # times that bytes move where a convolution's weights are put in order: written, which reads, and read
 
 
@@ -43,7 +48,7 @@ def reckon(family: Family, components: Components, config: TrainConfig, plan: Pl
     once = (weight_bytes(trained) + ORDERED * loose) / _reading(plan.device)
     moved = fitted.moved / _converting(plan.device, plan.dtype) if fitted.moved else 0.0
     again = (count.flops - fitted.plain.flops) / fitted.plain.forward  # of the forward pass, in the backward pass
-    weights = passes(config) * ((2 + again) * once + moved)
+    weights = passes(config) * ((2 + again) * once + moved + _found_anew(fitted, plan.device))
     work = operations(config, count) / rate
     batch = preview_batch(config, components, checkpointing=bool(saving.recomputed))
     drawing = denoised(family, components, (width, height), batch, plan.dtype).flops / rate + once + moved / 2
@@ -89,6 +94,23 @@ def _converting(device: torch.device, dtype: torch.dtype) -> float:
     """Bytes per second of weights that are made of those of a file with half as many."""
     x = torch.ones(1 << 23, device=device, dtype=torch.float16)
     return x.numel() * dtype.itemsize / _least(lambda: x.to(dtype, copy=True))
+
+
+def _found_anew(fitted: Fitted, device: torch.device) -> float:
+    """Seconds in which memory is handed back before streamed blocks of a pass, and found anew for activations."""
+    if not (streamed := len(fitted.saving.streamed)) or device.type != "cpu":
+        return 0.0
+    return (1 + math.ceil(streamed / HANDED_BACK)) * fitted.count.peak / _finding()
+
+
+def _finding() -> float:
+    """Bytes per second that are handed back to the system and come from there again."""
+
+    def once() -> None:
+        devices.hand_back()
+        torch.empty(FOUND, dtype=torch.uint8).fill_(1)
+
+    return FOUND / _least(once)
 
 
 def _least(act: Callable[[], object], tries: int = 8) -> float:

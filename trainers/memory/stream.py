@@ -24,7 +24,7 @@ from trainers.waiting import waiting
 
 ALIGNED = 64  # bytes: where kernels like a tensor to begin
 # On a CPU what was freed is handed back to the system before every so many blocks of a backward pass, which then takes
-# 0.9 s longer, and 1.32 GB there in place of 1.47 (1.28 are counted); with four pictures up to 1.75 and 2.08 (1.61).
+# 0.9 s longer, and 1.32 GB there in place of 1.47 (1.38 are counted); with four pictures up to 1.75 and 2.08 (1.71).
 HANDED_BACK = 2
 
 
