@@ -159,7 +159,8 @@ def test_weights_wait_last_and_of_as_few_blocks_as_will_do(step, ends, device):
     every = fit(step, -sum(sizes.values()), device, stream=True)
     assert every.saving.streamed == blocks(step.denoiser)
     largest = sorted(sizes.values())[-1 if device == CPU else -2 :]
-    assert every.freed == sum(sizes.values()) - sum(largest)
+    least = sum(sizes.values()) - sum(largest)
+    assert every.freed == least if device == CPU else least <= every.freed < sum(sizes.values())
 
 
 @pytest.mark.parametrize("kind", ADAPTERS)

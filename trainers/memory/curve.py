@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -15,7 +15,8 @@ from trainers.memory import device
 from trainers.memory.fit import ladder
 from trainers.memory.hollow import Count, HollowStep, hollow
 from trainers.memory.saving import PLAIN, Saving
-from trainers.memory.stream import block_bytes, freed
+from trainers.memory.spans import most
+from trainers.memory.stream import block_bytes
 from trainers.memory.units import blocks
 
 GB = 2**30
@@ -35,7 +36,8 @@ class Point:
 def curve(family: Family, config: TrainConfig, points: int = 8, variant: str = "") -> list[Point]:
     """At least `points` points: torch's own way, ours, steps between, all blocks, all with their inputs offloaded.
 
-    The last two once more with the weights of all blocks streamed: there are the largest two's, as on a GPU.
+    The last two once more with the weights of all blocks streamed: there are those of the block that runs and of the
+    next one, as on a GPU, and count as activations.
 
     Everything is counted on the meta device, in bf16 unless the settings say otherwise.
     """
@@ -43,7 +45,7 @@ def curve(family: Family, config: TrainConfig, points: int = 8, variant: str = "
     dtype = device.DTYPES[precision]
     step = HollowStep(family, hollow(family, dtype, variant), config, dtype)
     resident = denoiser_bytes(step) + 3 * step.adapter_bytes  # masters and two states; gradients are in the count
-    waiting = freed(block_bytes(step.denoiser).values(), torch.device("cuda"))
+    sizes = block_bytes(step.denoiser)
     usual = step.count(PLAIN)
     plain = step.count(Saving())
     rungs = ladder(step.trace(), blocks(step.denoiser))
@@ -56,8 +58,11 @@ def curve(family: Family, config: TrainConfig, points: int = 8, variant: str = "
     counts.append(("all blocks", step.count(Saving(every))))
     counts.append(("all blocks, inputs in host memory", step.count(Saving(every, offload=True))))
     points = [_point(how, count, resident, usual) for how, count in counts]
-    streamed = [(f"{how}, weights streamed", count) for how, count in counts[-2:]]
-    return points + [_point(how, count, resident - waiting, usual) for how, count in streamed]
+    resident -= sum(sizes.values())
+    for how, count in counts[-2:]:
+        streamed = replace(count, peak=most(count.spans, sizes, torch.device("cuda")))
+        points.append(_point(f"{how}, weights streamed", streamed, resident, usual))
+    return points
 
 
 def denoiser_bytes(step: HollowStep) -> int:

@@ -10,7 +10,8 @@ import torch
 
 from trainers.memory.hollow import Count, HollowStep, Traced
 from trainers.memory.saving import PLAIN, Saving
-from trainers.memory.stream import block_bytes, freed
+from trainers.memory.spans import most
+from trainers.memory.stream import block_bytes
 from trainers.memory.units import blocks
 
 TRIES = 4  # counted steps between nothing and everything: each takes as long as a real step takes a GPU to start
@@ -100,8 +101,11 @@ def fitted_as(step: HollowStep, saving: Saving, device: torch.device) -> Fitted:
 
 
 def _streamed(saving: Saving, count: Count, plain: Count, sizes: Mapping[str, int], device: torch.device) -> Fitted:
-    bytes_of = [sizes[path] for path in saving.streamed]
-    return Fitted(saving, count, plain, freed(bytes_of, device) if bytes_of else 0, 2 * sum(bytes_of))
+    if not saving.streamed:
+        return Fitted(saving, count, plain)
+    bytes_of = {path: sizes[path] for path in saving.streamed}
+    every = sum(bytes_of.values())
+    return Fitted(saving, count, plain, every + count.peak - most(count.spans, bytes_of, device), 2 * every)
 
 
 def spread(paths: tuple[str, ...], number: int) -> tuple[str, ...]:

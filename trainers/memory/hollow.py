@@ -19,6 +19,7 @@ from trainers.families.loading import CONFIGS
 from trainers.memory.meter import Meter
 from trainers.memory.packed import pack
 from trainers.memory.saving import Saving, apply
+from trainers.memory.spans import Span, spanned
 from trainers.memory.units import units
 from trainers.stores import expected_bytes
 
@@ -33,6 +34,7 @@ class Count:
     peak: int
     forward: int  # operations of the forward pass
     flops: int  # operations of forward and backward pass
+    spans: tuple[Span, ...] = ()  # of its checkpointed blocks
 
     def over(self, plain: "Count") -> float:
         """Operations more than another step's, as a share."""
@@ -111,13 +113,15 @@ class HollowStep:
         latents, timesteps = self._inputs()
         for parameter in self.parameters:
             parameter.grad = None
-        with Meter() as meter:
+        with Meter() as meter, spanned(self.denoiser, meter) as spans:
             loss = self._forward(latents, timesteps)
             forward = meter.flops
             loss.backward()
         for parameter in self.parameters:
             parameter.grad = None
-        return Count(meter.peak + LOOKED * latents.nbytes, forward, meter.flops)
+        beside = LOOKED * latents.nbytes
+        spans = tuple(replace(span, peak=span.peak + beside) for span in spans)
+        return Count(meter.peak + beside, forward, meter.flops, spans)
 
     def trace(self) -> dict[str, Traced]:
         """What every unit of the denoiser does where nothing is saved but what costs no operations."""

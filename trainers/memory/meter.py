@@ -21,6 +21,7 @@ class Meter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = self.largest = 0  # bytes: held now, at most, by the largest of them
+        self._since = 0  # the most since the last mark
         self.flops = self.last = 0  # all, and those of the newest operator that has any
         self._seen: set[int] = set()
 
@@ -45,6 +46,11 @@ class Meter(TorchDispatchMode):
                 self._add(storage, args)
         return result
 
+    def mark(self) -> int:
+        """The most bytes that were held since it was called before."""
+        found, self._since = self._since, self.now
+        return found
+
     def worked(self, flops: int) -> None:
         self.flops += flops
         self.last = flops
@@ -56,6 +62,7 @@ class Meter(TorchDispatchMode):
         self._seen.add(place)
         self.now += size
         self.peak, self.largest = max(self.peak, self.now), max(self.largest, size)
+        self._since = max(self._since, self.now)
         weakref.finalize(storage, self._drop, place, size)
 
     def _drop(self, place: int, size: int) -> None:

@@ -208,12 +208,6 @@ def block_bytes(denoiser: nn.Module) -> dict[str, int]:
     return {path: arrange(denoiser.get_submodule(path))[1] for path in blocks(denoiser)}
 
 
-def freed(sizes: Collection[int], device: torch.device) -> int:
-    """Bytes that streaming blocks of these sizes frees: all but the largest one, on a GPU the largest two."""
-    there = 2 if device.type == "cuda" else 1
-    return sum(sizes) - sum(sorted(sizes)[-there:])
-
-
 def arrange(block: nn.Module) -> tuple[list[Weight], int]:
     """The frozen weights of a block in the order in which they lie in memory, and the bytes of all.
 
