@@ -1,5 +1,6 @@
 """How fast this device does each kind of a run's work, tried."""
 
+import math
 import statistics
 import tempfile
 import time
@@ -31,7 +32,7 @@ from trainers.stores import TOGETHER
 from trainers.trial import settle_exact
 
 LEAST, MOST, LONG = 3, 10, 0.5  # how often something is tried: at least; at most, unless it takes so many seconds
-ENOUGH = 5.0  # seconds: what takes longer is tried once
+ENOUGH = 5.0  # seconds: a preview's picture that takes longer is tried once
 Clock = Callable[[], float]
 
 
@@ -42,10 +43,10 @@ class Trials:
         self.clock = clock
         self.first = 0.0
 
-    def median(self, act: Callable[[], object]) -> float:
-        """Seconds of one, after one that sets things up."""
+    def median(self, act: Callable[[], object], enough: float = math.inf) -> float:
+        """Seconds of one, after one that sets things up; of that one itself where it takes more than `enough`."""
         first = self.spent(act)
-        if first > ENOUGH:
+        if first > enough:
             return first
         seconds: list[float] = []
         while len(seconds) < LEAST or (len(seconds) < MOST and sum(seconds) < LONG):
@@ -177,7 +178,7 @@ def _denoising(step: TrainingStep, components: Components, config: TrainConfig, 
         preview.draw(step.family, components, noise, told, few).sum().item()
 
     step.denoiser.eval()
-    seconds = trials.median(once) / few.sampling_steps / batch
+    seconds = trials.median(once, ENOUGH) / few.sampling_steps / batch
     step.denoiser.train()
     return seconds
 
@@ -205,7 +206,7 @@ def _decoding(step: TrainingStep, components: Components, config: TrainConfig, t
     width, height = drawn(components, config)
     latents = torch.zeros(1, components.latent.channels, height, width).to(device)
     with lent([vae], device), tiled(step.family, vae, tuple(latents.shape), space):
-        return trials.median(lambda: step.family.decode_image(vae, latents).sum().item())
+        return trials.median(lambda: step.family.decode_image(vae, latents).sum().item(), ENOUGH)
 
 
 @torch.no_grad()
