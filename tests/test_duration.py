@@ -14,7 +14,7 @@ from trainers.data.types import Bucket, Crop
 from trainers.duration import duration, work
 from trainers.encoding import SOON
 from trainers.export import hashes
-from trainers.pace import Pace, Trials
+from trainers.pace import Pace, Stopwatch
 from trainers.validate import LEVELS
 
 BUCKET = Bucket(32, 32)
@@ -125,10 +125,10 @@ def test_what_takes_longer_the_first_time_is_counted_once():
         nonlocal now
         now += next(spent)
 
-    trials = Trials(lambda: now)
-    assert trials.median(act) == 2 and trials.first == 4 - 2
-    assert trials.median(act) == 1 and trials.first == 4 - 2  # a first time that took less saves nothing
-    assert trials.median(act, enough=5.0) == 50 and next(spent, None) is None  # what takes so long is tried once
+    stopwatch = Stopwatch(lambda: now)
+    assert stopwatch.median(act) == 2 and stopwatch.first == 4 - 2
+    assert stopwatch.median(act) == 1 and stopwatch.first == 4 - 2  # a first time that took less saves nothing
+    assert stopwatch.median(act, enough=5.0) == 50 and next(spent, None) is None  # what takes so long is tried once
 
 
 def test_the_hash_of_the_base_takes_its_time_once(tmp_path, monkeypatch, pictures):

@@ -36,7 +36,7 @@ ENOUGH = 5.0  # seconds: a preview's picture that takes longer is tried once
 Clock = Callable[[], float]
 
 
-class Trials:
+class Stopwatch:
     """Seconds by a clock, and those that first times took longer: libraries are loaded, kernels made, memory found."""
 
     def __init__(self, clock: Clock):
@@ -95,27 +95,27 @@ def pace(
     Args:
         clock: what tells the seconds.
     """
-    trials = Trials(clock)
-    encoded = _encoding(family, components, config, plan.device, trials)  # before the denoiser comes, as in a run
-    told = _telling(family, components, config, plan.device, trials)
+    stopwatch = Stopwatch(clock)
+    encoded = _encoding(family, components, config, plan.device, stopwatch)  # before the denoiser comes, as in a run
+    told = _telling(family, components, config, plan.device, stopwatch)
     began = clock()
     step = engine_step(family, components, config, plan, steps=LEAST)
     thread_count.settle(step, config)
     settle_exact(step, plan.exact)
     recorded = record_passes(step, config, lambda event: None)
     ready = clock() - began
-    whole = alone = _step(step, trials)
+    whole = alone = _step(step, stopwatch)
     if config.data.batch_size > 1:
         batches, step.feed.batches = step.feed.batches, step.feed.batches.sized(1)
-        alone = _step(step, trials)
+        alone = _step(step, stopwatch)
         step.feed.batches = batches
     anew = 0.0
     if recorded:
         recorded.rest()
-        anew = max(0.0, trials.spent(lambda: _done(step, 0)) - whole)
+        anew = max(0.0, stopwatch.spent(lambda: _done(step, 0)) - whole)
         recorded.rest()
-    denoised = _denoising(step, components, config, trials)
-    decoded = _decoding(step, components, config, trials)
+    denoised = _denoising(step, components, config, stopwatch)
+    decoded = _decoding(step, components, config, stopwatch)
     return Pace(
         step=whole,
         alone=alone,
@@ -124,7 +124,7 @@ def pace(
         decoded=decoded,
         told=told,
         saved=_saving(step, clock),
-        ready=ready + trials.first,
+        ready=ready + stopwatch.first,
         anew=anew,
     )
 
@@ -141,21 +141,21 @@ def passes(config: TrainConfig) -> float:
     return (1 + again) * config.optimizer.accumulation * min(config.memory.parts, config.data.batch_size)
 
 
-def _step(step: TrainingStep, trials: Trials) -> float:
+def _step(step: TrainingStep, stopwatch: Stopwatch) -> float:
     """With the share of output preservation that falls to every step."""
     preservation, step.preservation = step.preservation, None
-    plain = _stepping(step, trials)
+    plain = _stepping(step, stopwatch)
     if preservation is None:
         return plain
     every, preservation.every, step.preservation = preservation.every, 1, preservation
-    kept = _stepping(step, trials)
+    kept = _stepping(step, stopwatch)
     preservation.every = every
     return plain + (kept - plain) / every
 
 
-def _stepping(step: TrainingStep, trials: Trials) -> float:
+def _stepping(step: TrainingStep, stopwatch: Stopwatch) -> float:
     numbers = iter(range(1 << 30))
-    return trials.median(lambda: _done(step, next(numbers)))
+    return stopwatch.median(lambda: _done(step, next(numbers)))
 
 
 def _done(step: TrainingStep, number: int) -> None:
@@ -164,7 +164,7 @@ def _done(step: TrainingStep, number: int) -> None:
 
 
 @torch.no_grad()
-def _denoising(step: TrainingStep, components: Components, config: TrainConfig, trials: Trials) -> float:
+def _denoising(step: TrainingStep, components: Components, config: TrainConfig, stopwatch: Stopwatch) -> float:
     """Pictures are denoised in the batches of a preview."""
     device, few = step.feed.text.device, config.preview.model_copy(update={"sampling_steps": 2})
     width, height = drawn(components, config)
@@ -178,25 +178,25 @@ def _denoising(step: TrainingStep, components: Components, config: TrainConfig, 
         preview.draw(step.family, components, noise, told, few).sum().item()
 
     step.denoiser.eval()
-    seconds = trials.median(once, ENOUGH) / few.sampling_steps / batch
+    seconds = stopwatch.median(once, ENOUGH) / few.sampling_steps / batch
     step.denoiser.train()
     return seconds
 
 
 @torch.no_grad()
 def _encoding(
-    family: Family, components: Components, config: TrainConfig, device: torch.device, trials: Trials
+    family: Family, components: Components, config: TrainConfig, device: torch.device, stopwatch: Stopwatch
 ) -> float:
     """Pictures are encoded in batches."""
     vae, side = components.vae, config.data.resolution or components.resolution
     batch = together(side, side, device)
     with lent([vae], device):
         pixels = torch.zeros(batch, 3, side, side).to(device)
-        return trials.median(lambda: family.encode_image(vae, pixels)[0].sum().item()) / batch
+        return stopwatch.median(lambda: family.encode_image(vae, pixels)[0].sum().item()) / batch
 
 
 @torch.no_grad()
-def _decoding(step: TrainingStep, components: Components, config: TrainConfig, trials: Trials) -> float:
+def _decoding(step: TrainingStep, components: Components, config: TrainConfig, stopwatch: Stopwatch) -> float:
     """Pictures are decoded one by one, beside the denoiser: in tiles where the whole one would not fit."""
     device, vae = step.feed.text.device, components.vae
     trained = sum(parameter.numel() * 4 for parameter in step.parameters)
@@ -206,18 +206,18 @@ def _decoding(step: TrainingStep, components: Components, config: TrainConfig, t
     width, height = drawn(components, config)
     latents = torch.zeros(1, components.latent.channels, height, width).to(device)
     with lent([vae], device), tiled(step.family, vae, tuple(latents.shape), space):
-        return trials.median(lambda: step.family.decode_image(vae, latents).sum().item(), ENOUGH)
+        return stopwatch.median(lambda: step.family.decode_image(vae, latents).sum().item(), ENOUGH)
 
 
 @torch.no_grad()
 def _telling(
-    family: Family, components: Components, config: TrainConfig, device: torch.device, trials: Trials
+    family: Family, components: Components, config: TrainConfig, device: torch.device, stopwatch: Stopwatch
 ) -> float:
     encoders = components.text_encoders
     tokens = tuple(ids.to(device) for ids in family.tokenize(components, ["a picture"] * TOGETHER))
     with lent(list(encoders), device):
         told = lambda: family.encode_text(encoders, tokens, config.model.clip_skip).embeds.sum().item()  # noqa: E731
-        return trials.median(told) / TOGETHER
+        return stopwatch.median(told) / TOGETHER
 
 
 def _saving(step: TrainingStep, clock: Clock) -> float:

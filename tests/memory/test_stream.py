@@ -16,7 +16,7 @@ from trainers.memory.decide import resident
 from trainers.memory.meter import Meter
 from trainers.memory.packed import pack
 from trainers.memory.saving import PLAIN, Saving, apply
-from trainers.memory.spans import most, spanned
+from trainers.memory.spans import Span, most, spanned
 from trainers.memory.stream import arrange, block_bytes, stream
 from trainers.memory.units import blocks, streamed
 from trainers.waiting import real, waits
@@ -185,6 +185,15 @@ def test_a_step_whose_next_block_comes_beside_holds_what_is_counted(family, fold
     assert held.peak == pytest.approx(counted, rel=0.02)
     assert meter.peak < counted <= meter.peak + sum(sorted(sizes.values())[-2:])
     assert most(spans, sizes, CPU) == meter.peak + max(sizes.values())
+
+
+def test_a_blocks_weights_come_while_the_streamed_one_before_it_and_those_between_run():
+    peaks = (("", False, 5), ("a", False, 10), ("b", False, 10), ("c", False, 10), ("c", True, 90), ("a", True, 10))
+    spans, card = [Span(*one) for one in peaks], torch.device("cuda")
+    assert most(spans, {"a": 100, "c": 30}, card) == max(5, 10 + 100 + 30, 10 + 30, 10 + 30, 90 + 30 + 100, 10 + 100)
+    assert most(spans, {"a": 100}, card) == 10 + 100  # in the backward pass nothing comes before it
+    assert most(spans, {"b": 3}, card) == 90
+    assert most(spans, {"a": 100, "c": 30}, CPU) == 90 + 100
 
 
 def test_weights_wait_and_pictures_are_drawn_as_ever(folders):

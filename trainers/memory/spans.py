@@ -62,10 +62,15 @@ def most(spans: Sequence[Span], sizes: Mapping[str, int], device: torch.device) 
     return max(span.peak + there for span, there in zip(spans, _there(spans, sizes), strict=True))
 
 
-def _there(spans: Sequence[Span], sizes: Mapping[str, int]) -> Iterator[int]:
-    """Of each span: the weights of its block, and those of the next one that have begun to come."""
-    for i, span in enumerate(spans):
-        begun = any(one.path in sizes and one.again == span.again for one in spans[: i + 1])
-        later = (one.path for one in spans[i + 1 :] if one.path in sizes and one.again == span.again)
-        coming = next(later, None) if begun else None
-        yield sizes.get(span.path, 0) + (sizes[coming] if coming else 0)
+def _there(spans: Sequence[Span], sizes: Mapping[str, int]) -> list[int]:
+    """Of each span: the weights of its block, and of the next one, which come from where the one before begins."""
+    nearest, coming = {False: 0, True: 0}, []
+    for span in reversed(spans):
+        coming.append(nearest[span.again])
+        nearest[span.again] = sizes.get(span.path, nearest[span.again])
+    begun, there = set(), []
+    for span, after in zip(spans, reversed(coming), strict=True):
+        if span.path in sizes:
+            begun.add(span.again)
+        there.append(sizes.get(span.path, 0) + (after if span.again in begun else 0))
+    return there
