@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from trainers import devices, memory, threads
+from trainers import devices, memory, preview, threads
 from trainers.adapters.tokens import require_word
 from trainers.cached import NOTHING, find_cached
 from trainers.config import TrainConfig
@@ -19,6 +19,7 @@ from trainers.data.examples import scan
 from trainers.duration import Duration, captions_of, duration, work
 from trainers.estimate import Estimate, estimate
 from trainers.export.hashes import hashing_seconds
+from trainers.families.positions import keep_middle
 from trainers.families.registry import find_family
 from trainers.finish import HASHES
 from trainers.memory.cards import Card, find_card
@@ -61,6 +62,7 @@ def _check(
     components = family.load(config.model, plan.dtype, deferred=True)
     resolution = config.data.resolution or components.resolution
     crops = plan_crops(found.examples, config.data, resolution, components.latent.factor * components.multiple)
+    keep_middle(components, preview.longest(config.preview, resolution, crops))
     training, held_out = split_validation(found.examples, config.data.validation_share, config.seed)
     repeats = [found.examples[i].repeats for i in training]
     batches = Batches([crops[i] for i in training], repeats, config.data.batch_size, config.seed)

@@ -1,6 +1,7 @@
 """Sample pictures from the resident model: while it trains, and for `darkroom sample`."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from trainers.config import PreviewConfig
+from trainers.data.types import Crop
 from trainers.families.base import Components, Conditioning, Family, plain_sizes
 from trainers.families.residence import lent
 from trainers.files import encoded, write_whole
@@ -33,6 +35,12 @@ def at_once(trained: int, checkpointing: bool, larger: float = 1.0) -> int:
 def larger(config: PreviewConfig, drawn: int, trained: int) -> float:
     """How many times as many pixels a preview has as a picture that is trained on; each a side, unless it is set."""
     return (config.width or drawn) * (config.height or drawn) / trained**2
+
+
+def longest(config: PreviewConfig, resolution: int, crops: Sequence[Crop] = ()) -> int:
+    """The longest side in pixels of all that is drawn, and of the pictures of these crops."""
+    sides = (side for crop in crops for side in (crop.bucket.width, crop.bucket.height))
+    return max(resolution, config.width or 0, config.height or 0, *sides)
 
 
 @torch.no_grad()

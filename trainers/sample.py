@@ -12,6 +12,7 @@ from trainers.adapters.tokens import attach_tokens
 from trainers.config import TrainConfig
 from trainers.errors import UserError
 from trainers.export.embedding import belonging
+from trainers.families.positions import keep_middle
 from trainers.families.registry import find_family
 
 
@@ -36,6 +37,7 @@ def sample(
         apply_file(components, adapter, strength, strict=True)
     components.vae.decoder.register_forward_hook(_require_numbers)
     resolution = config.data.resolution or components.resolution
+    keep_middle(components, preview.longest(config.preview, resolution))
     rows = []
     for prompt in prompts:
         settings = config.preview.model_copy(update={"seed": seed})

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainers import attention, checkpoint, devices, memory, optimizers, recovery, thread_count, threads
+from trainers import attention, checkpoint, devices, memory, optimizers, preview, recovery, thread_count, threads
 from trainers.adapters.adapter import Adapter
 from trainers.adapters.adapter_file import read_adapter, warm_start
 from trainers.adapters.registry import ADAPTERS
@@ -35,6 +35,7 @@ from trainers.errors import Crowded, EndedEarly, Overflowed, UserError
 from trainers.events import Adjusted, Event, Finished, Phase, Started, Step, Stopped, Warned
 from trainers.export.metadata import RunFacts
 from trainers.families.base import Components, Family, plain_sizes
+from trainers.families.positions import keep_middle
 from trainers.families.registry import find_family
 from trainers.families.residence import bring, release
 from trainers.finish import gather
@@ -140,6 +141,7 @@ def _train(
     _warn(cut_captions(found.examples, family, components), emit)
     resolution = config.data.resolution or components.resolution
     crops = plan_crops(found.examples, config.data, resolution, components.latent.factor * components.multiple)
+    keep_middle(components, preview.longest(config.preview, resolution, crops))
     training, held_out = split_validation(found.examples, config.data.validation_share, config.seed)
     trained = [(found.examples[i], crops[i]) for i in training]
     batches = Batches([c for _, c in trained], [e.repeats for e, _ in trained], config.data.batch_size, config.seed)

@@ -17,6 +17,7 @@ from trainers.bench.floor import floor
 from trainers.bench.loops import BareLoop, OtherLoop, compiled_loop, engine_step, recorded_loop
 from trainers.config import TrainConfig
 from trainers.families.base import Components, Conditioning, Family, plain_sizes
+from trainers.families.positions import keep_middle
 from trainers.memory import Plan
 from trainers.step import TrainingStep
 from trainers.trial import settle_exact
@@ -60,6 +61,7 @@ def bench(base: str, config: TrainConfig, meta: bool, steps: int, alone: bool, b
             its_plan = plan if bare == "auto" else replace(plan, precision=bare)
             loops["bare"] = BareLoop(family, components, config, its_plan, told, places)
         least = _least(family, components, config, plan, told, places)
+        keep_middle(components, config.data.resolution or components.resolution)
         ours = engine_step(family, components, config, plan, steps)
         if not meta:
             thread_count.settle(ours, config)

@@ -7,7 +7,7 @@ placed: where no number format has to change, not even a copy is made.
 import logging
 import pickle
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,7 +199,7 @@ class Source:
     """Where the weights of a module come from."""
 
     weights: Weights
-    names: Mapping[str, str]  # of the module's tensors -> in `weights`
+    names: dict[str, str]  # of the module's tensors -> in `weights`
     dtype: torch.dtype
 
     def take(self, key: str, mapped: bool) -> Tensor:
@@ -217,6 +217,12 @@ class Source:
         module.load_state_dict(filled, strict=not left, assign=True)
         _fill_buffers(module, device)
         module.requires_grad_(False)
+
+    def shorten(self, key: str, shape: tuple[int, ...], change: Change) -> None:
+        """From now on take only a part of that weight."""
+        stored = self.names[key]
+        self.names[key] = f"{stored} {shape}"
+        self.weights.define(self.names[key], stored, shape, change)
 
     def __deepcopy__(self, memo: dict) -> "Source":
         return self  # a copied module has the same origin

@@ -10,6 +10,7 @@ import torch
 from trainers import config_io
 from trainers.config import TrainConfig
 from trainers.families.base import Family
+from trainers.families.positions import keep_middle
 from trainers.families.registry import FAMILIES
 from trainers.memory import device
 from trainers.memory.fit import ladder
@@ -43,7 +44,9 @@ def curve(family: Family, config: TrainConfig, points: int = 8, variant: str = "
     """
     precision = "bf16" if config.memory.precision == "auto" else config.memory.precision
     dtype = device.DTYPES[precision]
-    step = HollowStep(family, hollow(family, dtype, variant), config, dtype)
+    components = hollow(family, dtype, variant)
+    keep_middle(components, config.data.resolution or components.resolution)
+    step = HollowStep(family, components, config, dtype)
     resident = denoiser_bytes(step) + 3 * step.adapter_bytes  # masters and two states; gradients are in the count
     sizes = block_bytes(step.denoiser)
     usual = step.count(PLAIN)
