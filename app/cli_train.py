@@ -31,10 +31,12 @@ def check(
 ) -> None:
     """Look for problems in settings and pictures, estimate memory and time; starts nothing."""
     home = find_home(context.obj)
-    config = cli_runs.config_of(run) if cli_runs.is_file(run) else config_io.load(runs.find(home, run).config)
+    chosen = None if cli_runs.is_file(run) else runs.find(home, run)
+    config = config_io.load(chosen.config) if chosen else cli_runs.config_of(run)
     config = runs.with_absolute_paths(config_io.override(config, changes))
     output.note(require_base(config.model).text)
-    output.show(engine.check(config, output.note, card, load_settings(home).cache_folder(home)), as_json)
+    cache, folder = load_settings(home).cache_folder(home), chosen and chosen.folder
+    output.show(engine.check(config, output.note, card, cache, folder), as_json)
 
 
 def train(

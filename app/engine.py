@@ -16,18 +16,22 @@ if TYPE_CHECKING:
 
 
 def check(
-    config: TrainConfig, report: Callable[[str], None], card: str = "", cache: Path | None = None
+    config: TrainConfig,
+    report: Callable[[str], None],
+    card: str = "",
+    cache: Path | None = None,
+    run: Path | None = None,
 ) -> dict[str, Any]:
     """Data and settings problems, crops, buckets, fit and time; `report` hears what is being looked at.
 
     `card`: the name of a graphics card that is not here. `cache`: the folder of what was encoded before; the one that
-    an engine's process is given, where none is named.
+    an engine's process is given, where none is named. `run`: the folder of the run that has these settings, if one has.
     """
     report("Loading the libraries ...")
     from trainers.check import check
 
     given = os.environ.get("DARKROOM_CACHE")
-    return check(config, report, card, cache or (Path(given) if given else None))
+    return check(config, report, card, cache or (Path(given) if given else None), run=run)
 
 
 def sample(

@@ -1,5 +1,7 @@
 """What lies in the cache takes a run no time, and `check` says so."""
 
+import json
+
 import pytest
 from PIL import Image
 
@@ -43,6 +45,24 @@ def cache(config, tmp_path_factory):
     run = tmp_path_factory.mktemp("run")
     train(config, Folders(run, run / "cache"), lambda event: None)
     return run / "cache"
+
+
+def test_of_a_run_that_has_begun_the_rest_is_told(config, cache):
+    longer = config_io.override(config, ["schedule.steps=4", "preview.every=2"])
+    left = check(longer, lambda text: None, cache=cache, run=cache.parent)
+    assert (left["steps"], left["steps_done"]) == (4, 1)
+    assert " What is left after step 1 takes about " in left["verdict"] and ": 3 steps take " in left["verdict"]
+    anew = check(longer, lambda text: None, cache=cache)
+    assert anew["steps_done"] == 0 and " The run takes about " in anew["verdict"]
+    finished = check(config, lambda text: None, cache=cache, run=cache.parent)
+    assert finished["verdict"].endswith(" All of its steps are done.")
+
+
+def test_a_run_that_went_on_otherwise_is_judged_by_how_it_goes_on(config, cache, tmp_path):
+    kept = {"memory.checkpointing": [str(config.memory.checkpointing), "all"]}
+    (tmp_path / "instead.json").write_text(json.dumps(kept), encoding="utf-8")
+    found = check(config, lambda text: None, cache=cache, run=tmp_path)
+    assert any(remark.startswith("The run goes on with memory.checkpointing=all.") for remark in found["remarks"])
 
 
 def found(monkeypatch, config, cache) -> tuple[Work, Cached]:
@@ -90,7 +110,9 @@ def test_what_changed_settings_need_anew_is_not_found(monkeypatch, config, cache
 
 
 def test_what_is_there_takes_no_time(config):
-    work = Work(1, 1.0, encoded=6, captions=5, prompts=4, previews=2, measured=0, validations=0, saves=2, side=16)
+    work = Work(
+        1, 1.0, encoded=6, captions=5, prompts=4, previews=2, recorded=1, measured=0, validations=0, saves=2, side=16
+    )
     one = Pace(step=1.0, alone=1.0, denoised=1.0, encoded=10.0, decoded=1.0, told=1.0)
     anew, again = (duration(work, one, config, 0.0, cached) for cached in (NOTHING, Cached(4, 5, class_pictures=True)))
     assert anew.preparing == 6 * 10 + 5 and again.preparing == 2 * 10

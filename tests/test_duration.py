@@ -32,10 +32,10 @@ def configured_as(pictures, **sections):
     return config_io.merge(config_io.parse({"data": {"folders": [str(pictures)]}}), sections)
 
 
-def work_of(config, held_out=0):
+def work_of(config, held_out=0, done=0):
     examples = scan(config.data).examples
     batches = Batches([Crop(BUCKET, (32, 32), 0, 0, 0.0)] * 4, [1] * 4, config.data.batch_size, config.seed)
-    return work(config, examples, batches, held_out, 32)
+    return work(config, examples, batches, held_out, 32, done)
 
 
 def test_previews_and_checkpoints_are_counted_as_the_loop_makes_them(pictures):
@@ -153,3 +153,14 @@ def test_check_and_run_are_compared(tmp_path, pictures):
     assert found.step[0] == 1  # each question to this clock takes a second
     assert found.parts["steps"] == 30 and found.parts["whole"] > 30
     assert {"Training", "Making preview pictures", "Writing the adapter"} <= found.real_parts.keys()
+
+
+@pytest.mark.parametrize(
+    ("done", "previews", "saves", "recorded"),
+    [(0, 4, 4, 3), (20, 3, 4, 3), (30, 2, 3, 2), (69, 1, 2, 1), (70, 0, 1, 1)],
+)
+def test_what_is_left_of_a_run_is_counted_from_where_it_goes_on(pictures, done, previews, saves, recorded):
+    config = configured_as(pictures, schedule={"steps": 70}, preview={"every": 30}, saving={"every": 30})
+    found = work_of(config, done=done)
+    assert (found.steps, found.previews, found.saves, found.recorded) == (70 - done, previews, saves, recorded)
+    assert found.shown == (70 - done) * found.pictures

@@ -11,6 +11,7 @@ import torch
 from trainers import devices, memory, preview, threads
 from trainers.adapters.tokens import require_word
 from trainers.cached import NOTHING, find_cached
+from trainers.checkpoint import newest_step
 from trainers.config import TrainConfig
 from trainers.data.batches import Batches, split_validation
 from trainers.data.buckets import plan as plan_crops
@@ -23,7 +24,9 @@ from trainers.families.positions import keep_middle
 from trainers.families.registry import find_family
 from trainers.finish import HASHES
 from trainers.memory.cards import Card, find_card
+from trainers.outputs import Folders
 from trainers.pace import Clock
+from trainers.recovery import settings_of
 from trainers.schedules import total_steps
 from trainers.stores import cut_captions
 
@@ -34,6 +37,7 @@ def check(
     card: str = "",
     cache: Path | None = None,
     clock: Clock = time.perf_counter,
+    run: Path | None = None,
 ) -> dict[str, Any]:
     """Every problem of the data in one go, and what training would look like; UserError when it could not start.
 
@@ -41,17 +45,21 @@ def check(
         card: the name of a graphics card that is not here, to judge the run by its data sheet.
         cache: where the run would look for what was encoded before; None: it starts with nothing.
         clock: what tells the seconds.
+        run: the folder of a run, which may have done some of its steps; what is left is told then, and it goes on with
+            what took the place of its own settings.
     """
     try:
-        return _check(config, report, card, cache, clock)
+        return _check(config, report, card, cache, clock, run)
     finally:
         devices.give_back()  # the process may live on, and the run needs the card
 
 
 def _check(
-    config: TrainConfig, report: Callable[[str], None], card: str, cache: Path | None, clock: Clock
+    config: TrainConfig, report: Callable[[str], None], card: str, cache: Path | None, clock: Clock, run: Path | None
 ) -> dict[str, Any]:
     began = clock()
+    config, went = settings_of(config, run) if run else (config, None)
+    done = newest_step(Folders(run, run).checkpoints) if run else 0
     there = find_card(card) if card else None
     report("Reading the pictures ...")
     found = scan(config.data)
@@ -72,7 +80,7 @@ def _check(
         torch.set_num_threads(threads.choose())
     read = clock() - began
     counted = batches.counted(config, resolution)
-    todo = work(config, found.examples, batches, len(held_out), counted.data.resolution or resolution)
+    todo = work(config, found.examples, batches, len(held_out), counted.data.resolution or resolution, done)
     captions = captions_of(config, found.examples)
     known = find_cached(config, found.examples, crops, captions, components, resolution, cache) if cache else NOTHING
     encoded, before = (todo.encoded, todo.captions), (known.pictures, known.captions)
@@ -83,6 +91,7 @@ def _check(
     problems = [*map(str, found.problems), *map(str, cut_captions(found.examples, family, components))]
     if remark := batches.unfilled(config):
         problems.append(" ".join(remark))
+    remarks = [*components.remarks, *([(went.what, went.why)] if went else [])]
     buckets = Counter(f"{crop.bucket.width}x{crop.bucket.height}" for crop in crops)
     return {
         "base": components.name,
@@ -93,16 +102,17 @@ def _check(
             "held_out": len(held_out),
             "encoded_before": known.pictures // (1 + config.data.flip),
         },
-        "remarks": [f"{sentence}. {why}" for sentence, why in components.remarks],
+        "remarks": [f"{sentence}. {why}" for sentence, why in remarks],
         "problems": problems,
         "buckets": dict(buckets.most_common()),
         "crops": [crop_report(example, crop) for example, crop in zip(found.examples, crops, strict=True)],
         "steps": steps,
+        "steps_done": done,
         "views_per_picture": round(
             steps * config.optimizer.accumulation / batches.per_epoch * sum(repeats) / len(training), 1
         ),
         "fits": need.fits,
-        "verdict": _verdict(need, steps, spent),
+        "verdict": _verdict(need, todo.steps, done, spent),
         "saving": need.saved,
         "memory_gb": {
             "peak": round(need.peak_gb, 2),
@@ -114,7 +124,7 @@ def _check(
             "encoding_before": round(need.encoding_gb, 2),
             "previews": round(need.previews_gb, 2),
         },
-        "seconds_per_step": spent and round(spent.steps / steps, 4),
+        "seconds_per_step": spent and round(spent.steps / max(1, todo.steps), 4),
         "seconds": spent and {"whole": round(spent.whole, 1)} | {p: round(s, 1) for p, s in vars(spent).items()},
     }
 
@@ -125,8 +135,8 @@ def _plan_on(card: Card, config: TrainConfig) -> memory.Plan:
     return memory.Plan(torch.device("cpu"), precision)
 
 
-def _verdict(need: Estimate, steps: int, spent: Duration | None) -> str:
-    """Sentences on memory and on time."""
+def _verdict(need: Estimate, steps: int, done: int, spent: Duration | None) -> str:
+    """Sentences on memory and on time; so many steps are left."""
     advice = need.instead or "Lower data.resolution or adapter.rank, or choose a smaller base."
     if not need.steps_fit:
         most = need.peak_gb + need.more_gb
@@ -144,6 +154,8 @@ def _verdict(need: Estimate, steps: int, spent: Duration | None) -> str:
     if need.previews_gb > need.peak_gb:
         more += f"; drawing previews takes {need.previews_gb:.1f} GB"
     fits = f"It fits: about {need.peak_gb:.1f} of {need.free_gb:.1f} GB{more}."
+    if not steps:
+        return f"{fits} All of its steps are done."
     if need.span:
         least, most = (_spent(seconds * steps) for seconds in need.span)
         span = least if least == most else f"{least} to {most}"
@@ -157,7 +169,8 @@ def _verdict(need: Estimate, steps: int, spent: Duration | None) -> str:
     parts += [f"previews {_spent(spent.previews)}"] if spent.previews else []
     rest = spent.preparing + spent.rest
     parts += [f"the rest {_spent(rest)}"] if rest > spent.whole / 50 else []
-    return f"{fits} The run takes about {_spent(spent.whole)}: {', '.join(parts)} ({how})."
+    what = f"What is left after step {done:,}" if done else "The run"
+    return f"{fits} {what} takes about {_spent(spent.whole)}: {', '.join(parts)} ({how})."
 
 
 def _counted(steps: int) -> str:

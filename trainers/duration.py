@@ -20,7 +20,7 @@ from trainers.validate import LEVELS, MOST
 
 @dataclass(frozen=True)
 class Work:
-    """How often a run does what."""
+    """How often a run does what, or the rest of one."""
 
     steps: int
     pictures: float  # in a batch on average, each counted by its share of the training resolution's pixels
@@ -28,6 +28,7 @@ class Work:
     captions: int
     prompts: int  # of a preview
     previews: int
+    recorded: int  # times that a step's passes are recorded, where they are (graphs.py)
     measured: int  # pictures in a validation
     validations: int
     saves: int  # checkpoints and the adapter file
@@ -50,29 +51,33 @@ class Duration:
         return sum(getattr(self, part.name) for part in fields(self))
 
 
-def work(config: TrainConfig, examples: Sequence[Example], batches: Batches, held_out: int, resolution: int) -> Work:
-    """What a run on these pictures does, from its beginning; `batches` are those of the pictures not held out."""
+def work(
+    config: TrainConfig, examples: Sequence[Example], batches: Batches, held_out: int, resolution: int, done: int = 0
+) -> Work:
+    """What a run on these pictures does after `done` steps; `batches` are those of the pictures not held out."""
     steps, every = total_steps(config), config.preview.every
     prompts = preview_prompts(config) if every else []
-    later = _times(steps, every) if every else 0
+    later = _times(steps, every, done) if every else 0
+    left = max(0, steps - done)
     return Work(
-        steps=steps,
+        steps=left,
         pictures=batches.mean_pixels / resolution**2,
         encoded=len(examples) * (1 + config.data.flip),
         captions=len(captions_of(config, examples)),
         prompts=len(prompts),
-        previews=later + 1 if every else 0,
+        previews=later + (not done) if every else 0,  # the base's are the first
+        recorded=max(1, later),  # at first, and after each preview but the last
         measured=min(MOST, held_out) + min(MOST, held_out, len(examples) - held_out),
         validations=later if held_out else 0,
         side=resolution,
-        saves=_times(steps, config.saving.every or steps) + 1,
-        shown=steps * config.optimizer.accumulation * batches.mean_size,
+        saves=_times(steps, config.saving.every or steps, done) + 1,
+        shown=left * config.optimizer.accumulation * batches.mean_size,
     )
 
 
-def _times(steps: int, every: int) -> int:
-    """How often something is done every so many steps, and at the last one."""
-    return math.ceil(steps / every)
+def _times(steps: int, every: int, done: int) -> int:
+    """How often something is done every so many steps, and at the last one, after those that are done."""
+    return math.ceil(steps / every) - done // every if done < steps else 0
 
 
 def captions_of(config: TrainConfig, examples: Sequence[Example]) -> set[str]:
@@ -107,12 +112,11 @@ def duration(
     encoding = encoded * pace.encoded
     if late:
         encoding = min(encoding, SOON + (work.shown + bool(work.validations) * work.measured) * pace.encoded)
-    recorded = max(1, work.previews - 1)  # first, and after each preview but the last
     validation = work.measured * LEVELS * trained / 2  # a picture is denoised with and without its prompt
     return Duration(
         preparing=read + pace.ready + encoding + told * pace.told,
         class_pictures=classes * trained * config.preview.sampling_steps,
-        steps=work.steps * pace.step_of(work.pictures, config.data.batch_size) + recorded * pace.anew,
+        steps=work.steps * pace.step_of(work.pictures, config.data.batch_size) + work.recorded * pace.anew,
         previews=work.previews * work.prompts * (picture + pace.decoded),
         rest=work.validations * validation + work.saves * pace.saved + hashed,
     )

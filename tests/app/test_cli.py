@@ -280,8 +280,8 @@ def test_full_disk_is_one_sentence(darkroom, pictures, monkeypatch):
 def test_check_reads_relative_paths_and_prints_what_was_found(darkroom, new_run, monkeypatch):
     seen = []
 
-    def check(config, report, card="", cache=None):
-        seen.append(config)
+    def check(config, report, card="", cache=None, run=None):
+        seen.append((config, run))
         return {"pictures": 3, "problems": ["0.png: dark"], "fits": True}
 
     monkeypatch.setattr(engine, "check", check)
@@ -289,7 +289,7 @@ def test_check_reads_relative_paths_and_prints_what_was_found(darkroom, new_run,
     said = darkroom("check", folder, "--set", "adapter.rank=2")
     assert said.code == 0 and said.out == "pictures: 3\nproblems:\n  - 0.png: dark\nfits: yes\n"
     assert json.loads(darkroom("check", folder, "--json").out)["pictures"] == 3
-    assert seen[0].adapter.rank == 2
+    assert seen[0][0].adapter.rank == 2 and seen[0][1] == folder
     assert not (folder / "events.jsonl").exists()
 
 
