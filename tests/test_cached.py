@@ -111,9 +111,9 @@ def test_what_changed_settings_need_anew_is_not_found(monkeypatch, config, cache
 
 def test_what_is_there_takes_no_time(config):
     work = Work(
-        1, 1.0, encoded=6, captions=5, prompts=4, previews=2, recorded=1, measured=0, validations=0, saves=2, side=16
+        1, 1.0, encoded=6, captions=5, prompts=4, previews=2, recorded=1, measured=0, validations=0, saves=2, pixels=1.0
     )
-    one = Pace(step=1.0, alone=1.0, denoised=1.0, encoded=10.0, decoded=1.0, told=1.0)
+    one = Pace(step=1.0, alone=1.0, denoised=1.0, encoded=10.0, decoded=1.0, told=1.0, trained=1.0)
     anew, again = (duration(work, one, config, 0.0, cached) for cached in (NOTHING, Cached(4, 5, class_pictures=True)))
     assert anew.preparing == 6 * 10 + 5 and again.preparing == 2 * 10
     assert anew.class_pictures == 2 * 2 and again.class_pictures == 0

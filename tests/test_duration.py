@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.tiny import tiny_pipeline_folder
-from trainers import config_io
+from trainers import config_io, memory
 from trainers.bench.start import draw_pictures
 from trainers.bench.whole import compare, configured
 from trainers.data.batches import Batches
@@ -14,11 +14,12 @@ from trainers.data.types import Bucket, Crop
 from trainers.duration import duration, work
 from trainers.encoding import SOON
 from trainers.export import hashes
-from trainers.pace import Pace, Stopwatch
+from trainers.families.registry import find_family
+from trainers.pace import Pace, Stopwatch, pace
 from trainers.validate import LEVELS
 
 BUCKET = Bucket(32, 32)
-ONE = Pace(step=1.0, alone=1.0, denoised=1.0, encoded=1.0, decoded=1.0, told=1.0, saved=1.0, ready=1.0)
+ONE = Pace(step=1.0, alone=1.0, denoised=1.0, encoded=1.0, decoded=1.0, told=1.0, trained=1.0, saved=1.0, ready=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +112,36 @@ def test_class_pictures_and_validations_are_of_the_training_resolution_whatever_
     preview = {"every": 30, "sampling_steps": 10, "width": 16, "height": 32}
     config = configured_as(pictures, loss={"preservation": 1.0}, data=classes, preview=preview)
     todo = work_of(config, 1)
-    found, usual = (duration(replace(todo, side=side), ONE, config, read=0.0) for side in (32, 16))
-    assert found.class_pictures == 6 * 10 * 2
-    assert usual.class_pictures == 6 * 10 / 2 and found.previews == usual.previews
-    assert found.rest - usual.rest == pytest.approx(todo.validations * todo.measured * LEVELS * (2 - 0.5) / 2)
+    found, usual = (duration(todo, replace(ONE, trained=seconds), config, read=0.0) for seconds in (3.0, 1.0))
+    assert (found.class_pictures, usual.class_pictures) == (6 * 10 * 3, 6 * 10) and found.previews == usual.previews
+    assert found.rest - usual.rest == pytest.approx(todo.validations * todo.measured * LEVELS * (3 - 1) / 2)
+
+
+@pytest.mark.parametrize(("width", "others"), [(16, 1), (32, 0)])
+def test_a_picture_of_the_training_resolution_is_timed_where_previews_have_another(
+    monkeypatch, pictures, width, others
+):
+    base = tiny_pipeline_folder(pictures.parent / f"base{width}")
+    preview = {"every": 30, "width": width, "height": 32}
+    config = configured_as(pictures, model={"base": str(base)}, data={"resolution": 32}, preview=preview)
+    plan, family, seen = memory.plan(config.memory), find_family(config.model), []
+    components = family.load(config.model, plan.dtype)
+    monkeypatch.setattr(
+        "trainers.preview.draw", lambda family, components, noise, *_: seen.append(noise.shape) or noise
+    )
+    pace(family, components, config, plan)
+    factor = components.latent.factor
+    sizes = {(height * factor, width * factor) for *_, height, width in seen}
+    assert sizes == {(32, width), *[(32, 32)] * others}
+
+
+def test_small_pictures_are_encoded_in_less_time(pictures):
+    config = configured_as(pictures, data={"no_upscale": True})
+    todo = work(
+        config, scan(config.data).examples, Batches([Crop(BUCKET, (32, 32), 0, 0, 0.0)] * 4, [1] * 4, 1, 1), 0, 64
+    )
+    assert todo.pixels == 1 / 4
+    assert duration(todo, ONE, config, 0.0).preparing == 1 + 4 / 4 + todo.captions
 
 
 def test_what_takes_longer_the_first_time_is_counted_once():

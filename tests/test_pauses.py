@@ -1,5 +1,7 @@
 """The time that is left counts previews and validations, and a validation has as much room as a step."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -8,6 +10,9 @@ from tests.test_train import run
 from tests.tiny import tiny_pipeline_folder
 from trainers import events, outputs, pauses
 from trainers import train as recipe
+from trainers.checkpoint import Position
+from trainers.families.base import LatentSpec
+from trainers.latents import LatentStore
 from trainers.pauses import Pauses
 from trainers.validate import Validator
 
@@ -29,12 +34,38 @@ def test_what_is_due_at_a_step_and_at_the_end_is_to_come(monkeypatch, step, to_c
     """After 30, 60, 90 and 100 steps."""
     ticks = iter([0.0, 7.0])
     monkeypatch.setattr(pauses, "awake", lambda: next(ticks))
-    paused = Pauses(30)
+    paused = Pauses(30, Position(), LatentStore(LatentSpec(4, 8, 1.0), torch.device("cpu")))
     assert paused.left(step, 100) == 0  # nothing is known yet
     with paused.timed():
         pass
     assert paused.left(step, 100) == 7 * to_come
-    assert Pauses(0).left(step, 100) == 0
+    assert Pauses(0, paused.position, paused.latents).left(step, 100) == 0
+
+
+def test_what_a_pause_encodes_once_is_not_expected_of_the_next_one(monkeypatch):
+    ticks, store = iter([0.0, 7.0]), SimpleNamespace(encoding_seconds=1.0)
+    monkeypatch.setattr(pauses, "awake", lambda: next(ticks))
+    paused = Pauses(10, Position(), store)
+    with paused.timed():
+        store.encoding_seconds = 5.0
+    assert paused.left(10, 30) == (7 - 4) * 3
+
+
+def test_a_resumed_run_knows_how_long_a_preview_takes(tmp_path, base, pictures, monkeypatch):
+    now, drawn = [0.0], outputs.Outputs.preview
+
+    def slow(self) -> None:
+        now[0] += 50.0
+        drawn(self)
+
+    monkeypatch.setattr(pauses, "awake", lambda: now[0])
+    monkeypatch.setattr(outputs.Outputs, "preview", slow)
+    monkeypatch.setattr(recipe, "REPORT", 1)
+    how = {"preview": {"every": 4, "sampling_steps": 1}, "data": {"validation_share": 0.0}, "saving": {"every": 1}}
+    run(tmp_path, base, pictures, 2, **how)
+    seen = run(tmp_path, base, pictures, 5, **how)
+    left = [event.beside_left for event in seen if isinstance(event, events.Step)]
+    assert left == [100.0, 100.0, 50.0]  # previews after 4 and 5 steps
 
 
 def test_a_run_tells_the_time_of_the_previews_that_are_to_come(tmp_path, base, pictures, monkeypatch):

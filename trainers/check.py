@@ -79,7 +79,7 @@ def _check(
     if plan.device.type == "cpu" and not there:
         torch.set_num_threads(threads.choose())
     read = clock() - began
-    counted = batches.counted(config, resolution)
+    counted = batches.counted(config, resolution, crops)
     todo = work(config, found.examples, batches, len(held_out), counted.data.resolution or resolution, done)
     captions = captions_of(config, found.examples)
     known = find_cached(config, found.examples, crops, captions, components, resolution, cache) if cache else NOTHING
@@ -149,10 +149,15 @@ def _verdict(need: Estimate, steps: int, done: int, spent: Duration | None) -> s
         there = f"{need.there_gb:.2f} GB are free"
         what = f"to encode the {need.encoding} before the first step"
         return f"It does not fit: up to {most:.2f} GB of memory are needed {what}, and {there}. {advice}"
+    if not need.previews_fit:
+        most = need.previews_gb + need.more_gb
+        there = f"{need.there_gb:.2f} GB are free"
+        return f"It does not fit: up to {most:.2f} GB of memory are needed to draw previews, and {there}. {advice}"
     more = f"; encoding the {need.encoding} before takes {need.encoding_gb:.1f} GB"
-    more = more if need.encoding_gb > need.peak_gb else ""
-    if need.previews_gb > need.peak_gb:
+    more = more if round(need.encoding_gb, 1) > round(need.peak_gb, 1) else ""
+    if round(need.previews_gb, 1) > round(need.peak_gb, 1):
         more += f"; drawing previews takes {need.previews_gb:.1f} GB"
+        more += ", more than memory.budget allows" * (need.previews_gb > need.free_gb)
     fits = f"It fits: about {need.peak_gb:.1f} of {need.free_gb:.1f} GB{more}."
     if not steps:
         return f"{fits} All of its steps are done."

@@ -37,6 +37,7 @@ TORCH_WRITES = re.compile("inline_container|PytorchStreamWriter")  # torch.save 
 class Position:
     step: int = 0
     seconds: float = 0.0  # spent training, all sittings together
+    pause: float = 0.0  # seconds of the last preview and validation
     started: float = 0.0  # unix seconds of the first start
     session: str = ""  # random number of the run, kept over resumes
     threads: int = 0  # of the CPU; another number gives other last bits

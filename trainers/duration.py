@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from trainers import preview
 from trainers.cached import NOTHING, Cached
 from trainers.config import TrainConfig
 from trainers.data.batches import Batches
@@ -15,7 +14,7 @@ from trainers.preservation import preserved_captions
 from trainers.prompts import preview_prompts
 from trainers.schedules import total_steps
 from trainers.stores import caption_variants
-from trainers.validate import LEVELS, MOST
+from trainers.validate import LEVELS, measured_pictures
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,7 @@ class Work:
     steps: int
     pictures: float  # in a batch on average, each counted by its share of the training resolution's pixels
     encoded: int  # pictures, each mirrored as well where that is wished
+    pixels: float  # of one of them on average, as a share of the training resolution's
     captions: int
     prompts: int  # of a preview
     previews: int
@@ -32,7 +32,6 @@ class Work:
     measured: int  # pictures in a validation
     validations: int
     saves: int  # checkpoints and the adapter file
-    side: int  # of the training resolution in pixels
     shown: float = 0.0  # pictures, the same ones again and again
 
 
@@ -63,13 +62,13 @@ def work(
         steps=left,
         pictures=batches.mean_pixels / resolution**2,
         encoded=len(examples) * (1 + config.data.flip),
+        pixels=batches.picture_pixels / resolution**2,
         captions=len(captions_of(config, examples)),
         prompts=len(prompts),
         previews=later + (not done) if every else 0,  # the base's are the first
         recorded=max(1, later),  # at first, and after each preview but the last
-        measured=min(MOST, held_out) + min(MOST, held_out, len(examples) - held_out),
+        measured=sum(map(len, measured_pictures([0] * held_out, [0] * (len(examples) - held_out)))),
         validations=later if held_out else 0,
-        side=resolution,
         saves=_times(steps, config.saving.every or steps, done) + 1,
         shown=left * config.optimizer.accumulation * batches.mean_size,
     )
@@ -105,17 +104,17 @@ def duration(
         late: whether pictures are encoded when they are first shown (postponed.py): not more of them than are.
     """
     picture = pace.denoised * config.preview.sampling_steps
-    larger = preview.larger(config.preview, work.side, work.side) if config.preview.every else 1.0
-    trained = pace.denoised / larger
     classes = config.data.class_pictures if config.loss.preservation and not cached.class_pictures else 0
     encoded, told = work.encoded - cached.pictures, work.captions - cached.captions
-    encoding = encoded * pace.encoded
+    encoding = encoded * pace.encoded * work.pixels
     if late:
-        encoding = min(encoding, SOON + (work.shown + bool(work.validations) * work.measured) * pace.encoded)
-    validation = work.measured * LEVELS * trained / 2  # a picture is denoised with and without its prompt
+        encoding = min(
+            encoding, SOON + (work.shown + bool(work.validations) * work.measured) * pace.encoded * work.pixels
+        )
+    validation = work.measured * LEVELS * pace.trained / 2  # a picture is denoised with and without its prompt
     return Duration(
         preparing=read + pace.ready + encoding + told * pace.told,
-        class_pictures=classes * trained * config.preview.sampling_steps,
+        class_pictures=classes * pace.trained * config.preview.sampling_steps,
         steps=work.steps * pace.step_of(work.pictures, config.data.batch_size) + work.recorded * pace.anew,
         previews=work.previews * work.prompts * (picture + pace.decoded),
         rest=work.validations * validation + work.saves * pace.saved + hashed,

@@ -17,7 +17,7 @@ from trainers.encoding import SOON
 from trainers.families.base import Components, Family
 from trainers.memory.cards import Card
 from trainers.memory.decide import GB, Room, beside, free_gb, needed, told
-from trainers.memory.drawing import ROWS, decoding_bytes, denoised
+from trainers.memory.drawing import ROWS, decoded_bytes, denoised
 from trainers.memory.encoders import caption_bytes, picture_bytes, weight_bytes
 from trainers.memory.fit import Fitted
 from trainers.memory.packing import FORMS
@@ -46,8 +46,8 @@ class Estimate:
     span: tuple[float, float] | None = None  # seconds per step at least and at most, on a card that is not here
     encoding_gb: float = 0.0  # at most, while what the cache does not have is encoded
     encoding: str = ""  # pictures or captions: what takes so much
-    there_gb: float = float("inf")  # for that: no budget holds there
     previews_gb: float = 0.0  # at most, while previews are drawn
+    there_gb: float = float("inf")  # for both: no budget holds there
 
     @property
     def steps_fit(self) -> bool:
@@ -58,8 +58,12 @@ class Estimate:
         return self.encoding_gb + self.more_gb < self.there_gb
 
     @property
+    def previews_fit(self) -> bool:
+        return self.previews_gb + self.more_gb < self.there_gb
+
+    @property
     def fits(self) -> bool:
-        return self.steps_fit and self.encoding_fits
+        return self.steps_fit and self.encoding_fits and self.previews_fit
 
 
 def estimate(
@@ -106,6 +110,8 @@ def estimate(
         there_gb=free,
         previews_gb=_previews(family, components, config, plan, device, left, fitted),
     )
+    if not need.previews_fit and need.steps_fit and need.encoding_fits:
+        return replace(need, instead="Lower preview.width and preview.height, or set preview.every = 0.")
     if not need.fits:
         return replace(need, instead=_instead(family, components, config, plan, device, free, encoded, missing))
     if card:
@@ -155,8 +161,8 @@ def _previews(
     """GB that are taken while previews are drawn: denoised, which takes more than a step where they are larger."""
     if not config.preview.every:
         return 0.0
-    latents, space = drawn(components, config), max(0.0, left.free(fitted).between)
-    most = min(decoding_bytes(family, components, latents, device), space)  # in tiles where it would be more
+    latents = drawn(components, config)
+    most = decoded_bytes(family, components, latents, device, left.free(fitted).between)
     if _times(components, config) > 1:
         together = preview_batch(config, components, checkpointing=bool(fitted.saving.recomputed))
         most = max(most, denoised(family, components, latents, together, plan.dtype).peak)

@@ -68,6 +68,7 @@ class Outputs:
     position: Position
     held_out: list[int]
     resolution: int
+    counted: TrainConfig  # the settings with what a pass really takes at most
     facts: Callable[[Position], RunFacts]
     recorded: Recorded | None = None  # the step's CUDA graphs, whose memory is needed here
     writer: CheckpointWriter = field(init=False)
@@ -178,7 +179,7 @@ class Outputs:
             step = self.step
             self._rest()
             how = (step.noise, step.loss, step.family, step.denoiser, step.seed)
-            together = ROWS * self._counted().at_once if recomputes(step.denoiser) else LEVELS
+            together = ROWS * self.counted.at_once if recomputes(step.denoiser) else LEVELS
             with self._as_exported():
                 losses = Validator(step.feed, self.held_out, *how, together).measure(step.feed.text, step.dtype)
             self.emit(Validation(self.position.step, *losses))
@@ -222,15 +223,10 @@ class Outputs:
         self._rest()
         with self._as_exported(), self.adapter.at_strength(strength):
             told = text.tell([*prompts, settings.negative])
-            counted = self._counted()
-            larger = preview.larger(settings, self.resolution, counted.data.resolution or self.resolution)
-            together = preview.at_once(counted.at_once, recomputes(self.components.denoiser), larger)
+            larger = preview.larger(settings, self.resolution, self.counted.data.resolution or self.resolution)
+            together = preview.at_once(self.counted.at_once, recomputes(self.components.denoiser), larger)
             where = (text.device, self.resolution, together, self._space())
             return preview.sample_told(family, self.components, told, settings, *where)
-
-    def _counted(self) -> TrainConfig:
-        """The settings with what a pass really takes at most."""
-        return self.step.feed.batches.counted(self.config, self.resolution)
 
     def _space(self) -> float:
         """Bytes that the memory plan leaves beside what stays from step to step."""

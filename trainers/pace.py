@@ -67,7 +67,8 @@ class Pace:
 
     step: float  # optimizer step of whole batches: accumulation and output preservation are in it
     alone: float  # the same with batches of one picture
-    denoised: float  # sampling step of one picture, with and without its prompt
+    denoised: float  # sampling step of one picture of a preview, with and without its prompt
+    trained: float  # the same of one of the training resolution
     encoded: float  # picture by the VAE
     decoded: float
     told: float  # caption by the text encoders
@@ -114,12 +115,15 @@ def pace(
         recorded.rest()
         anew = max(0.0, stopwatch.spent(lambda: _done(step, 0)) - whole)
         recorded.rest()
-    denoised = _denoising(step, components, config, stopwatch)
+    denoised = trained = _denoising(step, components, config, stopwatch, drawn(components, config))
+    if drawn(components, config) != (seen := as_trained(components, config)):
+        trained = _denoising(step, components, config, stopwatch, seen)
     decoded = _decoding(step, components, config, stopwatch)
     return Pace(
         step=whole,
         alone=alone,
         denoised=denoised,
+        trained=trained,
         encoded=encoded,
         decoded=decoded,
         told=told,
@@ -164,10 +168,12 @@ def _done(step: TrainingStep, number: int) -> None:
 
 
 @torch.no_grad()
-def _denoising(step: TrainingStep, components: Components, config: TrainConfig, stopwatch: Stopwatch) -> float:
-    """Pictures are denoised in the batches of a preview."""
+def _denoising(
+    step: TrainingStep, components: Components, config: TrainConfig, stopwatch: Stopwatch, latents: tuple[int, int]
+) -> float:
+    """Pictures of so many latents (width, height) are denoised in the batches of a preview."""
     device, few = step.feed.text.device, config.preview.model_copy(update={"sampling_steps": 2})
-    width, height = drawn(components, config)
+    width, height = latents
     batch = preview_batch(config, components, checkpointing=recomputes(step.denoiser))
     noise = torch.randn(batch, components.latent.channels, height, width).to(device)
     told = step.feed.text.conditioning(torch.zeros(2 * batch, dtype=torch.long, device=device)).to(step.dtype)
@@ -234,6 +240,12 @@ def preview_batch(config: TrainConfig, components: Components, checkpointing: bo
     side = config.data.resolution or components.resolution
     together = preview.at_once(config.at_once, checkpointing, preview.larger(config.preview, side, side))
     return min(together, len(preview_prompts(config)) or together)
+
+
+def as_trained(components: Components, config: TrainConfig) -> tuple[int, int]:
+    """Width and height of the latents of a picture of the training resolution."""
+    side = components.side(config.data.resolution or components.resolution)
+    return side, side
 
 
 def drawn(components: Components, config: TrainConfig) -> tuple[int, int]:

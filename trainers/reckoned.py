@@ -22,7 +22,7 @@ from trainers.memory.fit import Fitted
 from trainers.memory.hollow import emptied_model
 from trainers.memory.meter import Meter
 from trainers.memory.stream import HANDED_BACK
-from trainers.pace import Pace, drawn, operations, passes, preview_batch
+from trainers.pace import Pace, as_trained, drawn, operations, passes, preview_batch
 from trainers.prepacked import prepacked_bytes
 
 SLOWER = 1.5  # than in one large convolution: a step's other operations, and its smaller ones
@@ -51,11 +51,17 @@ def reckon(family: Family, components: Components, config: TrainConfig, plan: Pl
     weights = passes(config) * ((2 + again) * once + moved + _found_anew(fitted, plan.device))
     work = operations(config, count) / rate
     batch = preview_batch(config, components, checkpointing=bool(saving.recomputed))
-    drawing = denoised(family, components, (width, height), batch, plan.dtype).flops / rate + once + moved / 2
+
+    def drawing(latents: tuple[int, int]) -> float:
+        """A sampling step of one picture."""
+        flops = denoised(family, components, latents, batch, plan.dtype).flops
+        return (flops / rate + once + moved / 2) / batch
+
     return Pace(
         step=work + weights,
         alone=work / config.data.batch_size + weights,
-        denoised=drawing / batch,
+        denoised=drawing((width, height)),
+        trained=drawing(as_trained(components, config)),
         encoded=_counted(lambda: family.encode_image(vae, pixels)) / single,
         decoded=_counted(lambda: family.decode_image(vae, latents)) / single,
         told=_counted(lambda: family.encode_text(encoders, tokens, config.model.clip_skip)) / rate,

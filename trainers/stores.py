@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -206,13 +206,17 @@ class Feed:
         """Let that batch be encoded, so that what is timed with it does not wait for that."""
         self.latents.need(self._places(micro_step))
 
-    def encoding_left(self, step: int, steps: int) -> float:
-        """Seconds that the steps from `step` on will wait for pictures; of many steps the first ones are looked at."""
+    def encoding_left(self, step: int, steps: int, measured: Iterable[int] = ()) -> float:
+        """Seconds that the steps from `step` on will wait for pictures, and validations for those that they measure.
+
+        Of many steps the first ones are looked at.
+        """
         later = self.latents.postponed
         if not later or not later.left:
             return 0.0
         numbers = range(step * self.accumulation, steps * self.accumulation)[:FORESEEN]
-        return later.seconds_for({place for number in numbers for place in self._places(number)})
+        shown = {place for number in numbers for place in self._places(number)}
+        return later.seconds_for(shown | {(index, False) for index in measured})
 
     def _places(self, micro_step: int) -> list[Place]:
         _, indices, flips = self._drawn(micro_step)

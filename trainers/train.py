@@ -57,6 +57,7 @@ from trainers.spill import Spill
 from trainers.step import build_step
 from trainers.stores import Feed, TextStore, caption_variants, cut_captions
 from trainers.trial import settle_exact
+from trainers.validate import measured_pictures
 
 log = logging.getLogger(__name__)
 FEW = 5  # names shown of many
@@ -147,7 +148,7 @@ def _train(
     batches = Batches([c for _, c in trained], [e.repeats for e, _ in trained], config.data.batch_size, config.seed)
     if remark := batches.unfilled(config):
         emit(Warned(*remark))
-    counted = batches.counted(config, resolution)
+    counted = batches.counted(config, resolution, crops)
 
     # --- encode once -------------------------------------------------------------------------------------------------
     cache = Cache(folders.cache) if config.memory.cache_latents else None
@@ -211,7 +212,7 @@ def _train(
     where = {"device": device.type, "precision": str(plan.precision)}
     position = Position(started=time.time(), session=str(uuid.uuid4().int >> 64), **where)
     others, spill = threads.Others() if on_cpu else None, Spill()
-    leaving = (emit, components, adapter, step, position, held_out, resolution, facts)
+    leaving = (emit, components, adapter, step, position, held_out, resolution, counted, facts)
     outputs = (Outputs if ranks.main else Follower)(config, folders, *leaving)
     resumed = outputs.resume(earlier)  # where an earlier sitting stopped
     position = outputs.position
@@ -226,7 +227,7 @@ def _train(
 
     # --- the loop ----------------------------------------------------------------------------------------------------
     emit(Started(steps, position.step, ranks.named(device), len(training), config.saving.name))
-    pauses = Pauses(config.preview.every)
+    pauses = Pauses(config.preview.every, position, latents)
     if config.preview.every and not resumed:
         emit(Phase("Making preview pictures"))
         with pauses.timed():
@@ -240,6 +241,7 @@ def _train(
     ends = _text_ends(config.adapter, adapter, steps)
     if not ends and text.cached is None:  # the settings leave nothing of the text encoders to train
         text.cached = text.encode_all(None, progress)
+    measured = [*chain(*measured_pictures(held_out, training))] if config.preview.every else []
     since, clock, encoded = position.step, awake(), latents.encoding_seconds
     control, stopped = folders.control, False
     while position.step < steps and not stopped:
@@ -269,7 +271,7 @@ def _train(
             rate, peak = step.schedule.get_last_lr()[0], memory.peak_gb(device)
             seconds -= latents.encoding_seconds - encoded
             pace, card = seconds / (position.step - since), memory.card_gb(device)
-            beside = feed.encoding_left(position.step, steps) + pauses.left(position.step, steps)
+            beside = feed.encoding_left(position.step, steps, measured) + pauses.left(position.step, steps)
             emit(Step(position.step, steps, mean, rate, pace, peak, *card, beside))
             if remark := spill.look(pace, *card):
                 emit(remark)

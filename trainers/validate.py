@@ -13,6 +13,11 @@ ROWS = 2  # denoised together for each picture that a step trains on, where it c
 MOST = 16  # pictures measured, so that a big set does not stop the training for minutes
 
 
+def measured_pictures(held_out: list[int], training: list[int]) -> tuple[list[int], list[int]]:
+    """(held-out pictures that a validation measures, as many of those that are trained on)."""
+    return held_out[:MOST], training[: min(MOST, len(held_out))]
+
+
 class Validator:
     """Measures the same noise on the same pictures each time, so that only the adapter can move the number.
 
@@ -40,7 +45,7 @@ class Validator:
             denoiser,
             seed,
         )
-        self.held_out, self.seen = held_out[:MOST], feed.training[: min(MOST, len(held_out))]
+        self.held_out, self.seen = measured_pictures(held_out, feed.training)
 
     @torch.no_grad()
     def measure(self, text: TextStore, dtype: torch.dtype) -> tuple[float, float]:

@@ -99,7 +99,7 @@ def test_the_split_goes_by_content_and_not_by_order():
 def test_the_largest_batch_is_counted_and_batches_that_stay_small_are_told_with_the_pictures_that_are_shown():
     config = config_io.parse({"data": {"batch_size": 16}, "schedule": {"views": 1600}})
     batches = Batches(CROPS, [1] * len(CROPS), 16, seed=1)  # of 7, 4 and 1 pictures
-    counted = batches.counted(config, 512)
+    counted = batches.counted(config, 512, CROPS)
     assert counted.data.batch_size == 7 and counted.total_steps != config.total_steps
     assert counted.data.resolution == config.data.resolution  # all buckets have its area
     message, hint = batches.unfilled(config)
@@ -117,9 +117,13 @@ def test_pictures_that_stay_small_are_counted_as_large_as_they_are_and_previews_
     small = [Crop(Bucket(96, 128), (96, 128), 0, 0, 0.0), Crop(Bucket(64, 64), (64, 64), 0, 0, 0.0)]
     config = config_io.parse({"data": {"no_upscale": True}, "preview": {"height": 768}})
     batches = Batches(small, [1, 1], 1, seed=1)
-    counted = batches.counted(config, 512)
+    counted = batches.counted(config, 512, small)
     assert counted.data.resolution == 112  # the next whole side after the root of 96 x 128
     assert (counted.preview.width, counted.preview.height) == (512, 768)
-    assert batches.counted(config, 64).data.resolution == config.data.resolution  # never more than the training's
+    assert (
+        batches.counted(config, 64, small).data.resolution == config.data.resolution
+    )  # never more than the training's
+    held_out = Crop(Bucket(256, 256), (256, 256), 0, 0, 0.0)  # is encoded and measured
+    assert batches.counted(config, 512, [*small, held_out]).data.resolution == 256
     classes = {"data": {"class_words": ["a cat"], "class_pictures": 4}, "loss": {"preservation": 1.0}}
-    assert batches.counted(config_io.merge(config, classes), 512).data.resolution == config.data.resolution
+    assert batches.counted(config_io.merge(config, classes), 512, small).data.resolution == config.data.resolution

@@ -9,6 +9,7 @@ from tests.tiny_families import tiny_folder, write_checkpoint
 from trainers import config_io, preview
 from trainers.config import ModelConfig
 from trainers.data.types import Bucket, Crop
+from trainers.errors import UserError
 from trainers.families.base import Components, Conditioning
 from trainers.families.positions import keep_middle
 from trainers.families.residence import bring, release
@@ -47,7 +48,7 @@ def predicted(components: Components, width: int, height: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("form", "deferred"), [("folder", True), ("folder", False), ("file", True)])
-@pytest.mark.parametrize(("pixels", "kept"), [(16, 4), (20, 6), (25, 6), (44, 12), (1024, 12)])
+@pytest.mark.parametrize(("pixels", "kept"), [(16, 4), (20, 6), (25, 6), (44, 12), (48, 12), (51, 12)])
 def test_the_middle_of_the_table_predicts_the_same(bases, whole, form, deferred, pixels, kept):
     short = SD3.load(ModelConfig(base=bases[form]), torch.float32, deferred)
     keep_middle(short, pixels)
@@ -58,6 +59,12 @@ def test_the_middle_of_the_table_predicts_the_same(bases, whole, form, deferred,
             for height in (PATCH, width):
                 assert torch.equal(predicted(short, width, height), predicted(whole, width, height))
         release(short.denoiser)
+
+
+def test_pictures_that_are_larger_than_the_table_are_refused(bases):
+    components = SD3.load(ModelConfig(base=bases["folder"]), torch.float32, deferred=True)
+    with pytest.raises(UserError, match="draws pictures of at most 48 pixels a side, and 52 are asked for"):
+        keep_middle(components, 52)
 
 
 def test_what_is_not_kept_takes_no_memory(bases):

@@ -76,19 +76,19 @@ def test_the_verdict_says_what_encoding_takes_where_that_is_most_or_too_much(bas
     need = replace(counted(base), peak_gb=2.0, free_gb=8.0, encoding="captions", encoding_gb=9.0, there_gb=12.0)
     assert need.fits
     far = replace(need, span=(1.0, 2.0))
-    assert _verdict(far, 100, None).startswith(
+    assert _verdict(far, 100, 0, None).startswith(
         "It fits: about 2.0 of 8.0 GB; encoding the captions before takes 9.0 GB. 100 steps take "
     )
     assert "takes 9.0 GB; drawing previews takes 2.5 GB. 1 step takes " in _verdict(
-        replace(far, previews_gb=2.5), 1, None
+        replace(far, previews_gb=2.5), 1, 0, None
     )
     tight = replace(need, there_gb=6.0, instead="Leave model.t5 empty.")
-    assert _verdict(tight, 100, None) == (
+    assert _verdict(tight, 100, 0, None) == (
         "It does not fit: up to 9.00 GB of memory are needed to encode the captions before the first step, "
         "and 6.00 GB are free. Leave model.t5 empty."
     )
     small = replace(need, peak_gb=2.62, free_gb=2.6, instead="Shrink it.")
-    assert _verdict(small, 100, None) == (
+    assert _verdict(small, 100, 0, None) == (
         "It does not fit: up to 2.62 GB of memory are needed, and memory.budget allows 2.60 GB. Shrink it."
     )
 

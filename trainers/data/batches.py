@@ -3,7 +3,7 @@
 import math
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from trainers.config import TrainConfig
@@ -34,13 +34,14 @@ class Batches:
         """The same pictures in other batches."""
         return Batches(self.crops, self.repeats, batch_size, self.seed)
 
-    def counted(self, config: TrainConfig, resolution: int) -> TrainConfig:
+    def counted(self, config: TrainConfig, resolution: int, crops: Iterable[Crop]) -> TrainConfig:
         """The settings with the size of the largest batch that comes: what a pass takes follows from that.
 
-        Where pictures stay small, with the resolution of the largest, and previews as large as before.
+        Where pictures stay small, with the resolution of the largest of `crops`, those of all pictures, and previews
+        as large as before.
         """
         data = {"batch_size": min(self.batch_size, max(map(len, self.members.values())))}
-        largest = math.sqrt(max(bucket.width * bucket.height for bucket in self.members))
+        largest = math.sqrt(max(crop.bucket.width * crop.bucket.height for crop in crops))
         side = math.ceil(largest / ROUND) * ROUND
         classes = config.loss.preservation and config.data.class_pictures  # which are of the resolution
         if not config.data.no_upscale or classes or side >= resolution:
@@ -74,6 +75,11 @@ class Batches:
         """Of all pictures of a batch together, over an epoch."""
         areas = (bucket.width * bucket.height * len(members) for bucket, members in self.members.items())
         return sum(areas) / self.per_epoch
+
+    @property
+    def picture_pixels(self) -> float:
+        """Of a picture, on average."""
+        return sum(crop.bucket.width * crop.bucket.height for crop in self.crops) / len(self.crops)
 
     def _epoch(self, epoch: int) -> list[tuple[int, ...]]:
         """All batches of an epoch, in order."""

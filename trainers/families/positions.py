@@ -7,6 +7,7 @@ diffusers adds the middle of the table to latents of any size. That of Stable Di
 from diffusers.models.embeddings import PatchEmbed
 from torch import Tensor
 
+from trainers.errors import UserError
 from trainers.families.base import Components
 
 TABLE = "pos_embed"
@@ -16,6 +17,9 @@ def keep_middle(components: Components, pixels: int) -> None:
     """Leave only what pictures of up to `pixels` a side need; the predictions stay the same to the bit.
 
     Of a denoiser whose weights are away, no more than that is read. One without such a table stays as it is.
+
+    Raises:
+        UserError: the table is too small for such pictures.
     """
     denoiser = components.denoiser
     embed = getattr(denoiser, TABLE, None)
@@ -23,7 +27,13 @@ def keep_middle(components: Components, pixels: int) -> None:
         return
     whole = embed.pos_embed_max_size
     wanted = pixels // components.latent.factor // embed.patch_size
-    side = min(whole, wanted + (whole - wanted) % 2)  # as much goes on the right as on the left
+    if wanted > whole:
+        most = whole * embed.patch_size * components.latent.factor
+        raise UserError(
+            f"{components.name} draws pictures of at most {most} pixels a side, and {pixels} are asked for.",
+            "Lower preview.width and preview.height, or data.resolution and data.bucket_max.",
+        )
+    side = wanted + (whole - wanted) % 2  # as much goes on the right as on the left
     if side >= whole:
         return
 

@@ -6,7 +6,7 @@ from trainers.families.base import Components, Family, plain_sizes
 from trainers.memory.encoders import weight_bytes
 from trainers.memory.hollow import emptied_model
 from trainers.memory.meter import Meter
-from trainers.memory.tiles import decoded
+from trainers.memory.tiles import decoding_bytes, tile
 
 META = torch.device("meta")
 ROWS = 2  # of a picture in each pass: with its prompt and without
@@ -29,10 +29,11 @@ def denoised(
     return meter
 
 
-def decoding_bytes(family: Family, components: Components, latents: tuple[int, int], device: torch.device) -> int:
-    """To decode one picture of so many latents (width, height) as a whole, with the VAE's weights."""
-    width, height = latents
-    vae = emptied_model(components.vae, next(components.vae.parameters()).dtype)
-    meter = decoded(family, vae, (1, components.latent.channels, height, width))
-    copied = meter.largest if device.type == "cpu" else 0  # which its convolutions put in an order of their own
-    return weight_bytes([vae]) + meter.peak + copied
+def decoded_bytes(
+    family: Family, components: Components, latents: tuple[int, int], device: torch.device, space: float
+) -> int:
+    """To decode one picture of so many latents (width, height), with the VAE's weights: in tiles where `space` asks."""
+    (width, height), vae = latents, components.vae
+    shape, weights = (1, components.latent.channels, height, width), weight_bytes([vae])
+    side = tile(family, vae, shape, space - weights, device)
+    return weights + decoding_bytes(family, vae, shape, side, device)

@@ -11,7 +11,7 @@ from trainers.memory.hollow import emptied_model
 from trainers.memory.meter import Meter
 
 LEAST = 16  # latents on a tile's side: its outer quarter is blended with the next one's
-PLENTY = 1024  # numbers at once for each pixel that a decoder stays below: Stable Diffusion's has 768 (counted)
+PLENTY = 1024  # numbers at once for each pixel, and no decoder has more: Stable Diffusion's 768, and on a CPU 1024
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def tiled(family: Family, vae: nn.Module, shape: tuple[int, ...], space: float) 
 
     Where the whole picture fits nothing is different; tiles change it a little, since each is normalised by itself.
     """
-    side = tile(family, vae, shape, space)
+    side = tile(family, vae, shape, space, next(vae.parameters()).device)
     if side is None:
         yield
         return
@@ -33,26 +33,33 @@ def tiled(family: Family, vae: nn.Module, shape: tuple[int, ...], space: float) 
         vae.use_tiling, vae.tile_latent_min_size, vae.tile_sample_min_size = usual
 
 
-def tile(family: Family, vae: nn.Module, shape: tuple[int, ...], space: float) -> int | None:
+def tile(family: Family, vae: nn.Module, shape: tuple[int, ...], space: float, device: torch.device) -> int | None:
     """Latents on the side of the largest tile whose decoding fits; None where the whole picture does."""
-    count, channels, height, width = shape
-    factor = vae.tile_sample_min_size // vae.tile_latent_min_size
-    dtype = next(vae.parameters()).dtype
-    picture = count * height * width * factor**2 * dtype.itemsize
-    if picture * PLENTY <= space:
+    if _pixels(vae, shape) * PLENTY <= space:
         return None
-    hollow = emptied_model(vae, dtype)
-    if decoded(family, hollow, shape).peak <= space:
+    if decoding_bytes(family, vae, shape, None, device) <= space:
         return None
-    side = max(height, width) // 2
-    pieces = 3 * 4 * picture  # three colours: tiles that overlap by a quarter, their rows, and the whole
-    while side > LEAST and pieces + decoded(family, hollow, (count, channels, side, side)).peak > space:
+    side = max(shape[2:]) // 2
+    while side > LEAST and decoding_bytes(family, vae, shape, side, device) > space:
         side //= 2
     return max(LEAST, side)
 
 
-def decoded(family: Family, vae: nn.Module, shape: tuple[int, ...]) -> Meter:
-    """What decoding latents of this shape takes, of a VAE without weights."""
+def decoding_bytes(
+    family: Family, vae: nn.Module, shape: tuple[int, ...], side: int | None, device: torch.device
+) -> int:
+    """Beside the weights, of latents of this shape in tiles with so many on a side, or whole; the VAE may have none."""
+    at_once = shape if side is None else (*shape[:2], side, side)
+    hollow = emptied_model(vae, next(vae.parameters()).dtype)
     with torch.no_grad(), Meter() as meter:
-        family.decode_image(vae, torch.empty(shape, device="meta"))
-    return meter
+        family.decode_image(hollow, torch.empty(at_once, device="meta"))
+    pieces = 0 if side is None else 3 * 4 * _pixels(vae, shape)  # tiles that overlap by a quarter, rows, the whole
+    copied = meter.largest if device.type == "cpu" else 0  # which its convolutions put in an order of their own
+    return pieces + meter.peak + copied
+
+
+def _pixels(vae: nn.Module, shape: tuple[int, ...]) -> int:
+    """Bytes of a number for each pixel."""
+    count, _, height, width = shape
+    factor = vae.tile_sample_min_size // vae.tile_latent_min_size
+    return count * height * width * factor**2 * next(vae.parameters()).dtype.itemsize
