@@ -35,13 +35,14 @@ class Framing(NamedTuple):
     bucket_max: int | None = None
     no_upscale: bool = False
     flip: bool = False
+    most: int | None = None  # how long a side may be on this base
 
     def at(self, resolution: int) -> "Framing":
         """The same settings on a base of another resolution: 64 is the built-in one's; OWN changes nothing."""
         if resolution in (OWN, self.resolution):
             return self
         if resolution == EMBEDDED_SIDES.resolution:
-            return self._replace(resolution=resolution, multiple=EMBEDDED_SIDES.multiple, embedded=True)
+            return self._replace(resolution=resolution, multiple=EMBEDDED_SIDES.multiple, most=None, embedded=True)
         multiple = USUAL_SIDES.multiple if self.embedded else self.multiple
         return self._replace(resolution=resolution, multiple=multiple, embedded=False)
 
@@ -58,7 +59,9 @@ class Framing(NamedTuple):
 @functools.lru_cache(4096)
 def crop_of(size: tuple[int, int], framing: Framing) -> Crop:
     """What of a picture of that size is trained. UserError where the settings do not suit the base."""
-    return plan([Example(Path(), "", size, "")], _settings(framing), framing.resolution, framing.multiple)[0]
+    return plan(
+        [Example(Path(), "", size, "")], _settings(framing), framing.resolution, framing.multiple, framing.most
+    )[0]
 
 
 def framing_of(home: Home, project: Project) -> Framing:
@@ -72,7 +75,12 @@ def framing_of(home: Home, project: Project) -> Framing:
         sides = USUAL_SIDES
     settings = {name: value for name, value in config.data if name in Framing._fields and name != "resolution"}
     return Framing(
-        config.data.resolution or sides.resolution, sides.multiple, _called(planned), base == EMBEDDED, **settings
+        config.data.resolution or sides.resolution,
+        sides.multiple,
+        _called(planned),
+        base == EMBEDDED,
+        most=sides.most,
+        **settings,
     )
 
 

@@ -69,7 +69,7 @@ def _check(
     family = find_family(config.model)
     components = family.load(config.model, plan.dtype, deferred=True)
     resolution = config.data.resolution or components.resolution
-    crops = plan_crops(found.examples, config.data, resolution, components.latent.factor * components.multiple)
+    crops = plan_crops(found.examples, config.data, resolution, *components.bounds)
     keep_middle(components, preview.longest(config.preview, resolution, crops))
     training, held_out = split_validation(found.examples, config.data.validation_share, config.seed)
     repeats = [found.examples[i].repeats for i in training]

@@ -56,7 +56,7 @@ def gather(
         batches_per_epoch=batches.per_epoch,
         resolution=(resolution, resolution),
         buckets=dict(buckets),
-        bucket_sides=sides(config.data, resolution, components.latent.factor * components.multiple)[1:],
+        bucket_sides=sides(config.data, resolution, *components.bounds)[1:],
         aspect_error=fmean(errors) if errors else None,
         captions=dict(captions),
         folder_repeats=repeats,

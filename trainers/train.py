@@ -141,7 +141,7 @@ def _train(
     tokens = start_tokens(components, family.spec, config)
     _warn(cut_captions(found.examples, family, components), emit)
     resolution = config.data.resolution or components.resolution
-    crops = plan_crops(found.examples, config.data, resolution, components.latent.factor * components.multiple)
+    crops = plan_crops(found.examples, config.data, resolution, *components.bounds)
     keep_middle(components, preview.longest(config.preview, resolution, crops))
     training, held_out = split_validation(found.examples, config.data.validation_share, config.seed)
     trained = [(found.examples[i], crops[i]) for i in training]

@@ -113,6 +113,20 @@ def test_no_upscale_copes_with_shapes_that_kohya_divides_by_zero_on(size):
     assert width >= bucket.width and height >= bucket.height
 
 
+@pytest.mark.parametrize("no_upscale", [True, False])
+@pytest.mark.parametrize("size", [(8000, 600), (600, 8000), (20_000, 300), (1000, 1000), (4200, 250)])
+def test_no_side_is_longer_than_a_base_allows(size, no_upscale):
+    config = DataConfig(no_upscale=no_upscale, bucket_max=4096)
+    (free,), (bound,) = (plan([example(*size)], config, 1024, 16, most) for most in (None, 3072))
+    assert max(bound.bucket.width, bound.bucket.height) <= 3072
+    assert bound.bucket.width % 64 == bound.bucket.height % 64 == 0
+    assert bound.scaled[0] >= bound.bucket.width and bound.scaled[1] >= bound.bucket.height
+    if max(free.bucket.width, free.bucket.height) <= 3072:
+        assert bound == free
+    with pytest.raises(UserError, match="Resolution 3136 is too large for this base"):
+        plan([example(*size)], config, 3136, 16, 3072)
+
+
 def test_small_bases_get_small_steps_and_large_ones_64():
     sizes = {c.bucket for c in plan([example(80, 48), example(64, 64)], DataConfig(), 64, 16)}
     assert sizes == {Bucket(80, 48), Bucket(64, 64)}

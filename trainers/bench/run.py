@@ -17,7 +17,7 @@ from trainers.bench.floor import floor
 from trainers.bench.loops import BareLoop, OtherLoop, compiled_loop, engine_step, recorded_loop
 from trainers.config import TrainConfig
 from trainers.families.base import Components, Conditioning, Family, plain_sizes
-from trainers.families.positions import keep_middle
+from trainers.families.positions import keep_middle, require_room
 from trainers.memory import Plan
 from trainers.step import TrainingStep
 from trainers.trial import settle_exact
@@ -54,6 +54,7 @@ def bench(base: str, config: TrainConfig, meta: bool, steps: int, alone: bool, b
     began = time.perf_counter()
     with models.without_numbers(meta):
         family, components, label = models.build(base, config, plan.dtype)
+        require_room(components, config.data.resolution or 0)
         places = list(shapes(components, family.spec, config.adapter))
         told = _told(family, components, config)
         loops: dict[str, Loop] = {}

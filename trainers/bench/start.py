@@ -80,8 +80,7 @@ def _encode(config: TrainConfig, cache: Path) -> None:
     """All pictures, of which a run on a CPU leaves most until they are shown."""
     plan, family = memory.plan(config.memory), find_family(config.model)
     components, examples = family.load(config.model, plan.dtype, deferred=True), scan(config.data).examples
-    side, multiple = config.data.resolution or components.resolution, components.latent.factor * components.multiple
-    crops = plan_crops(examples, config.data, side, multiple)
+    crops = plan_crops(examples, config.data, config.data.resolution or components.resolution, *components.bounds)
     how = (family, components, config.data.flip, Cache(cache), plan.device)
     encode_pictures(examples, crops, *how, lambda *_: None)
 

@@ -14,21 +14,28 @@ from trainers.errors import UserError
 Size = tuple[int, int]
 
 
-def plan(examples: Sequence[Example], config: DataConfig, resolution: int, multiple: int) -> list[Crop]:
+def plan(
+    examples: Sequence[Example], config: DataConfig, resolution: int, multiple: int, most: int | None = None
+) -> list[Crop]:
     """One Crop per example, in order.
 
     Args:
         resolution: side of the square whose area every bucket has (the config's, or the base's own).
         multiple: what the sides of a picture must be divisible by for this base: the VAE's factor times the
             denoiser's; 64 for SD 1.5.
+        most: how long a side may be for this base, whatever the settings say; None: any length.
 
     Raises:
         UserError: for a resolution, step, smallest or largest side that this base or the other settings rule out.
     """
-    step, smallest, largest = sides(config, resolution, multiple)
+    step, smallest, largest = sides(config, resolution, multiple, most)
     if resolution < multiple:
         raise UserError(
             f"Resolution {resolution} is too small for this base.", f"Set data.resolution to {multiple} or more."
+        )
+    if most and resolution > most:
+        raise UserError(
+            f"Resolution {resolution} is too large for this base.", f"Set data.resolution to {most} or less."
         )
     if step % multiple:
         hint = f"Set data.bucket_step to a multiple of {multiple}, or leave it empty."
@@ -46,15 +53,16 @@ def plan(examples: Sequence[Example], config: DataConfig, resolution: int, multi
         square = Bucket(_down(resolution, multiple), _down(resolution, multiple))
         return [crop_for(example.size, square) for example in examples]
     if config.no_upscale:
-        return [crop_for(example.size, *no_upscale_bucket(example.size, area, step)) for example in examples]
+        return [crop_for(example.size, *no_upscale_bucket(example.size, area, step, most)) for example in examples]
     buckets = bucket_list(area, smallest, largest, step)
     return [crop_for(example.size, choose(example.size, buckets)) for example in examples]
 
 
-def sides(config: DataConfig, resolution: int, multiple: int) -> tuple[int, int, int]:
+def sides(config: DataConfig, resolution: int, multiple: int, most: int | None = None) -> tuple[int, int, int]:
     """(step, smallest, largest) of the buckets' sides, where the settings leave them open by the base's needs."""
     step = config.bucket_step or (_up(64, multiple) if resolution >= 256 else multiple)
-    return step, _up(config.bucket_min or resolution // 2, step), _down(config.bucket_max or resolution * 2, step)
+    largest = min(config.bucket_max or resolution * 2, most or math.inf)
+    return step, _up(config.bucket_min or resolution // 2, step), _down(largest, step)
 
 
 def bucket_list(area: int, smallest: int, largest: int, step: int) -> list[Bucket]:
@@ -77,18 +85,19 @@ def choose(size: Size, buckets: Sequence[Bucket]) -> Bucket:
     return min(buckets, key=lambda bucket: abs(bucket.width / bucket.height - ratio))
 
 
-def no_upscale_bucket(size: Size, area: int, step: int) -> tuple[Bucket, Size]:
+def no_upscale_bucket(size: Size, area: int, step: int, most: int | None = None) -> tuple[Bucket, Size]:
     """The bucket of a picture that may shrink to `area` but not grow, and the size to resize the picture to first.
 
     Where a side would be under one step kohya divides by zero; there the bucket is one step high and, to keep within
-    `area`, cuts the picture's length.
+    `area`, cuts the picture's length. So does one that would be longer than `most`.
     """
+    within = most or math.inf
     width, height = size
     if width * height > area:
         width, height = _shrunk(width / height, area, step)
     if min(width, height) >= step:
-        return Bucket(_down(width, step), _down(height, step)), (width, height)
-    longest = max(step, _down(area // step, step))
+        return Bucket(*(_down(min(side, within), step) for side in (width, height))), (width, height)
+    longest = max(step, _down(min(area // step, within), step))
     bucket = Bucket(*(min(longest, max(step, _down(side, step))) for side in (width, height)))
     return bucket, _cover(size, bucket)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers.config import ModelConfig
+from trainers.families.sides import longest_side
 
 Size = tuple[int, int]
 
@@ -47,6 +48,11 @@ class Components:
     path: Path | None  # where it was read from; None for random weights
     variant: str = ""  # of a family that comes in several: 3-medium, 3.5-medium, 3.5-large
     remarks: tuple[tuple[str, str], ...] = ()  # what a person should know of it, and why: (sentence, reason)
+
+    @property
+    def bounds(self) -> tuple[int, int | None]:
+        """(what the sides of a picture must be divisible by, how long one may be or None for any), in pixels."""
+        return self.latent.factor * self.multiple, longest_side(self.denoiser.config, self.latent.factor)
 
     def side(self, pixels: int) -> int:
         """Latents on the side of a picture of `pixels`, or of the few pixels less that make whole patches."""

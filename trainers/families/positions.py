@@ -13,6 +13,16 @@ from trainers.families.base import Components
 TABLE = "pos_embed"
 
 
+def require_room(components: Components, pixels: int) -> None:
+    """Raises UserError where pictures of `pixels` a side are too large for a base."""
+    _, most = components.bounds
+    if most and pixels > most:
+        raise UserError(
+            f"{components.name} draws pictures of at most {most} pixels a side, and {pixels} are asked for.",
+            "Lower preview.width and preview.height, or data.resolution.",
+        )
+
+
 def keep_middle(components: Components, pixels: int) -> None:
     """Leave only what pictures of up to `pixels` a side need; the predictions stay the same to the bit.
 
@@ -25,14 +35,9 @@ def keep_middle(components: Components, pixels: int) -> None:
     embed = getattr(denoiser, TABLE, None)
     if not isinstance(embed, PatchEmbed) or embed.pos_embed_max_size is None:
         return
+    require_room(components, pixels)
     whole = embed.pos_embed_max_size
     wanted = pixels // components.latent.factor // embed.patch_size
-    if wanted > whole:
-        most = whole * embed.patch_size * components.latent.factor
-        raise UserError(
-            f"{components.name} draws pictures of at most {most} pixels a side, and {pixels} are asked for.",
-            "Lower preview.width and preview.height, or data.resolution and data.bucket_max.",
-        )
     side = wanted + (whole - wanted) % 2  # as much goes on the right as on the left
     if side >= whole:
         return

@@ -1,7 +1,8 @@
 """The sides of the pictures that a base is trained on, told from its config files alone. Loads no torch."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from trainers.config import ModelConfig
 from trainers.families.detect import identify_base
@@ -9,7 +10,10 @@ from trainers.families.folders import read_json
 from trainers.families.locate import find_here
 
 CONFIGS = Path(__file__).parent / "configs"
-CONFIGS_OF = {"sdxl": "sdxl", "sd3": "sd3-medium"}  # all sizes of Stable Diffusion 3 are alike in this; sd2 see below
+CONFIGS_OF = {
+    "sdxl": "sdxl",
+    "sd3": "sd3-medium",
+}  # of Stable Diffusion 3 only 3.5 Medium differs: a side may be longer; sd2 see below
 
 
 class Sides(NamedTuple):
@@ -17,6 +21,13 @@ class Sides(NamedTuple):
 
     resolution: int  # its native side
     multiple: int  # sides must be divisible by it: the VAE's factor times the denoiser's
+    most: int | None = None  # how long a side may be; None: any length
+
+
+def longest_side(config: Mapping[str, Any], factor: int) -> int | None:
+    """In pixels, by a denoiser's diffusers config: of one with a table of positions what that has rows for."""
+    rows = config.get("pos_embed_max_size")
+    return rows and rows * config["patch_size"] * factor
 
 
 def sides_of(config: ModelConfig, family: str) -> Sides:
@@ -44,4 +55,4 @@ def _read(folder: Path) -> Sides:
     denoiser = read_json(folder / name / "config.json")
     factor, levels = 2 ** (len(vae["block_out_channels"]) - 1), denoiser.get("block_out_channels")
     halved = 2 ** (len(levels) - 1) if levels else denoiser["patch_size"]
-    return Sides(denoiser["sample_size"] * factor, factor * halved)
+    return Sides(denoiser["sample_size"] * factor, factor * halved, longest_side(denoiser, factor))
