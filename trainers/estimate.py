@@ -102,7 +102,7 @@ def estimate(
         adapter_gb=left.adapter,
         tflop=flops / 1e12,
         pace=None,
-        saved=_saved(fitted, left, device),
+        saved=_saved(fitted, left, config, device),
         more_gb=left.more,
         span=card.seconds(flops * share, fitted.moved * passes(config)) if card else None,
         encoding_gb=before,
@@ -190,10 +190,10 @@ def _encoding(
     return needs[what] / GB + left.held + beside(device) if what else 0.0, what
 
 
-def _saved(fitted: Fitted, left: Room, device: torch.device) -> str:
+def _saved(fitted: Fitted, left: Room, config: TrainConfig, device: torch.device) -> str:
     if fitted.saving == PLAIN:
         return ""
-    adjusted = told(fitted, left, device)
+    adjusted = told(fitted, left, config.memory, device)
     return f"{adjusted.what}: {adjusted.why}."
 
 

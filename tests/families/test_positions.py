@@ -63,7 +63,7 @@ def test_the_middle_of_the_table_predicts_the_same(bases, whole, form, deferred,
 
 def test_pictures_that_are_larger_than_the_table_are_refused(bases):
     components = SD3.load(ModelConfig(base=bases["folder"]), torch.float32, deferred=True)
-    with pytest.raises(UserError, match="draws pictures of at most 48 pixels a side, and 52 are asked for"):
+    with pytest.raises(UserError, match="This base draws pictures of at most 48 pixels a side, and 52 are asked for"):
         keep_middle(components, 52)
 
 

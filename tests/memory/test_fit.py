@@ -12,7 +12,7 @@ from trainers.adapters.tokens import start_tokens
 from trainers.errors import UserError
 from trainers.families.registry import find_family
 from trainers.memory.cards import find_card
-from trainers.memory.decide import GB, beside, decide, kept, resident
+from trainers.memory.decide import GB, beside, decide, kept, needed, resident, told
 from trainers.memory.fit import fit, ladder
 from trainers.memory.hollow import HollowStep, Traced, emptied
 from trainers.memory.saving import PLAIN, Saving
@@ -135,6 +135,19 @@ def test_the_plan_is_told_with_its_numbers(step, ends):
     assert saving.recomputed and not saving.offload
     assert f"{len(saving.recomputed)} parts of the denoiser are computed twice" in told.what
     assert f"budget of {budget:.1f} GB" in told.why and "% more operations" in told.why
+
+
+@pytest.mark.parametrize(("setting", "value"), [("stream", "all"), ("checkpointing", "all")])
+def test_what_is_saved_without_need_is_told_by_the_setting_that_asks_for_it(step, setting, value):
+    config = config_io.merge(step.config, {"memory": {setting: value}})
+    plan, parts = memory.Plan(CPU, "fp32"), emptied(step.components, torch.float32)
+    left, fitted = needed(step.family, parts, config, plan, CPU, 100.0)
+    words = told(fitted, left, config.memory, CPU).why
+    assert f", as memory.{setting} asks (auto would go without), at " in words and "budget" not in words
+    tight = replace(left, budget=left.peak(fitted) + 1e-6)
+    assert f", for a budget of {tight.budget:.1f} GB, at " in told(fitted, tight, config.memory, CPU).why
+    usual = config_io.merge(step.config, {}).memory  # in the sitting before there was less
+    assert ", as before, at " in told(fitted, left, usual, CPU).why
 
 
 def test_checkpointing_can_be_forced_and_reads_what_it_was(step):

@@ -18,7 +18,7 @@ def require_room(components: Components, pixels: int) -> None:
     _, most = components.bounds
     if most and pixels > most:
         raise UserError(
-            f"{components.name} draws pictures of at most {most} pixels a side, and {pixels} are asked for.",
+            f"This base draws pictures of at most {most} pixels a side, and {pixels} are asked for.",
             "Lower preview.width and preview.height, or data.resolution.",
         )
 

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from trainers import devices
 from trainers.adapters.targets import parts, shapes
-from trainers.config import AdapterConfig, TrainConfig
+from trainers.config import AdapterConfig, MemoryConfig, TrainConfig
 from trainers.events import Adjusted
 from trainers.families.base import Components, Family
 from trainers.memory.device import Plan
@@ -194,7 +194,11 @@ def decide(
         if hollow or most < left.activations:
             return before or given or PLAIN, AS_BEFORE if before and before != (given or PLAIN) else None, free
     left, fitted = needed(family, components, config, plan, plan.device, free_gb(plan.device), held=held, before=before)
-    return fitted.saving, told(fitted, left, plan.device) if fitted.saving != PLAIN else None, left.free(fitted)
+    return (
+        fitted.saving,
+        told(fitted, left, config.memory, plan.device) if fitted.saving != PLAIN else None,
+        left.free(fitted),
+    )
 
 
 def most_trained(components: Components, family: Family, config: TrainConfig) -> int:
@@ -257,8 +261,8 @@ def _fitted(step: HollowStep, config: TrainConfig, device: torch.device, left: R
     return Fitted(given, count, plain)
 
 
-def told(fitted: Fitted, left: Room, device: torch.device) -> Adjusted:
-    """The plan in numbers."""
+def told(fitted: Fitted, left: Room, config: MemoryConfig, device: torch.device) -> Adjusted:
+    """The plan in numbers, and why it is so."""
     saving, plain = fitted.saving, left.peak(Fitted(PLAIN, fitted.plain, fitted.plain)) + left.spared
     where = ", and what they begin with waits in host memory" if saving.offload else ""
     count = len(saving.recomputed)
@@ -272,7 +276,9 @@ def told(fitted: Fitted, left: Room, device: torch.device) -> Adjusted:
         more += (
             f" and {fitted.moved / GB:.2g} GB of weights {'read' if device.type == 'cpu' else 'copied'} in each pass"
         )
-    why = (
-        f"{left.peak(fitted):.1f} GB in place of {plain:.1f}, for a budget of {left.budget:.1f} GB, at {more}; counted"
-    )
-    return Adjusted(what, why)
+    why = f"for a budget of {left.budget:.1f} GB"
+    if plain + left.more < left.budget:  # nothing had to be saved
+        settings = {"stream": config.stream == "all", "checkpointing": config.checkpointing not in ("auto", "none")}
+        asked = next((name for name, wished in settings.items() if wished), None)
+        why = f"as memory.{asked} asks (auto would go without)" if asked else "as before"
+    return Adjusted(what, f"{left.peak(fitted):.1f} GB in place of {plain:.1f}, {why}, at {more}; counted")
