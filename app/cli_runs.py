@@ -15,6 +15,7 @@ from trainers import config_io
 from trainers.config import TrainConfig
 from trainers.errors import UserError
 from trainers.families.locate import require_base
+from trainers.importing.imported import trainer_of
 
 INTERRUPTED = 130  # exit code
 
@@ -59,9 +60,19 @@ def run_from_file(home: Home, file: Path, changes: list[str]) -> Run:
 
 
 def config_of(file: str | Path) -> TrainConfig:
-    """A settings file, with its relative paths beginning at its own folder."""
+    """A settings file, with its relative paths beginning at its own folder.
+
+    UserError where it is none, or has something wrong; of another trainer's it says how to take that over.
+    """
     path = absolute(file)
-    return runs.with_absolute_paths(config_io.load(path), path.parent)
+    try:
+        config = config_io.load(path)
+    except UserError:
+        if trainer := trainer_of(path):
+            hint = f"`darkroom import {path}` makes a run of it."
+            raise UserError(f"{path.name} is a settings file of {trainer}.", hint) from None
+        raise
+    return runs.with_absolute_paths(config, path.parent)
 
 
 def is_file(text: str) -> bool:

@@ -105,6 +105,7 @@ def _captions(nasty: Nasty) -> None:
     write("alpha.txt", b"a thing without the word")
     write("nobody.txt", b"a caption of no picture")
     nasty.odd |= {"first.txt": "empty", "nobody.txt": "no picture", "alpha.png": TRIGGER}
+    nasty.odd["cmyk.jpg"] = "not UTF-8, and read as Windows-1252"
 
 
 def _broken(nasty: Nasty) -> None:

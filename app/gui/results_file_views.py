@@ -72,8 +72,15 @@ def sent(program: str, files: Sequence[Path], found: Pick) -> str:
         word = f"The trigger word's own vectors are in {beside[0]}."
         done += notice(word, f"In ComfyUI write embedding:{beside[0].stem}." * (program == "ComfyUI"))
     if not found.loads_in(program):
-        done += notice(f"{program} will not use it whole: {found.said_of(program)}", kind="warning")
+        done += notice(f"{program}{_expected(found.said_of(program))}", kind="warning")
     return f'<div class="dr-stack">{done}</div>'
+
+
+def _expected(said: str) -> str:
+    """What a program will do with a file that it does not load whole, by the verdict on it."""
+    verdict, _, reason = said.partition(": ")
+    will = {"loads in part": "will not use it whole", "does not load": "will not load it"}.get(verdict)
+    return f" {will}: {reason}" if will else f": {said}"
 
 
 def _interfaces(found: Pick) -> str:

@@ -36,5 +36,5 @@ def build_train_page(context: Context, here: Here) -> None:
     )
     side, once = layout.side, {**ORDERED, "trigger_mode": "once"}
     side.train.click(in_words(drafting.train), sight, [here.where, side.note, side.train], **once)
-    estimated = [side.estimate, layout.tick, layout.asked]
+    estimated = [side.numbers, side.estimate, layout.tick, layout.asked]
     layout.tick.tick(in_words(drafting.tick), [*sight, layout.asked], estimated, **clock("draft"))

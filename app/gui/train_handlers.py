@@ -165,7 +165,6 @@ class Drafting:
             settings.cards: views.preset_cards(presets.all_presets(context.home), plan.preset.name),
             settings.form: views.form(plan) if redraw or views.must_open(plan) else gr.skip(),
             settings.states: views.states(plan),
-            side.numbers: views.numbers(plan),
             side.train: gr.update(value="Add to the queue" if busy else "Train", interactive=right),
             side.note: "",
             **self._estimated(chosen, plan),
@@ -187,12 +186,14 @@ class Drafting:
         """The estimate, or that it follows; then the clock runs."""
         side, layout = self.layout.side, self.layout
         if plan.config is None:
-            return {side.estimate: views.NO_ESTIMATE, layout.tick: gr.Timer(active=False), layout.asked: ""}
+            told = {side.numbers: views.numbers(plan), side.estimate: views.NO_ESTIMATE}
+            return told | {layout.tick: gr.Timer(active=False), layout.asked: ""}
         folders, running = plan.config.data.folders, self.context.queue.running()
         look = folders not in self.looked or folders in self.due  # with the next tick: it would hold up the page
         key = fingerprint(plan.config, self.looked.get(folders, ""), running.key if running else "")
         found = self.estimates.answer(key) if look else self.estimates.ask(chosen.slug, key, plan.config)
         return {
+            side.numbers: views.numbers(plan, found),
             side.estimate: views.estimate(found),
             layout.tick: gr.Timer(active=look or found is None),
             layout.asked: "" if look else key,

@@ -58,15 +58,22 @@ def states(plan: Plan) -> str:
     return f'<div data-states="{text(json.dumps(found))}"></div>'
 
 
-def numbers(plan: Plan) -> str:
-    """Pictures, steps, views per picture, and how many settings are not the preset's."""
-    rows = [("Pictures", f"{plan.pictures:,}")]
+def numbers(plan: Plan, answer: Mapping[str, Any] | UserError | None = None) -> str:
+    """Pictures, steps, views per picture, and how many settings are not the preset's.
+
+    Pictures are the files in the folder, until the estimate's `answer` tells how many of them are of use.
+    """
+    seen = answer if isinstance(answer, Mapping) else None
+    pictures = seen["pictures"]["usable"] if seen else plan.pictures
+    rows = [("Pictures", f"{pictures:,}")]
     config = plan.config
     if config is not None:
         rows.append(("Steps", f"{config.total_steps:,}"))
         views = config.total_steps * config.views_per_step
-        trained = plan.pictures - held_out_count(plan.pictures, config.data.validation_share)
-        if trained:
+        trained = pictures - held_out_count(pictures, config.data.validation_share)
+        if seen:
+            rows.append(("Views per picture", f"about {seen['views_per_picture']:,.0f}"))
+        elif trained:
             rows.append(("Views per picture", f"up to {views / trained:,.0f}"))  # fewer where batches are not full
     changed = sum(map(plan.is_changed, SETTINGS))
     rows.append(("Preset", f"{plan.preset.title}" + (f", {changed} changed" if changed else "")))

@@ -137,6 +137,6 @@ def test_a_taken_name_offers_another(found):
 
 def test_a_file_that_is_not_used_whole_is_sent_with_a_warning(found):
     files = [Path("/ui/zib.safetensors"), Path("/ui/embeddings/zib.safetensors")]
-    assert "will not use it whole: does not load: no class" in file_views.sent("A1111", files, found)
+    assert "A1111 will not load it: no class" in file_views.sent("A1111", files, found)
     said = file_views.sent("ComfyUI", files, found)
     assert "will not" not in said and "embedding:zib" in said

@@ -10,6 +10,7 @@ from app import drafts, presets, projects
 from app.gui import fields
 from app.gui import train_views as views
 from trainers.config_problems import SETTINGS
+from trainers.errors import UserError
 
 ANSWER = {
     "device": "cpu, fp32",
@@ -61,6 +62,13 @@ def test_a_change_is_marked_and_leads_back(place, plan):
     assert "Back to 16" in states["setting-adapter-rank"]["back"]
     assert [name for name, state in states.items() if state["back"]] == ["setting-adapter-rank"]
     assert "Object, 1 changed" in views.numbers(changed)
+
+
+def test_the_estimate_tells_how_many_pictures_are_of_use(plan):
+    before, after = views.numbers(plan), views.numbers(plan, ANSWER)
+    assert f"<dd>{plan.pictures}</dd>" in before and "<dd>up to " in before
+    assert "<dd>12</dd>" in after and "<dd>about 12</dd>" in after and "up to" not in after
+    assert views.numbers(plan, UserError("No base.")) == before
 
 
 def test_problems_are_listed_with_links_and_open_the_settings(place, plan):

@@ -137,7 +137,7 @@ def test_an_sdxl_file_tells_its_story(sdxl_file):
     assert facts["type"] == "LoRA, kohya layout with the original block names"
     assert facts["made with"] == "kohya's sd-scripts"
     assert facts["base model"] == "sd_xl_base_1.0.safetensors (hash 31e35c80fc)"
-    assert facts["trained"] == {"begun": "2023-11-14 22:13", "finished": "2023-11-14 23:13"}
+    assert facts["trained"] == {"begun": "2023-11-14 22:13 UTC", "finished": "2023-11-14 23:13 UTC"}
     assert facts["words"] == {"trigger": "zib", "tags": {"zib": 20, "red": 15, "round": 1}, "different tags": 3}
     assert (facts["rank"], facts["alpha"], facts["dtype"]) == ({2: 64}, {1.0: 64}, "float16")
     assert facts["modules"] == {"text encoder": 12, "denoiser": 52}
@@ -157,7 +157,7 @@ def test_what_is_printed_is_short(sdxl_file, darkroom):
     said = darkroom("inspect", sdxl_file).out
     assert said.count("\n") <= 25 and max(map(len, said.splitlines())) < 200
     assert "words: trigger zib; zib (20), red (15), round (1); 3 different tags" in said
-    assert "trained: begun 2023-11-14 22:13, finished 2023-11-14 23:13" in said
+    assert "trained: begun 2023-11-14 22:13 UTC, finished 2023-11-14 23:13 UTC" in said
     assert "modules: 12 in the text encoder, 52 in the denoiser" in said and "what is wrong" not in said
     assert re.search(r"strength by block: down 0 [\d.e+]+, down 1", said)
     assert said.endswith("".join(f"  {ui}: loads\n" for ui in ALL))

@@ -132,3 +132,15 @@ def test_missing_files_folders_and_pictures_as_settings_are_refused(darkroom, ho
     assert_refused(darkroom("import", parent), "is a folder")
     assert_refused(darkroom("import", parent / "reg" / "0.png"), "is not a text file in UTF-8")
     assert darkroom("import").code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "trainer"),
+    [("kohya_ss.json", "kohya_ss"), ("sd_scripts.toml", "sd-scripts"), ("onetrainer.json", "OneTrainer")],
+)
+@pytest.mark.parametrize("command", ["train", "check"])
+def test_settings_of_another_trainer_are_known_where_a_run_is_meant(darkroom, config, command, name, trainer):
+    path = config(name, "embedded")
+    said = darkroom(command, path)
+    assert_refused(said, f"{path.name} is a settings file of {trainer}.")
+    assert f"darkroom import {path}" in said.err

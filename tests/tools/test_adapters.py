@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.export import files
 from tests.tools import bases
@@ -146,3 +146,13 @@ def test_layers_and_names_of_a_full_size_adapter_stay(base, tmp_path):
     assert merged.tensors.keys() == tensors.keys()
     assert {update.rank for update in merged.modules.values()} <= {4, 12}  # 12: a fused layer of three parts
     assert inspect(tmp_path / "sum.safetensors")["problems"] == []
+
+
+def test_a_merged_adapter_says_who_made_it_and_keeps_the_trigger_words(pair, tmp_path):
+    told = []
+    for path, word in zip((*pair, pair[0]), ("zib", "a wug", "zib"), strict=True):
+        told.append(tmp_path / f"told{len(told)}.safetensors")
+        save_file(load_file(path), told[-1], {**read_header(path)[1], "modelspec.trigger_phrase": word})
+    merge_adapters(told, [1.0, 1.0, 1.0], tmp_path / "sum.safetensors")
+    said = inspect(tmp_path / "sum.safetensors")
+    assert said["made with"] == "LoRA Darkroom" and said["words"]["trigger"] == "zib, a wug"

@@ -122,3 +122,10 @@ def test_an_adapter_of_other_sizes_is_refused_and_leaves_nothing(model, tmp_path
     with pytest.raises(UserError, match="1 layers in other sizes"):
         merge_base(model.file, [path], [1.0], tmp_path / "out.safetensors")
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["merged.safetensors", "merged.CKPT"])
+def test_a_folder_is_not_given_the_name_of_a_file(model, adapter, tmp_path, name):
+    with pytest.raises(UserError, match=f"{name} would be a folder"):
+        merge_base(model.folder, [adapter], [0.7], tmp_path / name)
+    assert not (tmp_path / name).exists()

@@ -31,6 +31,12 @@ def read_caption(picture: Path) -> str | None:
     return None if file is None else decode(read_bytes(file))
 
 
+def is_guessed(picture: Path) -> bool:
+    """Whether nothing tells the encoding of the caption file beside `picture`, and Windows-1252 is taken for it."""
+    file = caption_file(picture)
+    return file is not None and _told_encoding(read_bytes(file)) is None
+
+
 def read_bytes(file: Path) -> bytes:
     """What a caption file holds. OSError where it cannot be read, or is no caption by its size."""
     if file.stat().st_size > LONGEST:
@@ -49,16 +55,20 @@ def caption_file(picture: Path) -> Path | None:
 
 def decode(data: bytes) -> str:
     """Bytes of a text file in any of the encodings editors write -> its text on one line."""
+    text = data.decode(_told_encoding(data) or "cp1252", errors="replace")
+    return " ".join(text.replace("\0", " ").split())
+
+
+def _told_encoding(data: bytes) -> str | None:
+    """By its mark; UTF-8 where all of it is that; None where nothing tells."""
     for mark, encoding in BYTE_ORDER_MARKS:
         if data.startswith(mark):
-            text = data.decode(encoding, errors="replace")
-            break
-    else:
-        try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError:
-            text = data.decode("cp1252", errors="replace")
-    return " ".join(text.replace("\0", " ").split())
+            return encoding
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return "utf-8"
 
 
 def fallback_caption(trigger: str, kind: str) -> str:

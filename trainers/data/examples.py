@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainers.config import DataConfig
-from trainers.data.captions import caption_file, fallback_caption, mentions, read_caption
+from trainers.data.captions import caption_file, fallback_caption, is_guessed, mentions, read_caption
 from trainers.data.decoding import Unreadable, inspect, read_bytes
 from trainers.data.folders import NO_PERMISSION, Found, list_pictures
 from trainers.data.types import Example, Problem, Scan, printable, shown
@@ -34,6 +34,7 @@ def scan(config: DataConfig, progress: Callable[[int, int], None] | None = None)
     examples: list[Example] = []
     first: dict[str, Path] = {}  # content hash -> the first picture with it
     lacking: list[Path] = []  # captions without the trigger word
+    guessed: list[Path] = []  # captions in an encoding that nothing tells
     for done, read in enumerate(_read_all(pictures, config), start=1):
         problems += read.problems
         if read.example:
@@ -44,6 +45,8 @@ def scan(config: DataConfig, progress: Callable[[int, int], None] | None = None)
                 problems.append(Problem(read.example.path, message, hint, fatal=False))
             if config.trigger.strip() and read.captioned and not mentions(read.example.caption, config.trigger):
                 lacking.append(read.example.path)
+            if read.guessed:
+                guessed.append(read.example.path)
         if progress:
             progress(done, len(pictures))
     if lacking:
@@ -52,6 +55,12 @@ def scan(config: DataConfig, progress: Callable[[int, int], None] | None = None)
         message = f'{whose} the trigger word "{config.trigger}".'
         hint = "Captions are used as written: add the word to those that show what it stands for."
         problems.append(Problem(lacking[0], message, hint, fatal=False))
+    if guessed:
+        more = len(guessed) - 1
+        whose = f"its caption file and {more} more are" if more else "its caption file is"
+        message = f"{whose} not UTF-8, and read as Windows-1252."
+        hint = "Look at the caption; save the file as UTF-8 where letters are wrong."
+        problems.append(Problem(guessed[0], message, hint, fatal=False))
     if not examples:
         raise _nothing_usable(config, problems)
     return Scan(examples, problems)
@@ -62,6 +71,7 @@ class _Read:
     example: Example | None
     problems: list[Problem]
     captioned: bool = False
+    guessed: bool = False
 
 
 def _read_all(pictures: list[Found], config: DataConfig) -> Iterator[_Read]:
@@ -88,7 +98,7 @@ def _read(found: Found, config: DataConfig) -> _Read:
     caption, captioned, problems = _caption(found, config)
     content = hashlib.sha256(data).hexdigest()
     example = Example(found.path, caption, size, content, found.repeats or config.repeats)
-    return _Read(example, problems, captioned)
+    return _Read(example, problems, captioned, captioned and is_guessed(found.path))
 
 
 def _caption(found: Found, config: DataConfig) -> tuple[str, bool, list[Problem]]:

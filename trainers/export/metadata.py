@@ -64,7 +64,7 @@ def metadata(config: TrainConfig, facts: RunFacts, spec: FamilySpec, name: str) 
         | _optimisation(config, facts)
     )
     entries = kohya | _modelspec(config, facts, spec, name) | beside
-    entries["lora_darkroom.version"] = _version()
+    entries["lora_darkroom.version"] = own_version()
     entries["lora_darkroom.config"] = public_config(config, facts).model_dump_json()
     hidden = WORDS if config.saving.privacy == "no_captions" else ()
     return {key: _text(value) for key, value in entries.items() if key not in hidden}
@@ -85,7 +85,7 @@ def embedding_metadata(config: TrainConfig, facts: RunFacts, spec: FamilySpec, s
             "modelspec.trigger_phrase": word,
             "modelspec.usage_hint": _usage_hint(config, stem),
             "modelspec.date": _date(facts),
-            "lora_darkroom.version": _version(),
+            "lora_darkroom.version": own_version(),
         }
     return {key: _text(value) for key, value in entries.items()}
 
@@ -263,7 +263,8 @@ def _text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
 
 
-def _version() -> str:
+def own_version() -> str:
+    """Of Darkroom, as its files say."""
     try:
         return version("lora-darkroom")
     except PackageNotFoundError:  # run from a checkout

@@ -67,7 +67,7 @@ def dates(metadata: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for name, key in (("begun", "ss_training_started_at"), ("finished", "ss_training_finished_at")):
         if (seconds := number(metadata, key)) and 0 < seconds < 1e11:
-            found[name] = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+            found[name] = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
     if not found and (date := value(metadata, "modelspec.date")):
         found["dated"] = date
     return found

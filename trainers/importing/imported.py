@@ -122,16 +122,25 @@ def _together(files: list[File], chosen: dict[str, Any]) -> Imported:
     return Imported(files, lines, assumed, {name: plain(value) for name, value in chosen.items()})
 
 
+def trainer_of(path: Path) -> str:
+    """Whose settings of a run a file holds: kohya_ss, sd-scripts or OneTrainer; "" where it is none."""
+    try:
+        kind = _open(path).kind
+    except UserError:
+        return ""
+    return kind if kind in RUNS else ""
+
+
 def _open(path: Path) -> File:
     if path.suffix.lower() == ".txt":
         found = prompts.from_file(path)
         if not found:
-            raise UserError(f"{path} holds no prompts.", TAKES)
+            raise UserError(f"{path.name} holds no prompts.", TAKES)
         return File(path, "prompts", found)
     content = read_structure(path)
     kind = kind_of(content, lambda name: name in kohya.KOHYA)
     if kind.endswith("."):
-        raise UserError(f"{path} {kind}", "" if "darkroom train" in kind else TAKES)
+        raise UserError(f"{path.name} {kind}", "" if "darkroom train" in kind else TAKES)
     return File(path, kind, prompts.from_structure(content) if kind == "prompts" else content)
 
 

@@ -19,15 +19,15 @@ TAKES = "It reads settings of kohya_ss (JSON), sd-scripts (TOML) and OneTrainer 
 def read_text(path: Path) -> str:
     """UserError where it is missing, a folder, or no text."""
     if os.path.isdir(path):
-        raise UserError(f"{path} is a folder, not a settings file.")
+        raise UserError(f"{path.name} is a folder, not a settings file.")
     if not os.path.isfile(path):
         raise UserError(f"There is no file {path}.", "Check the spelling.")
     if path.stat().st_size > LARGEST:
-        raise UserError(f"{path} is too large to be a settings file.", TAKES)
+        raise UserError(f"{path.name} is too large to be a settings file.", TAKES)
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file in UTF-8.", TAKES) from None
+        raise UserError(f"{path.name} is not a text file in UTF-8.", TAKES) from None
 
 
 def read_structure(path: Path) -> Any:
@@ -36,7 +36,7 @@ def read_structure(path: Path) -> Any:
     is_json = path.suffix.lower() == ".json" or content.lstrip().startswith("{")
     found = _json(path, content) if is_json else config_io.read_toml(path)
     if _is_deeper(found, DEEPEST):
-        raise UserError(f"{path} is nested too deeply to be a settings file.", TAKES)
+        raise UserError(f"{path.name} is nested too deeply to be a settings file.", TAKES)
     return found
 
 
@@ -45,7 +45,7 @@ def _json(path: Path, content: str) -> Any:
         return json_values.parse(content)
     except ValueError as error:
         where = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise UserError(f"{path} is not valid JSON ({where}).", TAKES) from error
+        raise UserError(f"{path.name} is not valid JSON ({where}).", TAKES) from error
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

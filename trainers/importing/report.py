@@ -44,7 +44,7 @@ def as_text(found: "Imported") -> str:
         [f"{', '.join(found.sources)}: {len(taken)} of {len(found.lines)} settings change something here."],
         _part("Not on this machine", lost),
         _part("Taken over", _pairs(taken)),
-        _part("Not in the file, so as its program has it", _wrapped(assumed)),
+        _part("Not taken from the file, so as its program has it", _wrapped(assumed)),
         _part("Not supported", _reasons(those("not supported"))),
         _part("No counterpart here", _wrapped(line.key for line in those("no counterpart"))),
         _part("Not needed", _reasons(those("not needed"))),

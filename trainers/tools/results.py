@@ -13,6 +13,7 @@ from trainers.adapters.weights import LoraWeights, Weights
 from trainers.errors import UserError
 from trainers.export import told
 from trainers.export.blocks import label
+from trainers.export.metadata import own_version
 from trainers.export.network import said_arguments
 from trainers.export.which_base import Base
 from trainers.export.writer import FORMS, ExportReport, write
@@ -22,6 +23,8 @@ from trainers.memory import DTYPES
 from trainers.tools.factors import relative
 
 ENDING = ".safetensors"
+CHECKPOINTS = (ENDING, ".ckpt", ".pt")
+TRIGGER = "modelspec.trigger_phrase"
 DYNAMIC = "Dynamic"  # what kohya's scripts write for ranks and alphas that vary
 STALE = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256", HEADER_CONFIG, "format")  # of the tensors
 FILING = ("ss_base_model_version", "ss_v2", "modelspec.architecture", "modelspec.implementation")
@@ -67,6 +70,9 @@ def target(out: Path, inputs: Iterable[Path], folder: bool = False) -> Path:
 
     UserError when something is there already: no tool writes over a file, its inputs least of all.
     """
+    if folder and out.suffix.lower() in CHECKPOINTS:
+        message = f"{out.name} would be a folder: the base is one of diffusers, and so is what comes of it."
+        raise UserError(message, f"Name it without {out.suffix}.")
     path = out if folder or out.name.endswith(ENDING) else out.with_name(out.name + ENDING)
     for one in inputs:
         if path == one or (path.exists() and one.exists() and path.samefile(one)):
@@ -155,6 +161,7 @@ def fresh(base: Base, name: str, said: Iterable[Mapping[str, str]]) -> dict[str,
     spec, said = FAMILIES[base.family].spec, list(said)
     prediction = _prediction(said)
     resolution = next((one[key] for one in said if (key := "modelspec.resolution") in one), "")
+    triggers = dict.fromkeys(trigger for one in said if (trigger := told.value(one, TRIGGER)))
     side = spec.native_resolution
     entries = {
         "ss_base_model_version": version(base, prediction),
@@ -165,6 +172,8 @@ def fresh(base: Base, name: str, said: Iterable[Mapping[str, str]]) -> dict[str,
         "modelspec.implementation": spec.implementation,
         "modelspec.title": name,
         "modelspec.resolution": resolution or f"{side}x{side}",
+        TRIGGER: ", ".join(triggers),
+        "lora_darkroom.version": own_version(),
     }
     return {key: value for key, value in entries.items() if value}
 
