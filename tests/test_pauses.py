@@ -90,10 +90,10 @@ def test_a_validation_has_the_same_loss_whatever_is_denoised_together(
 ):
     found, measure = [], Validator.measure
 
-    def measured(self, text, dtype: torch.dtype):
+    def measured(self, text, dtype: torch.dtype, told):
         given, losses = self.together, []
         for self.together in (given, 4, 1):
-            losses.append(measure(self, text, dtype))
+            losses.append(measure(self, text, dtype, told))
         found.append((given, losses))
         return losses[0]
 

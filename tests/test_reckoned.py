@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.tiny import tiny_pipeline_folder
 from trainers import config_io, reckoned
@@ -12,7 +13,7 @@ from trainers.memory import Plan
 from trainers.memory.drawing import denoised
 from trainers.memory.encoders import weight_bytes
 from trainers.memory.fit import Fitted
-from trainers.memory.hollow import Count
+from trainers.memory.hollow import Count, HollowStep, emptied
 from trainers.memory.saving import PLAIN, Saving
 from trainers.preview import TOGETHER
 from trainers.reckoned import ORDERED, SLOWER, convolution_bytes, reckon
@@ -25,6 +26,7 @@ RATE, READING, CONVERTING = 1e9, 1e6, 5e5
 @pytest.fixture
 def given(tmp_path, monkeypatch):
     monkeypatch.setattr(reckoned, "_speed", lambda device, dtype: RATE)
+    monkeypatch.setattr(reckoned, "_attending", lambda denoiser, device, dtype: RATE / SLOWER)  # as all else
     monkeypatch.setattr(reckoned, "_reading", lambda device: READING)
     monkeypatch.setattr(reckoned, "_converting", lambda device, dtype: CONVERTING)
     config = config_io.parse({"model": {"base": str(tiny_pipeline_folder(tmp_path))}, "data": {"batch_size": 2}})
@@ -59,6 +61,37 @@ def test_what_is_computed_twice_reads_its_weights_once_more_and_what_is_streamed
     assert reckon(*given, streamed).step - again.step == pytest.approx(10**6 / CONVERTING)
 
 
+def test_attention_has_a_pace_of_its_own(given, monkeypatch):
+    half = replace(PLAIN_COUNT, attended=PLAIN_COUNT.flops // 2)
+    plain = reckon(*given, Fitted(PLAIN, half, half))
+    monkeypatch.setattr(reckoned, "_attending", lambda denoiser, device, dtype: RATE / SLOWER / 4)
+    slow = reckon(*given, Fitted(PLAIN, half, half))
+    assert slow.step - plain.step == pytest.approx(SLOWER * (4 - 1))  # of 2 seconds a half
+    one = denoised(given[0], given[1], (8, 8), TOGETHER, torch.float32)
+    more = SLOWER * (4 - 1) * one.attended / RATE / TOGETHER
+    assert slow.denoised - plain.denoised == pytest.approx(more) and one.attended > 0
+
+
+def test_the_operations_of_attention_are_those_of_its_products(given, monkeypatch):
+    family, components, config, plan = given
+    seen, attend = [], F.scaled_dot_product_attention
+
+    def watched(query, key, value, *rest, **more):
+        seen.append(4 * query.numel() * key.shape[-2])  # two products, each a multiplication and an addition
+        return attend(query, key, value, *rest, **more)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    real = family.load(config.model, plan.dtype)
+    with torch.no_grad():
+        told = family.encode_text(real.text_encoders, family.tokenize(real, ["a"] * 2), 1)
+        seen.clear()  # of the text encoders
+        family.denoise(real.denoiser, torch.zeros(2, 4, 8, 8), torch.zeros(2, dtype=torch.long), told)
+    monkeypatch.undo()
+    assert denoised(family, components, (8, 8), 1, torch.float32).attended == sum(seen) > 0
+    step = HollowStep(family, emptied(components, torch.float32), config, torch.float32)
+    assert step._side == 8 and step.count(PLAIN).attended == sum(seen) * 3.5  # and five products backward
+
+
 def test_memory_that_streaming_hands_back_is_found_anew(given, monkeypatch):
     monkeypatch.setattr(reckoned, "_finding", lambda: 1e3)
     blocks = tuple(f"block_{i}" for i in range(5))
@@ -80,10 +113,12 @@ def test_weights_that_lie_ready_are_not_put_in_order(given, monkeypatch):
     assert steps[1] - steps[0] == pytest.approx(2 * ORDERED * ready / READING)
 
 
-def test_the_rates_of_this_machine_are_measured():
+def test_the_rates_of_this_machine_are_measured(tmp_path):
+    config = config_io.parse({"model": {"base": str(tiny_pipeline_folder(tmp_path))}})
     cpu = torch.device("cpu")
     rates = [
         reckoned._speed(cpu, torch.float32),
+        reckoned._attending(find_family(config.model).load(config.model, torch.float32).denoiser, cpu, torch.float32),
         reckoned._reading(cpu),
         reckoned._converting(cpu, torch.float32),
         reckoned._finding(),

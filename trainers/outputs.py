@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,11 +29,14 @@ from trainers.memory.decide import free_gb, room
 from trainers.memory.saving import PLAIN
 from trainers.memory.units import recomputes
 from trainers.prepacked import is_prepacked
+from trainers.progress import Progress, throttled
 from trainers.prompts import preview_prompts
 from trainers.step import TrainingStep
-from trainers.validate import LEVELS, ROWS, Validator
+from trainers.validate import LEVELS, ROWS, Validator, measured_pictures
 
 log = logging.getLogger(__name__)
+MAKING, DRAWING = "Making preview pictures", "Drawing a picture that was asked for"  # phases
+MEASURING = "Measuring held-out pictures"
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,13 @@ class Outputs:
     facts: Callable[[Position], RunFacts]
     recorded: Recorded | None = None  # the step's CUDA graphs, whose memory is needed here
     writer: CheckpointWriter = field(init=False)
+    progress: Progress = field(init=False)
     saved_at: float = field(init=False)  # on the monotonic clock: when the last checkpoint was begun
 
     def __post_init__(self) -> None:
         self.writer = CheckpointWriter(self.folders.checkpoints, self.config.saving.keep)
         self.saved_at = time.monotonic()
+        self.progress = throttled(self.emit)
 
     def resume(self, folder: Path | None) -> bool:
         """Put everything back as a checkpoint has it; False when there is none."""
@@ -151,7 +157,7 @@ class Outputs:
         """Sample every prompt; a failure is a warning, since the training is worth more."""
         with self._warning("The preview pictures could not be made."):
             prompts, settings = self._prompts(), self.config.preview
-            pictures = self._sampled(prompts, settings)
+            pictures = self._sampled(MAKING, prompts, settings)
             paths = preview.save_pictures(pictures, self.folders.samples, self.position.step)
             for i, (prompt, path) in enumerate(zip(prompts, paths, strict=True)):
                 self._emit_sample(prompt, path, settings.seed + i)
@@ -161,7 +167,7 @@ class Outputs:
         with self._warning("The picture that was asked for could not be made."):
             seed = self.config.preview.seed if wish.seed is None else wish.seed
             settings = self.config.preview.model_copy(update={"seed": seed})
-            (picture,) = self._sampled([wish.prompt], settings, wish.strength)
+            (picture,) = self._sampled(DRAWING, [wish.prompt], settings, wish.strength)
             path = preview.save_asked(picture, self.folders.samples, self.position.step)
             self._emit_sample(wish.prompt, path, seed, wish.strength, asked=True)
 
@@ -177,11 +183,13 @@ class Outputs:
         """Measure the held-out pictures, where the run has any."""
         if self.held_out:
             step = self.step
+            self.progress(MEASURING, 0, sum(map(len, measured_pictures(self.held_out, step.feed.training))))
             self._rest()
             how = (step.noise, step.loss, step.family, step.denoiser, step.seed)
             together = ROWS * self.counted.at_once if recomputes(step.denoiser) else LEVELS
             with self._as_exported():
-                losses = Validator(step.feed, self.held_out, *how, together).measure(step.feed.text, step.dtype)
+                validator = Validator(step.feed, self.held_out, *how, together)
+                losses = validator.measure(step.feed.text, step.dtype, partial(self.progress, MEASURING))
             self.emit(Validation(self.position.step, *losses))
 
     def write(self) -> Path:
@@ -218,15 +226,18 @@ class Outputs:
             edited = []
         return edited or preview_prompts(self.config)
 
-    def _sampled(self, prompts: list[str], settings: PreviewConfig, strength: float = 1.0) -> list[Image.Image]:
+    def _sampled(
+        self, what: str, prompts: list[str], settings: PreviewConfig, strength: float = 1.0
+    ) -> list[Image.Image]:
         text, family = self.step.feed.text, self.step.family
+        self.progress(what, 0, len(prompts) * settings.sampling_steps)
         self._rest()
         with self._as_exported(), self.adapter.at_strength(strength):
             told = text.tell([*prompts, settings.negative])
             larger = preview.larger(settings, self.resolution, self.counted.data.resolution or self.resolution)
             together = preview.at_once(self.counted.at_once, recomputes(self.components.denoiser), larger)
             where = (text.device, self.resolution, together, self._space())
-            return preview.sample_told(family, self.components, told, settings, *where)
+            return preview.sample_told(family, self.components, told, settings, *where, partial(self.progress, what))
 
     def _space(self) -> float:
         """Bytes that the memory plan leaves beside what stays from step to step."""

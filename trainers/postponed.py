@@ -21,7 +21,7 @@ from trainers.latents import LatentStore, Place
 from trainers.memory.decide import Free
 from trainers.memory.encoders import picture_bytes, weight_bytes
 from trainers.moments import Wanted, in_two_tries, moments, read
-from trainers.stores import Progress
+from trainers.progress import Progress
 
 KERNELS = [one for one in SDPBackend.__members__.values() if one not in (SDPBackend.ERROR, SDPBackend.OVERRIDEABLE)]
 SMALLER = "A smaller data.resolution needs less."

@@ -1,7 +1,7 @@
 """Sample pictures from the resident model: while it trains, and for `darkroom sample`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -68,10 +68,12 @@ def sample_told(
     resolution: int,
     together: int = TOGETHER,
     space: float = math.inf,
+    stepped: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Image.Image]:
     """`sample` of encoded prompts: `told` has one row for each, and the negative prompt's as the last.
 
     So many are denoised `together`. They are decoded one by one, within `space` bytes with the VAE's weights.
+    `stepped` is told of each sampling step: (done, in all), a batch's counted for each of its pictures.
     """
     denoiser, vae, latent = components.denoiser, components.vae, components.latent
     width, height = components.side(config.width or resolution), components.side(config.height or resolution)
@@ -80,13 +82,16 @@ def sample_told(
     shape = (1, latent.channels, height, width)
     noise = [torch.randn(shape, generator=torch.Generator().manual_seed(config.seed + i)) for i in range(count)]
     drawn: list[Tensor] = []
+    steps = config.sampling_steps
     with lent([denoiser], device):
         for start in range(0, count, together):
             some = torch.cat(noise[start : start + together]).to(device)
             rows = [*[count] * len(some), *range(start, start + len(some))]
             sizes = plain_sizes(family, width * latent.factor, height * latent.factor, len(rows), device)
             both = told.rows(torch.tensor(rows, device=device)).to(dtype).sized(sizes)
-            drawn += draw(family, components, some, both, config).split(1)
+            size, before = len(some), start * steps
+            after = lambda done, size=size, before=before: stepped(before + size * done, count * steps)  # noqa: E731
+            drawn += draw(family, components, some, both, config, after).split(1)
     space -= sum(weight.numel() * weight.element_size() for weight in vae.parameters())
     with lent([vae], device), tiled(family, vae, shape, space):
         pixels = (family.decode_image(vae, one.to(next(vae.parameters()).dtype))[0].float() for one in drawn)
@@ -95,21 +100,28 @@ def sample_told(
 
 @torch.no_grad()
 def draw(
-    family: Family, components: Components, noise: Tensor, conditioning: Conditioning, config: PreviewConfig
+    family: Family,
+    components: Components,
+    noise: Tensor,
+    conditioning: Conditioning,
+    config: PreviewConfig,
+    stepped: Callable[[int], None] = lambda done: None,
 ) -> Tensor:
     """Noise [B, C, h, w] -> clean scaled latents [B, C, h, w], fp32.
 
     Classifier-free guidance over the base's own noise levels and prediction type.
-    `conditioning` has 2 B rows in the compute dtype: the negative prompts, then the prompts.
+    `conditioning` has 2 B rows in the compute dtype: the negative prompts, then the prompts. `stepped` is told how many
+    sampling steps are done, after each.
     """
     scheduler = build_sampler(components.scheduler)
     scheduler.set_timesteps(config.sampling_steps, device=noise.device)
     latents = noise
-    for t in scheduler.timesteps:
+    for done, t in enumerate(scheduler.timesteps, start=1):
         pair = torch.cat([latents, latents]).to(conditioning.embeds.dtype)
         empty, prompted = family.denoise(components.denoiser, pair, t.expand(len(pair)), conditioning).float().chunk(2)
         guided = empty + config.guidance * (prompted - empty)
         latents = scheduler.step(guided, t, latents).prev_sample
+        stepped(min(done, config.sampling_steps))
     return latents
 
 

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from trainers import devices
@@ -27,6 +29,7 @@ from trainers.prepacked import prepacked_bytes
 
 SLOWER = 1.5  # than in one large convolution: a step's other operations, and its smaller ones
 CHEAP = 1e11  # floating-point operations of what is worth doing on a CPU for its time: about a second
+TOKENS = 1024
 FOUND = 1 << 26  # bytes
 ORDERED = 3  # times that bytes move where a convolution's weights are put in order: written, which reads, and read
 
@@ -42,6 +45,12 @@ def reckon(family: Family, components: Components, config: TrainConfig, plan: Pl
     pixels = torch.empty(1, 3, side, side, device=meta)
     latents = torch.empty(1, latent.channels, height, width, device=meta)
     rate, single = (_speed(plan.device, dtype) / SLOWER for dtype in (plan.dtype, torch.float32))
+    attending = _attending(components.denoiser, plan.device, plan.dtype)
+
+    def spent(flops: float, attended: float) -> float:
+        """Seconds of so many operations of the denoiser, of which so many are attention's."""
+        return (flops - attended) / rate + attended / attending
+
     at_hand = prepacked_bytes(components.denoiser, config.memory) / 2
     loose = convolution_bytes(components.denoiser) - at_hand * (saving.prepacked and not saving.streamed)
     trained = [components.denoiser, *(components.text_encoders if config.adapter.trains_text else ())]
@@ -49,13 +58,13 @@ def reckon(family: Family, components: Components, config: TrainConfig, plan: Pl
     moved = fitted.moved / _converting(plan.device, plan.dtype) if fitted.moved else 0.0
     again = (count.flops - fitted.plain.flops) / fitted.plain.forward  # of the forward pass, in the backward pass
     weights = passes(config) * ((2 + again) * once + moved + _found_anew(fitted, plan.device))
-    work = operations(config, count) / rate
+    work = operations(config, count) * spent(count.flops, count.attended) / count.flops
     batch = preview_batch(config, components, checkpointing=bool(saving.recomputed))
 
     def drawing(latents: tuple[int, int]) -> float:
         """A sampling step of one picture."""
-        flops = denoised(family, components, latents, batch, plan.dtype).flops
-        return (flops / rate + once + moved / 2) / batch
+        one = denoised(family, components, latents, batch, plan.dtype)
+        return (spent(one.flops, one.attended) + once + moved / 2) / batch
 
     return Pace(
         step=work + weights,
@@ -88,6 +97,14 @@ def _speed(device: torch.device, dtype: torch.dtype) -> float:
     x = torch.randn(1, 320, 64, 64, device=device, dtype=dtype)
     with torch.no_grad():
         return 2 * 64 * 64 * 320 * 320 * 9 / _least(lambda: layer(x))
+
+
+def _attending(denoiser: nn.Module, device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of attention with heads as wide as the denoiser's first ones."""
+    first = next(module for module in denoiser.modules() if isinstance(module, Attention))
+    query = torch.randn(1, first.heads, TOKENS, first.inner_dim // first.heads, device=device, dtype=dtype)
+    with torch.no_grad():
+        return 4 * query.numel() * TOKENS / _least(lambda: F.scaled_dot_product_attention(query, query, query))
 
 
 def _reading(device: torch.device) -> float:

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -19,12 +19,12 @@ from trainers.families.base import Components, Conditioning, Family, joined
 from trainers.families.residence import bring, lent
 from trainers.identities import identify
 from trainers.latents import LatentStore, Place
+from trainers.progress import Progress
 
 CPU = torch.device("cpu")
 TOGETHER = 16  # captions encoded in one call: 3 MB of Stable Diffusion XL's embeddings
 FORESEEN = 5_000  # batches, to say how long pictures will take that are not encoded yet: drawing one takes 10 us
 VARIANTS = 8  # frozen shuffles of a tag caption, encoded once each
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from trainers.checkpoint import Position
 from trainers.clock import awake
 from trainers.compiling import compile_blocks
 from trainers.config import AdapterConfig, TrainConfig
-from trainers.control import END, LESS_MEMORY, NOTHING, Control
+from trainers.control import END, LESS_MEMORY, NOTHING
 from trainers.data.batches import Batches, split_validation
 from trainers.data.buckets import plan as plan_crops
 from trainers.data.cache import Cache
@@ -50,6 +50,7 @@ from trainers.outputs import Folders, Outputs
 from trainers.pauses import Pauses
 from trainers.prepacked import prepack
 from trainers.preservation import draw_class_pictures, preserved_captions
+from trainers.progress import ended_by, throttled
 from trainers.prompts import preview_prompts
 from trainers.ranks import Lost, Ranks
 from trainers.schedules import total_steps
@@ -152,8 +153,8 @@ def _train(
 
     # --- encode once -------------------------------------------------------------------------------------------------
     cache = Cache(folders.cache) if config.memory.cache_latents else None
-    progress = _throttled(emit)
-    preparing = _ended_by(folders.control, progress)
+    progress = throttled(emit)
+    preparing = ended_by(folders.control, progress)
     how = (family, components, config.data.flip, cache, device, preparing)
     latents = encode_together(ranks, found.examples, crops, *how)
     variants = [caption_variants(example, config.data, config.seed) for example in found.examples]
@@ -229,7 +230,6 @@ def _train(
     emit(Started(steps, position.step, ranks.named(device), len(training), config.saving.name))
     pauses = Pauses(config.preview.every, position, latents)
     if config.preview.every and not resumed:
-        emit(Phase("Making preview pictures"))
         with pauses.timed():
             outputs.preview()  # the base column
     adapter.train()
@@ -289,7 +289,6 @@ def _train(
                         outputs.validate()
                     outputs.preview()
             for wish in wishes or ():
-                emit(Phase("Drawing a picture that was asked for"))
                 outputs.draw(wish)
             if preview_due or wishes:
                 emit(Phase("Training"))
@@ -364,27 +363,3 @@ def _can_be_lighter(config: TrainConfig, folders: Folders, ranks: Ranks, emit: C
 
 def _due(step: int, every: int) -> bool:
     return bool(every) and step % every == 0
-
-
-def _ended_by(control: Control, progress: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
-    """Progress of preparations, which can take minutes: EndedEarly as soon as a person asks for the end."""
-
-    def preparing(name: str, done: int, total: int) -> None:
-        if control.ends:
-            raise EndedEarly
-        progress(name, done, total)
-
-    return preparing
-
-
-def _throttled(emit: Callable[[Event], None], every: float = 0.5) -> Callable[[str, int, int], None]:
-    """Progress as Phase events, at most one per `every` seconds, the last one always."""
-    last = 0.0
-
-    def progress(name: str, done: int, total: int) -> None:
-        nonlocal last
-        if done == total or time.monotonic() - last > every:
-            last = time.monotonic()
-            emit(Phase(name, done, total))
-
-    return progress

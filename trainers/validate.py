@@ -1,5 +1,7 @@
 """The stable validation loss: held-out pictures, fixed noise, stratified timesteps."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -48,15 +50,23 @@ class Validator:
         self.held_out, self.seen = measured_pictures(held_out, feed.training)
 
     @torch.no_grad()
-    def measure(self, text: TextStore, dtype: torch.dtype) -> tuple[float, float]:
-        """Mean unweighted loss on held-out and on as many training pictures (adapter in eval mode, no dropout)."""
+    def measure(
+        self, text: TextStore, dtype: torch.dtype, measured: Callable[[int, int], None] = lambda done, total: None
+    ) -> tuple[float, float]:
+        """Mean unweighted loss on held-out and on as many training pictures (adapter in eval mode, no dropout).
+
+        `measured` is told of each picture: (done, in all).
+        """
         training = self.denoiser.training
         self.denoiser.eval()
-        values = tuple(float(self._mean(indices, text, dtype)) for indices in (self.held_out, self.seen))
+        total, values = len(self.held_out) + len(self.seen), []
+        for before, indices in ((0, self.held_out), (len(self.held_out), self.seen)):
+            after = lambda done, before=before: measured(before + done, total)  # noqa: E731
+            values.append(float(self._mean(indices, text, dtype, after)))
         self.denoiser.train(training)
-        return values
+        return values[0], values[1]
 
-    def _mean(self, indices: list[int], text: TextStore, dtype: torch.dtype) -> Tensor:
+    def _mean(self, indices: list[int], text: TextStore, dtype: torch.dtype, measured: Callable[[int], None]) -> Tensor:
         generator = torch.Generator(text.device)
         errors = []
         for index in indices:
@@ -74,4 +84,5 @@ class Validator:
                 for some in torch.arange(LEVELS, device=text.device).split(self.together)
             ]
             errors.append(self.loss.per_sample(torch.cat(predictions), target).mean())
+            measured(len(errors))
         return torch.stack(errors).mean()

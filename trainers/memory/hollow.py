@@ -34,6 +34,7 @@ class Count:
     peak: int
     forward: int  # operations of the forward pass
     flops: int  # operations of forward and backward pass
+    attended: int = 0  # of those, attention's
     spans: tuple[Span, ...] = ()  # of its checkpointed blocks
 
     def over(self, plain: "Count") -> float:
@@ -121,7 +122,7 @@ class HollowStep:
             parameter.grad = None
         beside = LOOKED * latents.nbytes
         spans = tuple(replace(span, peak=span.peak + beside) for span in spans)
-        return Count(meter.peak + beside, forward, meter.flops, spans)
+        return Count(meter.peak + beside, forward, meter.flops, meter.attended, spans)
 
     def trace(self) -> dict[str, Traced]:
         """What every unit of the denoiser does where nothing is saved but what costs no operations."""

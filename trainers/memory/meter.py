@@ -23,6 +23,7 @@ class Meter(TorchDispatchMode):
         self.now = self.peak = self.largest = 0  # bytes: held now, at most, by the largest of them
         self._since = 0  # the most since the last mark
         self.flops = self.last = 0  # all, and those of the newest operator that has any
+        self.attended = 0  # of all, those of attention
         self._seen: set[int] = set()
 
     def __enter__(self) -> "Meter":
@@ -55,6 +56,10 @@ class Meter(TorchDispatchMode):
         self.flops += flops
         self.last = flops
 
+    def attend(self, flops: int) -> None:
+        self.worked(flops)
+        self.attended += flops
+
     def _add(self, storage: torch.UntypedStorage, args: tuple) -> None:
         place, size = storage._cdata, storage.nbytes()
         if any(tensor.untyped_storage()._cdata == place for tensor in _tensors(args)):
@@ -85,7 +90,7 @@ class Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: object, query: Tensor, key: Tensor, value: Tensor, meter: Meter) -> Tensor:
         ctx.meter, ctx.once = meter, 4 * query.numel() * key.shape[-2]
-        meter.worked(ctx.once)
+        meter.attend(ctx.once)
         # Kernels write in the layout of the query: of [B, N, H, D], as a UNet has it, joining the heads needs no copy;
         # where tokens of text and picture were joined before, it does.
         output = torch.empty_like(query)
@@ -95,7 +100,7 @@ class Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: object, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, *_ = ctx.saved_tensors
-        ctx.meter.worked(ctx.once * 5 // 2)  # five products where the forward pass has two
+        ctx.meter.attend(ctx.once * 5 // 2)  # five products where the forward pass has two
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
 
 
