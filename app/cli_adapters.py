@@ -26,7 +26,9 @@ def sample(
     context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="RUN_OR_ADAPTER", help=f"{WHICH_RUN} Or an adapter file.")],
     prompt: Annotated[list[str], typer.Option(help="What to draw; may be given again.")],
-    seed: Annotated[int | None, typer.Option(min=0, max=2**53, help="Same seed, same picture; 42 by default.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Same seed, same picture; 42 by default.")
+    ] = None,
     strength: Annotated[float, typer.Option(help="How much of the adapter; 0 is the base alone.")] = 1.0,
     base: Annotated[str | None, typer.Option(help="Base model in place of the run's.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 1,

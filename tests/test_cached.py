@@ -1,8 +1,10 @@
 """What lies in the cache takes a run no time, and `check` says so."""
 
 import json
+import shutil
 
 import pytest
+import torch
 from PIL import Image
 
 from tests.tiny import tiny_pipeline_folder
@@ -10,6 +12,11 @@ from trainers import config_io
 from trainers.cached import NOTHING, Cached
 from trainers.check import check
 from trainers.duration import Work, duration
+from trainers.errors import UserError
+from trainers.families.registry import find_family
+from trainers.memory.kept import keep_saving
+from trainers.memory.saving import Saving
+from trainers.memory.units import blocks
 from trainers.pace import Pace
 from trainers.train import Folders, train
 
@@ -56,6 +63,36 @@ def test_of_a_run_that_has_begun_the_rest_is_told(config, cache):
     assert anew["steps_done"] == 0 and " The run takes about " in anew["verdict"]
     finished = check(config, lambda text: None, cache=cache, run=cache.parent)
     assert finished["verdict"].endswith(" All of its steps are done.")
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_counts(config, cache, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(cache.parent / "checkpoints", run / "checkpoints")
+    whole = run / "checkpoints" / "step_000001"
+    later = shutil.copytree(whole, whole.with_name("step_000002"))
+    (later / "adapter.safetensors").write_bytes(b"no longer what was written")
+    longer = config_io.override(config, ["schedule.steps=4"])
+    found = check(longer, lambda text: None, cache=cache, run=run)
+    assert found["steps_done"] == 1 and later.is_dir()
+    assert found["problems"][0].startswith("The checkpoint step_000002 is damaged (adapter.safetensors")
+    card = check(longer, lambda text: None, "RTX 3060 12GB", cache, run=run)["verdict"]
+    assert "What is left after step 1: 3 steps take " in card
+
+
+def test_a_run_that_has_done_more_than_its_steps_is_refused_as_training_does(config, cache, tmp_path):
+    shutil.copytree(cache.parent / "checkpoints" / "step_000001", tmp_path / "checkpoints" / "step_000003")
+    with pytest.raises(UserError, match="This run has already done 3 steps, more than its 1"):
+        check(config, lambda text: None, cache=cache, run=tmp_path)
+
+
+def test_a_run_is_judged_by_the_way_in_which_it_saves_memory(config, cache, tmp_path):
+    shutil.copytree(cache.parent / "checkpoints", tmp_path / "checkpoints")
+    longer = config_io.override(config, ["schedule.steps=4"])
+    denoiser = find_family(config.model).load(config.model, torch.float32).denoiser
+    keep_saving(tmp_path, longer, Saving(blocks(denoiser)))
+    found, new = (check(longer, lambda text: None, cache=cache, run=run) for run in (tmp_path, None))
+    assert f"{len(blocks(denoiser))} parts of the denoiser are computed twice" in found["saving"]
+    assert ", as before, at " in found["saving"] and new["saving"] == ""
 
 
 def test_a_run_that_went_on_otherwise_is_judged_by_how_it_goes_on(config, cache, tmp_path):

@@ -34,9 +34,9 @@ def configured_as(pictures, **sections):
 
 
 def work_of(config, held_out=0, done=0):
-    examples = scan(config.data).examples
-    batches = Batches([Crop(BUCKET, (32, 32), 0, 0, 0.0)] * 4, [1] * 4, config.data.batch_size, config.seed)
-    return work(config, examples, batches, held_out, 32, done)
+    examples, crops = scan(config.data).examples, [Crop(BUCKET, (32, 32), 0, 0, 0.0)] * 4
+    batches = Batches(crops, [1] * 4, config.data.batch_size, config.seed)
+    return work(config, examples, crops, batches, held_out, 32, done)
 
 
 def test_previews_and_checkpoints_are_counted_as_the_loop_makes_them(pictures):
@@ -137,11 +137,11 @@ def test_a_picture_of_the_training_resolution_is_timed_where_previews_have_anoth
 
 def test_small_pictures_are_encoded_in_less_time(pictures):
     config = configured_as(pictures, data={"no_upscale": True})
-    todo = work(
-        config, scan(config.data).examples, Batches([Crop(BUCKET, (32, 32), 0, 0, 0.0)] * 4, [1] * 4, 1, 1), 0, 64
-    )
-    assert todo.pixels == 1 / 4
-    assert duration(todo, ONE, config, 0.0).preparing == 1 + 4 / 4 + todo.captions
+    large = Crop(Bucket(64, 64), (64, 64), 0, 0, 0.0)  # held out, and encoded all the same
+    crops = [Crop(BUCKET, (32, 32), 0, 0, 0.0)] * 3
+    todo = work(config, scan(config.data).examples, [*crops, large], Batches(crops, [1] * 3, 1, 1), 1, 64)
+    assert todo.pixels == (3 / 4 + 1) / 4
+    assert duration(todo, ONE, config, 0.0).preparing == 1 + (3 / 4 + 1) + todo.captions
 
 
 def test_what_takes_longer_the_first_time_is_counted_once():

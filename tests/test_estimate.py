@@ -159,7 +159,25 @@ def test_previews_that_do_not_fit_are_told_with_what_helps(base, monkeypatch):
     beyond = replace(need, there_gb=99.0, free_gb=need.previews_gb - 0.1, span=(1.0, 1.0))
     takes = f"; drawing previews takes {need.previews_gb:.1f} GB"
     assert f"{takes}, more than memory.budget allows. 10 steps " in _verdict(beyond, 10, 0, None)
+    hardly = replace(beyond, peak_gb=need.previews_gb - 0.01, free_gb=need.previews_gb - 0.005)
+    assert f"{takes}, more than memory.budget allows. " in _verdict(hardly, 10, 0, None)
     assert f"{takes}. 10 steps " in _verdict(replace(beyond, free_gb=99.0), 10, 0, None)
+
+
+def test_what_would_fit_has_room_for_its_previews_too(base, monkeypatch):
+    large = {"data": {"resolution": 64}, "preview": {"every": 10, "width": 1024, "height": 1024}}
+    need, config, plan, family = counted(base, **large)
+    tight = need.peak_gb - need.activations_gb + 0.9 * need.activations_gb
+    settings = config_io.merge(config, {"memory": {"budget": tight, "checkpointing": "none", "stream": "none"}})
+
+    def advice(free: float) -> str:
+        monkeypatch.setattr("trainers.estimate.free_gb", lambda device: free)
+        found = estimate(family, family.load(config.model, plan.dtype), settings, plan)
+        assert not found.steps_fit
+        return found.instead
+
+    assert advice(50.0).startswith("It would fit with memory.checkpointing = auto: ")
+    assert "checkpointing" not in advice(0.99 * need.previews_gb)
 
 
 def test_previews_much_larger_than_the_training_pictures_take_more_and_are_not_tried(base):

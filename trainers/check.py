@@ -11,23 +11,25 @@ import torch
 from trainers import devices, memory, preview, threads
 from trainers.adapters.tokens import require_word
 from trainers.cached import NOTHING, find_cached
-from trainers.checkpoint import newest_step
+from trainers.checkpoint import looked_at, step_of
 from trainers.config import TrainConfig
 from trainers.data.batches import Batches, split_validation
 from trainers.data.buckets import plan as plan_crops
 from trainers.data.buckets import report as crop_report
 from trainers.data.examples import scan
 from trainers.duration import Duration, captions_of, duration, work
+from trainers.errors import UserError
 from trainers.estimate import Estimate, estimate
 from trainers.export.hashes import hashing_seconds
 from trainers.families.positions import keep_middle
 from trainers.families.registry import find_family
 from trainers.finish import HASHES
 from trainers.memory.cards import Card, find_card
+from trainers.memory.kept import kept_saving
 from trainers.outputs import Folders
 from trainers.pace import Clock
 from trainers.recovery import settings_of
-from trainers.schedules import total_steps
+from trainers.schedules import too_far, total_steps
 from trainers.stores import cut_captions
 
 
@@ -59,7 +61,8 @@ def _check(
 ) -> dict[str, Any]:
     began = clock()
     config, went = settings_of(config, run) if run else (config, None)
-    done = newest_step(Folders(run, run).checkpoints) if run else 0
+    newest, damaged, _ = looked_at(Folders(run, run).checkpoints) if run else (None, [], [])
+    done = step_of(newest) if newest else 0
     there = find_card(card) if card else None
     report("Reading the pictures ...")
     found = scan(config.data)
@@ -70,28 +73,32 @@ def _check(
     components = family.load(config.model, plan.dtype, deferred=True)
     resolution = config.data.resolution or components.resolution
     crops = plan_crops(found.examples, config.data, resolution, *components.bounds)
+    config, smaller = preview.bounded(config, components)
     keep_middle(components, preview.longest(config.preview, resolution, crops))
     training, held_out = split_validation(found.examples, config.data.validation_share, config.seed)
     repeats = [found.examples[i].repeats for i in training]
     batches = Batches([crops[i] for i in training], repeats, config.data.batch_size, config.seed)
     steps = total_steps(config)
+    if done > steps:
+        raise UserError(*too_far(done, steps))
+    before = kept_saving(run, config, components.denoiser) if done and plan.device.type == "cpu" and not there else None
     report("Trying a step ...")
     if plan.device.type == "cpu" and not there:
         torch.set_num_threads(threads.choose())
     read = clock() - began
     counted = batches.counted(config, resolution, crops)
-    todo = work(config, found.examples, batches, len(held_out), counted.data.resolution or resolution, done)
+    todo = work(config, found.examples, crops, batches, len(held_out), counted.data.resolution or resolution, done)
     captions = captions_of(config, found.examples)
     known = find_cached(config, found.examples, crops, captions, components, resolution, cache) if cache else NOTHING
-    encoded, before = (todo.encoded, todo.captions), (known.pictures, known.captions)
+    encoded, cached = (todo.encoded, todo.captions), (known.pictures, known.captions)
     share = todo.pictures / counted.data.batch_size
-    need = estimate(family, components, counted, plan, there, clock, encoded, before, share)
+    need = estimate(family, components, counted, plan, there, clock, encoded, cached, share, before)
     hashed = hashing_seconds(components.path, cache and cache / HASHES, clock) if need.pace else 0.0
     spent = need.pace and duration(todo, need.pace, counted, read, known, plan.device.type == "cpu", hashed)
-    problems = [*map(str, found.problems), *map(str, cut_captions(found.examples, family, components))]
+    problems = [*damaged, *map(str, found.problems), *map(str, cut_captions(found.examples, family, components))]
     if remark := batches.unfilled(config):
         problems.append(" ".join(remark))
-    remarks = [*components.remarks, *([(went.what, went.why)] if went else [])]
+    remarks = [*components.remarks, *((one.what, one.why) for one in (went, smaller) if one)]
     buckets = Counter(f"{crop.bucket.width}x{crop.bucket.height}" for crop in crops)
     return {
         "base": components.name,
@@ -155,17 +162,20 @@ def _verdict(need: Estimate, steps: int, done: int, spent: Duration | None) -> s
         return f"It does not fit: up to {most:.2f} GB of memory are needed to draw previews, and {there}. {advice}"
     more = f"; encoding the {need.encoding} before takes {need.encoding_gb:.1f} GB"
     more = more if round(need.encoding_gb, 1) > round(need.peak_gb, 1) else ""
-    if round(need.previews_gb, 1) > round(need.peak_gb, 1):
+    beyond = need.previews_gb > need.free_gb
+    if beyond or round(need.previews_gb, 1) > round(need.peak_gb, 1):
         more += f"; drawing previews takes {need.previews_gb:.1f} GB"
-        more += ", more than memory.budget allows" * (need.previews_gb > need.free_gb)
+        more += ", more than memory.budget allows" * beyond
     fits = f"It fits: about {need.peak_gb:.1f} of {need.free_gb:.1f} GB{more}."
     if not steps:
         return f"{fits} All of its steps are done."
+    what = f"What is left after step {done:,}" if done else "The run"
+    begun = f"{what}: " if done else ""
     if need.span:
         least, most = (_spent(seconds * steps) for seconds in need.span)
         span = least if least == most else f"{least} to {most}"
         return (
-            f"{fits} {_counted(steps)} {span}. Nothing of this was measured: memory is counted, and the "
+            f"{fits} {begun}{_counted(steps)} {span}. Nothing of this was measured: memory is counted, and the "
             "time follows from the operations and the card's data sheet."
         )
     how = "tried just now" if need.pace.tried else "roughly: from the number of operations"
@@ -174,7 +184,6 @@ def _verdict(need: Estimate, steps: int, done: int, spent: Duration | None) -> s
     parts += [f"previews {_spent(spent.previews)}"] if spent.previews else []
     rest = spent.preparing + spent.rest
     parts += [f"the rest {_spent(rest)}"] if rest > spent.whole / 50 else []
-    what = f"What is left after step {done:,}" if done else "The run"
     return f"{fits} {what} takes about {_spent(spent.whole)}: {', '.join(parts)} ({how})."
 
 

@@ -184,6 +184,19 @@ def newest_step(folder: Path) -> int:
     return step_of(found[-1]) if found else 0
 
 
+def looked_at(folder: Path) -> tuple[Path | None, list[str], list[Path]]:
+    """(the newest checkpoint that is whole, what is wrong with newer ones, those), without a change to any."""
+    told: list[str] = []
+    damaged: list[Path] = []
+    for one in reversed(list_checkpoints(folder)):
+        broken = sums.wrong(one) or ("" if (one / STATE).exists() else STATE)
+        if not broken:
+            return one, told, damaged
+        told.append(f"The checkpoint {one.name} is damaged ({broken}).")
+        damaged.append(one)
+    return None, told, damaged
+
+
 def newest_whole(folder: Path) -> tuple[Path | None, list[Damaged]]:
     """(the checkpoint from which a run goes on, what is to be said of newer ones that are damaged).
 
@@ -193,22 +206,14 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[Damaged]]:
     Raises:
         Damaged: there are checkpoints, and none is whole.
     """
-    told: list[str] = []
-    found = list_checkpoints(folder)
-    for one in reversed(found):
-        broken = sums.wrong(one) or ("" if (one / STATE).exists() else STATE)
-        if not broken:
-            for damaged in found[found.index(one) + 1 :]:
-                aside = folder / f"damaged_{damaged.name}"
-                shutil.rmtree(aside, ignore_errors=True)
-                os.replace(damaged, aside)
-            return one, [
-                Damaged(words, f"It is put aside: the run goes on from step {step_of(one)}.") for words in told
-            ]
-        told.append(f"The checkpoint {one.name} is damaged ({broken}).")
-    if told:
+    newest, told, damaged = looked_at(folder)
+    if told and newest is None:
         raise Damaged(f"No checkpoint in {folder} is whole. {told[0]}", "Delete that folder, and the run begins anew.")
-    return None, []
+    for one in damaged:
+        aside = folder / f"damaged_{one.name}"
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(one, aside)
+    return newest, [Damaged(words, f"It is put aside: the run goes on from step {step_of(newest)}.") for words in told]
 
 
 def is_rolling(checkpoint: Path) -> bool:

@@ -381,7 +381,7 @@ class PreviewConfig(Section):
     every: int = setting(250, "Preview every", "Steps between sample pictures; 0 for none.", unit="steps", ge=0)
     prompts: Lines = setting((), "Preview prompts", "Empty means prompts made from the trigger word and kind.")
     negative: str = setting("", "Negative prompt", "What the previews should avoid.")
-    seed: int = setting(42, "Preview seed", "Fixed, so that previews differ only by training.", ge=0, le=2**53)
+    seed: int = setting(42, "Preview seed", "Fixed, so that previews differ only by training.", ge=0, le=2**63 - 1)
     guidance: float = setting(7.0, "Guidance scale", "How strongly previews follow the prompt.", ge=1, le=30)
     sampling_steps: int = setting(20, "Sampling steps", "Denoising steps of a preview.", ge=1, le=200)
     width: int | None = setting(

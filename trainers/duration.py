@@ -3,11 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from statistics import mean
 
 from trainers.cached import NOTHING, Cached
 from trainers.config import TrainConfig
 from trainers.data.batches import Batches
-from trainers.data.types import Example
+from trainers.data.types import Crop, Example
 from trainers.encoding import SOON
 from trainers.pace import Pace
 from trainers.preservation import preserved_captions
@@ -51,7 +52,13 @@ class Duration:
 
 
 def work(
-    config: TrainConfig, examples: Sequence[Example], batches: Batches, held_out: int, resolution: int, done: int = 0
+    config: TrainConfig,
+    examples: Sequence[Example],
+    crops: Sequence[Crop],
+    batches: Batches,
+    held_out: int,
+    resolution: int,
+    done: int = 0,
 ) -> Work:
     """What a run on these pictures does after `done` steps; `batches` are those of the pictures not held out."""
     steps, every = total_steps(config), config.preview.every
@@ -62,7 +69,7 @@ def work(
         steps=left,
         pictures=batches.mean_pixels / resolution**2,
         encoded=len(examples) * (1 + config.data.flip),
-        pixels=batches.picture_pixels / resolution**2,
+        pixels=mean(crop.bucket.width * crop.bucket.height for crop in crops) / resolution**2,
         captions=len(captions_of(config, examples)),
         prompts=len(prompts),
         previews=later + (not done) if every else 0,  # the base's are the first

@@ -21,7 +21,7 @@ from trainers.memory.drawing import ROWS, decoded_bytes, denoised
 from trainers.memory.encoders import caption_bytes, picture_bytes, weight_bytes
 from trainers.memory.fit import Fitted
 from trainers.memory.packing import FORMS
-from trainers.memory.saving import PLAIN
+from trainers.memory.saving import PLAIN, Saving
 from trainers.pace import Clock, Pace, drawn, operations, pace, passes, preview_batch
 from trainers.reckoned import CHEAP, reckon
 
@@ -76,6 +76,7 @@ def estimate(
     encoded: tuple[int, int] = (0, 0),
     known: tuple[int, int] = (0, 0),
     share: float = 1.0,
+    before: Saving | None = None,
 ) -> Estimate:
     """Count a step; then time it where it fits. Leaves the components with an adapter on them: use them no further.
 
@@ -85,14 +86,15 @@ def estimate(
         encoded: pictures, each mirrored one too, and captions.
         known: those of them that were encoded before.
         share: of a full batch's pixels that a batch has on average.
+        before: how an earlier sitting of the run saved memory, which it keeps to.
     """
     device = torch.device("cuda") if card else plan.device
     free = card.free_gb if card else free_gb(device)
-    left, fitted = needed(family, components, config, plan, device, free, encoded)
+    left, fitted = needed(family, components, config, plan, device, free, encoded, before=before)
     peak = left.peak(fitted)
     flops = operations(config, fitted.count)
     missing = tuple(wanted - there for wanted, there in zip(encoded, known, strict=True))
-    before, what = _encoding(family, components, config, plan, device, left, missing)
+    at_first, what = _encoding(family, components, config, plan, device, left, missing)
     need = Estimate(
         peak_gb=peak,
         free_gb=min(left.budget, free),
@@ -105,7 +107,7 @@ def estimate(
         saved=_saved(fitted, left, config, device),
         more_gb=left.more,
         span=card.seconds(flops * share, fitted.moved * passes(config)) if card else None,
-        encoding_gb=before,
+        encoding_gb=at_first,
         encoding=what,
         there_gb=free,
         previews_gb=_previews(family, components, config, plan, device, left, fitted),
@@ -117,7 +119,10 @@ def estimate(
     if card:
         return need
     large = device.type == "cpu" and _dear(family, components, config, plan, fitted, flops)
-    found = reckon(family, components, config, plan, fitted) if large else pace(family, components, config, plan, clock)
+    if large:
+        found = reckon(family, components, config, plan, fitted)
+    else:
+        found = pace(family, components, config, plan, clock, before)
     late = device.type == "cpu" and missing[0] * found.encoded > SOON
     more = _beside(family, components, config, left, fitted) if late else 0
     return replace(need, pace=found, peak_gb=peak + more / GB)
@@ -217,9 +222,10 @@ def _instead(
         left, fitted = needed(family, components, changed, plan, device, free, encoded)
         peak = left.peak(fitted)
         before, _ = _encoding(family, components, changed, plan, device, left, missing)
-        if peak + left.more < min(left.budget, free) and before + left.more < free:
+        drawing = _previews(family, components, changed, plan, device, left, fitted)
+        if peak + left.more < min(left.budget, free) and max(before, drawing) + left.more < free:
             settings = [f"{s}.{key} = {value}" for s, values in change.items() for key, value in values.items()]
-            return f"It would fit with {', '.join(settings)}: {max(peak, before):.1f} GB."
+            return f"It would fit with {', '.join(settings)}: {max(peak, before, drawing):.1f} GB."
     return ""
 
 

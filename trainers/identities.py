@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from trainers.data.cache import content_key, identity
+from trainers.families.positions import FULL_NAME
 from trainers.families.residence import bring, is_away, is_original
 from trainers.files import remember, remembered
 
@@ -16,15 +17,16 @@ FORMAT = 1  # raise it when the same files are to give a module other weights
 def identify(module: nn.Module, folder: Path) -> str:
     """`identity` of the module, without reading its weights where `folder` remembers it.
 
-    A module that is no longer as its files have it, or has none, is hashed as it is.
+    A module that is no longer as its files have it, or has none, is hashed as it is. A table of positions does not
+    count: of one and the same base runs keep parts of different sizes.
     """
     if not is_original(module):
-        return identity(module)
+        return identity(module, FULL_NAME)
     key, known = _key(module), remembered(folder / FILE)
     if not isinstance(known.get(key), str):  # none, or damaged
         if is_away(module):
             bring(module, torch.device("cpu"), mapped=False)
-        known[key] = identity(module)
+        known[key] = identity(module, FULL_NAME)
         remember(folder / FILE, known)
     return known[key]
 

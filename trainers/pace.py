@@ -22,7 +22,7 @@ from trainers.graphs import record_passes
 from trainers.memory import Plan
 from trainers.memory.decide import free_gb, room
 from trainers.memory.hollow import Count
-from trainers.memory.saving import PLAIN
+from trainers.memory.saving import PLAIN, Saving
 from trainers.memory.tiles import tiled
 from trainers.memory.units import recomputes
 from trainers.prepacked import is_prepacked
@@ -90,17 +90,19 @@ def pace(
     config: TrainConfig,
     plan: Plan,
     clock: Clock = time.perf_counter,
+    before: Saving | None = None,
 ) -> Pace:
     """The pace of a run with these settings, tried; leaves an adapter on the components.
 
     Args:
         clock: what tells the seconds.
+        before: how an earlier sitting of the run saved memory.
     """
     stopwatch = Stopwatch(clock)
     encoded = _encoding(family, components, config, plan.device, stopwatch)  # before the denoiser comes, as in a run
     told = _telling(family, components, config, plan.device, stopwatch)
     began = clock()
-    step = engine_step(family, components, config, plan, steps=LEAST)
+    step = engine_step(family, components, config, plan, steps=LEAST, before=before)
     thread_count.settle(step, config)
     settle_exact(step, plan.exact)
     recorded = record_passes(step, config, lambda event: None)

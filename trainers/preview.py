@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from trainers.config import PreviewConfig
+from trainers.config import PreviewConfig, TrainConfig
 from trainers.data.types import Crop
+from trainers.events import Adjusted
 from trainers.families.base import Components, Conditioning, Family, plain_sizes
 from trainers.families.residence import lent
 from trainers.files import encoded, write_whole
@@ -35,6 +36,17 @@ def at_once(trained: int, checkpointing: bool, larger: float = 1.0) -> int:
 def larger(config: PreviewConfig, drawn: int, trained: int) -> float:
     """How many times as many pixels a preview has as a picture that is trained on; each a side, unless it is set."""
     return (config.width or drawn) * (config.height or drawn) / trained**2
+
+
+def bounded(config: TrainConfig, components: Components) -> tuple[TrainConfig, Adjusted | None]:
+    """The settings with previews that are no larger than the base can draw, and what is told where they were."""
+    _, most = components.bounds
+    sides = {"width": config.preview.width, "height": config.preview.height}
+    within = {name: min(side, most) for name, side in sides.items() if most and side and side > most}
+    if not within:
+        return config, None
+    told = Adjusted(f"Previews have at most {most} pixels a side", "The base draws no larger pictures.")
+    return config.model_copy(update={"preview": config.preview.model_copy(update=within)}), told
 
 
 def longest(config: PreviewConfig, resolution: int, crops: Sequence[Crop] = ()) -> int:
@@ -80,7 +92,8 @@ def sample_told(
     count = len(told.embeds) - 1
     dtype = next(denoiser.parameters()).dtype  # the base's: a layer of its own comes before what an adapter adds
     shape = (1, latent.channels, height, width)
-    noise = [torch.randn(shape, generator=torch.Generator().manual_seed(config.seed + i)) for i in range(count)]
+    generators = [torch.Generator().manual_seed((config.seed + i) % 2**63) for i in range(count)]
+    noise = [torch.randn(shape, generator=generator) for generator in generators]
     drawn: list[Tensor] = []
     steps = config.sampling_steps
     with lent([denoiser], device):

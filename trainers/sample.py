@@ -37,6 +37,7 @@ def sample(
         apply_file(components, adapter, strength, strict=True)
     components.vae.decoder.register_forward_hook(_require_numbers)
     resolution = config.data.resolution or components.resolution
+    config, _ = preview.bounded(config, components)
     keep_middle(components, preview.longest(config.preview, resolution))
     rows = []
     for prompt in prompts:

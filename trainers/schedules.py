@@ -20,6 +20,11 @@ def total_steps(config: TrainConfig) -> int:
     return config.total_steps
 
 
+def too_far(done: int, steps: int) -> tuple[str, str]:
+    """What is said of a run that has done more steps than its settings ask for, and what helps."""
+    return f"This run has already done {done} steps, more than its {steps}.", "Start a new run."
+
+
 def build_schedule(config: ScheduleConfig, optimizer: Optimizer, steps: int) -> LRScheduler:
     """The curve over `steps` optimizer steps; warm-up is `config.warmup` of them."""
     cycles = 0.5 if config.type == "cosine" else config.cycles  # half a wave ends at zero

@@ -53,7 +53,7 @@ from trainers.preservation import draw_class_pictures, preserved_captions
 from trainers.progress import ended_by, throttled
 from trainers.prompts import preview_prompts
 from trainers.ranks import Lost, Ranks
-from trainers.schedules import total_steps
+from trainers.schedules import too_far, total_steps
 from trainers.spill import Spill
 from trainers.step import build_step
 from trainers.stores import Feed, TextStore, caption_variants, cut_captions
@@ -143,6 +143,9 @@ def _train(
     _warn(cut_captions(found.examples, family, components), emit)
     resolution = config.data.resolution or components.resolution
     crops = plan_crops(found.examples, config.data, resolution, *components.bounds)
+    config, smaller = preview.bounded(config, components)
+    if smaller:
+        emit(smaller)
     keep_middle(components, preview.longest(config.preview, resolution, crops))
     training, held_out = split_validation(found.examples, config.data.validation_share, config.seed)
     trained = [(found.examples[i], crops[i]) for i in training]
@@ -224,7 +227,7 @@ def _train(
         thread_count.settle(step, config, folders.cache)
     position.threads = torch.get_num_threads()
     if position.step > steps:
-        raise UserError(f"This run has already done {position.step} steps, more than its {steps}.", "Start a new run.")
+        raise UserError(*too_far(position.step, steps))
 
     # --- the loop ----------------------------------------------------------------------------------------------------
     emit(Started(steps, position.step, ranks.named(device), len(training), config.saving.name))

@@ -72,7 +72,7 @@ def numbers(plan: Plan, answer: Mapping[str, Any] | UserError | None = None) -> 
         views = config.total_steps * config.views_per_step
         trained = pictures - held_out_count(pictures, config.data.validation_share)
         if seen:
-            rows.append(("Views per picture", f"about {seen['views_per_picture']:,.0f}"))
+            rows.append(("Views per picture", f"about {seen['views_per_picture']:,g}"))
         elif trained:
             rows.append(("Views per picture", f"up to {views / trained:,.0f}"))  # fewer where batches are not full
     changed = sum(map(plan.is_changed, SETTINGS))

@@ -67,7 +67,7 @@ def test_a_change_is_marked_and_leads_back(place, plan):
 def test_the_estimate_tells_how_many_pictures_are_of_use(plan):
     before, after = views.numbers(plan), views.numbers(plan, ANSWER)
     assert f"<dd>{plan.pictures}</dd>" in before and "<dd>up to " in before
-    assert "<dd>12</dd>" in after and "<dd>about 12</dd>" in after and "up to" not in after
+    assert "<dd>12</dd>" in after and "<dd>about 12.5</dd>" in after and "up to" not in after
     assert views.numbers(plan, UserError("No base.")) == before
 
 

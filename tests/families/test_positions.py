@@ -9,13 +9,15 @@ from tests.tiny_families import tiny_folder, write_checkpoint
 from trainers import config_io, preview
 from trainers.config import ModelConfig
 from trainers.data.types import Bucket, Crop
-from trainers.errors import UserError
 from trainers.families.base import Components, Conditioning
 from trainers.families.positions import keep_middle
 from trainers.families.residence import bring, release
 from trainers.families.sd3 import SD3
 from trainers.families.sdxl import SDXL
+from trainers.identities import identify
 from trainers.memory.decide import resident
+from trainers.memory.saving import PLAIN
+from trainers.memory.settle import settle
 
 CPU = torch.device("cpu")
 WHOLE, WIDTH, PATCH = 12, 16, 4  # rows of the tiny model's table, numbers in each; pixels in a patch's side
@@ -48,7 +50,7 @@ def predicted(components: Components, width: int, height: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("form", "deferred"), [("folder", True), ("folder", False), ("file", True)])
-@pytest.mark.parametrize(("pixels", "kept"), [(16, 4), (20, 6), (25, 6), (44, 12), (48, 12)])
+@pytest.mark.parametrize(("pixels", "kept"), [(16, 4), (20, 6), (25, 6), (44, 12), (48, 12), (100, 12)])
 def test_the_middle_of_the_table_predicts_the_same(bases, whole, form, deferred, pixels, kept):
     short = SD3.load(ModelConfig(base=bases[form]), torch.float32, deferred)
     keep_middle(short, pixels)
@@ -61,10 +63,24 @@ def test_the_middle_of_the_table_predicts_the_same(bases, whole, form, deferred,
         release(short.denoiser)
 
 
-def test_pictures_that_are_larger_than_the_table_are_refused(bases):
+def test_previews_are_no_larger_than_the_base_can_draw(bases):
     components = SD3.load(ModelConfig(base=bases["folder"]), torch.float32, deferred=True)
-    with pytest.raises(UserError, match="This base draws pictures of at most 48 pixels a side, and 52 are asked for"):
-        keep_middle(components, 52)
+    config = config_io.parse({"preview": {"width": 64, "height": 32}})
+    within, told = preview.bounded(config, components)
+    assert (within.preview.width, within.preview.height) == (48, 32)
+    assert told.what == "Previews have at most 48 pixels a side"
+    assert preview.bounded(within, components) == (within, None)
+    assert preview.bounded(config_io.parse({}), components)[1] is None
+
+
+def test_a_packed_base_is_the_same_whatever_part_of_the_table_is_kept(bases, tmp_path):
+    found = []
+    for pixels in (16, 32):
+        components = SD3.load(ModelConfig(base=bases["folder"]), torch.float32, deferred=True)
+        keep_middle(components, pixels)
+        settle(components.denoiser, "int8", PLAIN, CPU)
+        found.append(identify(components.denoiser, tmp_path))
+    assert found[0] == found[1]
 
 
 def test_what_is_not_kept_takes_no_memory(bases):

@@ -25,7 +25,7 @@ from trainers.latents import LatentStore
 from trainers.libraries import diffusers, peft
 from trainers.memory import Plan
 from trainers.memory.decide import decide, draws
-from trainers.memory.saving import apply
+from trainers.memory.saving import Saving, apply
 from trainers.memory.settle import settle
 from trainers.prepacked import prepack
 from trainers.step import TrainingStep, build_step
@@ -35,8 +35,18 @@ from trainers.trial import Way
 PICTURES = 8  # at least, and as many more as fill the last batch
 
 
-def engine_step(family: Family, components: Components, config: TrainConfig, plan: Plan, steps: int) -> TrainingStep:
-    """Darkroom's step on random latents of the training resolution; everything else is what a run uses."""
+def engine_step(
+    family: Family,
+    components: Components,
+    config: TrainConfig,
+    plan: Plan,
+    steps: int,
+    before: Saving | None = None,
+) -> TrainingStep:
+    """Darkroom's step on random latents of the training resolution; everything else is what a run uses.
+
+    `before`: how memory is to be saved if that fits.
+    """
     device, latent = plan.device, components.latent
     side = components.side(config.data.resolution or components.resolution)
     bucket = Bucket(side * latent.factor, side * latent.factor)
@@ -62,7 +72,7 @@ def engine_step(family: Family, components: Components, config: TrainConfig, pla
         text.cached = base_text
         for encoder in components.text_encoders:
             release(encoder)
-    saving, *_ = decide(family, components, config, plan)
+    saving, *_ = decide(family, components, config, plan, before=before)
     settle(components.denoiser, config.memory.quantize, saving, device)
     prepack(components.denoiser, config.memory, saving)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)

@@ -16,8 +16,9 @@ from trainers.bench.count import count
 from trainers.bench.floor import floor
 from trainers.bench.loops import BareLoop, OtherLoop, compiled_loop, engine_step, recorded_loop
 from trainers.config import TrainConfig
+from trainers.data.buckets import require_resolution
 from trainers.families.base import Components, Conditioning, Family, plain_sizes
-from trainers.families.positions import keep_middle, require_room
+from trainers.families.positions import keep_middle
 from trainers.memory import Plan
 from trainers.step import TrainingStep
 from trainers.trial import settle_exact
@@ -54,7 +55,8 @@ def bench(base: str, config: TrainConfig, meta: bool, steps: int, alone: bool, b
     began = time.perf_counter()
     with models.without_numbers(meta):
         family, components, label = models.build(base, config, plan.dtype)
-        require_room(components, config.data.resolution or 0)
+        resolution = config.data.resolution or components.resolution
+        require_resolution(resolution, *components.bounds)
         places = list(shapes(components, family.spec, config.adapter))
         told = _told(family, components, config)
         loops: dict[str, Loop] = {}
@@ -62,7 +64,7 @@ def bench(base: str, config: TrainConfig, meta: bool, steps: int, alone: bool, b
             its_plan = plan if bare == "auto" else replace(plan, precision=bare)
             loops["bare"] = BareLoop(family, components, config, its_plan, told, places)
         least = _least(family, components, config, plan, told, places)
-        keep_middle(components, config.data.resolution or components.resolution)
+        keep_middle(components, resolution)
         ours = engine_step(family, components, config, plan, steps)
         if not meta:
             thread_count.settle(ours, config)

@@ -76,11 +76,6 @@ class Batches:
         areas = (bucket.width * bucket.height * len(members) for bucket, members in self.members.items())
         return sum(areas) / self.per_epoch
 
-    @property
-    def picture_pixels(self) -> float:
-        """Of a picture, on average."""
-        return sum(crop.bucket.width * crop.bucket.height for crop in self.crops) / len(self.crops)
-
     def _epoch(self, epoch: int) -> list[tuple[int, ...]]:
         """All batches of an epoch, in order."""
         rng = random.Random(f"{self.seed}/{epoch}")

@@ -29,14 +29,7 @@ def plan(
         UserError: for a resolution, step, smallest or largest side that this base or the other settings rule out.
     """
     step, smallest, largest = sides(config, resolution, multiple, most)
-    if resolution < multiple:
-        raise UserError(
-            f"Resolution {resolution} is too small for this base.", f"Set data.resolution to {multiple} or more."
-        )
-    if most and resolution > most:
-        raise UserError(
-            f"Resolution {resolution} is too large for this base.", f"Set data.resolution to {most} or less."
-        )
+    require_resolution(resolution, multiple, most)
     if step % multiple:
         hint = f"Set data.bucket_step to a multiple of {multiple}, or leave it empty."
         raise UserError(f"Bucket step {step} does not fit this base: the sides must be multiples of {multiple}.", hint)
@@ -56,6 +49,18 @@ def plan(
         return [crop_for(example.size, *no_upscale_bucket(example.size, area, step, most)) for example in examples]
     buckets = bucket_list(area, smallest, largest, step)
     return [crop_for(example.size, choose(example.size, buckets)) for example in examples]
+
+
+def require_resolution(resolution: int, multiple: int, most: int | None) -> None:
+    """Raises UserError for one that a base cannot draw."""
+    if resolution < multiple:
+        raise UserError(
+            f"Resolution {resolution} is too small for this base.", f"Set data.resolution to {multiple} or more."
+        )
+    if most and resolution > most:
+        raise UserError(
+            f"Resolution {resolution} is too large for this base.", f"Set data.resolution to {most} or less."
+        )
 
 
 def sides(config: DataConfig, resolution: int, multiple: int, most: int | None = None) -> tuple[int, int, int]:

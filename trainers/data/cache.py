@@ -47,10 +47,15 @@ def text_key(caption: str, text_identity: str, clip_skip: int) -> str:
     return content_key(kind="text", format=FORMAT, caption=caption, encoder=text_identity, clip_skip=clip_skip)
 
 
-def identity(module: nn.Module) -> str:
-    """sha256 in hex of a module's structure and weights (names, shapes, dtypes, bytes), wherever it was loaded from."""
+def identity(module: nn.Module, without: str = "") -> str:
+    """sha256 in hex of a module's structure and weights (names, shapes, dtypes, bytes), wherever it was loaded from.
+
+    `without`: the name of one that does not count.
+    """
     digest = hashlib.sha256(repr(module).encode())  # activations and epsilons show in no weight
     for name, tensor in sorted(module.state_dict(keep_vars=True).items()):
+        if name == without:
+            continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
         if tensor.numel():
             digest.update(real(tensor).detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -7,38 +7,24 @@ diffusers adds the middle of the table to latents of any size. That of Stable Di
 from diffusers.models.embeddings import PatchEmbed
 from torch import Tensor
 
-from trainers.errors import UserError
 from trainers.families.base import Components
 
 TABLE = "pos_embed"
-
-
-def require_room(components: Components, pixels: int) -> None:
-    """Raises UserError where pictures of `pixels` a side are too large for a base."""
-    _, most = components.bounds
-    if most and pixels > most:
-        raise UserError(
-            f"This base draws pictures of at most {most} pixels a side, and {pixels} are asked for.",
-            "Lower preview.width and preview.height, or data.resolution.",
-        )
+FULL_NAME = f"{TABLE}.{TABLE}"  # in a denoiser
 
 
 def keep_middle(components: Components, pixels: int) -> None:
     """Leave only what pictures of up to `pixels` a side need; the predictions stay the same to the bit.
 
     Of a denoiser whose weights are away, no more than that is read. One without such a table stays as it is.
-
-    Raises:
-        UserError: the table is too small for such pictures.
     """
     denoiser = components.denoiser
     embed = getattr(denoiser, TABLE, None)
     if not isinstance(embed, PatchEmbed) or embed.pos_embed_max_size is None:
         return
-    require_room(components, pixels)
     whole = embed.pos_embed_max_size
     wanted = pixels // components.latent.factor // embed.patch_size
-    side = wanted + (whole - wanted) % 2  # as much goes on the right as on the left
+    side = min(whole, wanted + (whole - wanted) % 2)  # as much goes on the right as on the left
     if side >= whole:
         return
 
@@ -51,4 +37,4 @@ def keep_middle(components: Components, pixels: int) -> None:
     embed.register_buffer(TABLE, middle(embed.pos_embed), persistent=True)
     embed.pos_embed_max_size = side
     if source := getattr(denoiser, "source", None):
-        source.shorten(f"{TABLE}.{TABLE}", tuple(embed.pos_embed.shape), middle)
+        source.shorten(FULL_NAME, tuple(embed.pos_embed.shape), middle)

@@ -19,7 +19,7 @@ TAKES = "It reads settings of kohya_ss (JSON), sd-scripts (TOML) and OneTrainer 
 def read_text(path: Path) -> str:
     """UserError where it is missing, a folder, or no text."""
     if os.path.isdir(path):
-        raise UserError(f"{path.name} is a folder, not a settings file.")
+        raise UserError(f"{path.name or path} is a folder, not a settings file.")
     if not os.path.isfile(path):
         raise UserError(f"There is no file {path}.", "Check the spelling.")
     if path.stat().st_size > LARGEST:

@@ -161,7 +161,7 @@ def fresh(base: Base, name: str, said: Iterable[Mapping[str, str]]) -> dict[str,
     spec, said = FAMILIES[base.family].spec, list(said)
     prediction = _prediction(said)
     resolution = next((one[key] for one in said if (key := "modelspec.resolution") in one), "")
-    triggers = dict.fromkeys(trigger for one in said if (trigger := told.value(one, TRIGGER)))
+    triggers = dict.fromkeys(word for one in said for word in told.value(one, TRIGGER).split(", ") if word)
     side = spec.native_resolution
     entries = {
         "ss_base_model_version": version(base, prediction),
