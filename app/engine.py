@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainers import threads
 from trainers.config import TrainConfig
+
+threads.wait_passively()  # as runs do: threads that wait otherwise take other times
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -125,9 +128,6 @@ def convert(
 
 
 def bench(arguments: list[str]) -> int | None:
-    from trainers import threads
-
-    threads.wait_passively()
     from trainers.bench.main import main
 
     return main(arguments)

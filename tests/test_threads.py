@@ -8,6 +8,7 @@ import sys
 import psutil
 import pytest
 
+from app.paths import ROOT
 from trainers import checkpoint, sums, threads
 from trainers.checkpoint import Position, Saved
 
@@ -74,3 +75,10 @@ def test_the_engine_waits_passively_unless_told_otherwise():
     for added, policy in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
         done = subprocess.run([sys.executable, "-c", WAITING], capture_output=True, text=True, env=environment | added)
         assert done.stdout.strip() == policy, done.stderr
+
+
+def test_commands_that_compute_wait_as_runs_do():
+    told = "import app.engine, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    bare = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    said = subprocess.run([sys.executable, "-c", told], env=bare, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert said.stdout.split() == ["PASSIVE", "False"]

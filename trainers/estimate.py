@@ -8,6 +8,7 @@ else they follow from the operation count and the speed of this device, or from 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -118,22 +119,22 @@ def estimate(
         return replace(need, instead=_instead(family, components, config, plan, device, free, encoded, missing))
     if card:
         return need
-    large = device.type == "cpu" and _dear(family, components, config, plan, fitted, flops)
-    if large:
-        found = reckon(family, components, config, plan, fitted)
+    on_cpu = device.type == "cpu"
+    roughly = partial(reckon, family, components, config, plan, fitted)
+    if on_cpu and flops >= CHEAP:
+        found = roughly()
     else:
-        found = pace(family, components, config, plan, clock, before)
-    late = device.type == "cpu" and missing[0] * found.encoded > SOON
+        dear = on_cpu and _dear(family, components, config, plan, fitted)
+        found = pace(family, components, config, plan, clock, before, roughly if dear else None)
+    late = on_cpu and missing[0] * found.encoded > SOON
     more = _beside(family, components, config, left, fitted) if late else 0
     return replace(need, pace=found, peak_gb=peak + more / GB)
 
 
-def _dear(
-    family: Family, components: Components, config: TrainConfig, plan: memory.Plan, fitted: Fitted, flops: float
-) -> bool:
-    """Whether to try a step of so many operations, or to draw a preview, would take a CPU long."""
-    if flops >= CHEAP or not config.preview.every:
-        return flops >= CHEAP
+def _dear(family: Family, components: Components, config: TrainConfig, plan: memory.Plan, fitted: Fitted) -> bool:
+    """Whether a sampling step of a preview would take a CPU long."""
+    if not config.preview.every:
+        return False
     if _times(components, config) <= 1:
         return ROWS * fitted.count.forward / config.at_once >= CHEAP
     return denoised(family, components, drawn(components, config), 1, plan.dtype).flops >= CHEAP

@@ -91,12 +91,14 @@ def pace(
     plan: Plan,
     clock: Clock = time.perf_counter,
     before: Saving | None = None,
+    drawing: Callable[[], "Pace"] | None = None,
 ) -> Pace:
     """The pace of a run with these settings, tried; leaves an adapter on the components.
 
     Args:
         clock: what tells the seconds.
         before: how an earlier sitting of the run saved memory.
+        drawing: what tells the pace of a preview in its stead, on as many threads as the steps were given.
     """
     stopwatch = Stopwatch(clock)
     encoded = _encoding(family, components, config, plan.device, stopwatch)  # before the denoiser comes, as in a run
@@ -117,10 +119,15 @@ def pace(
         recorded.rest()
         anew = max(0.0, stopwatch.spent(lambda: _done(step, 0)) - whole)
         recorded.rest()
-    denoised = trained = _denoising(step, components, config, stopwatch, drawn(components, config))
+    denoised = trained = decoded = 0.0
+    if drawing:
+        told_instead = drawing()
+        denoised, decoded = told_instead.denoised, told_instead.decoded
+    else:
+        denoised = trained = _denoising(step, components, config, stopwatch, drawn(components, config))
+        decoded = _decoding(step, components, config, stopwatch)
     if drawn(components, config) != (seen := as_trained(components, config)):
         trained = _denoising(step, components, config, stopwatch, seen)
-    decoded = _decoding(step, components, config, stopwatch)
     return Pace(
         step=whole,
         alone=alone,
@@ -132,6 +139,7 @@ def pace(
         saved=_saving(step, clock),
         ready=ready + stopwatch.first,
         anew=anew,
+        tried=not drawing,
     )
 
 
