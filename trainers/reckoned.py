@@ -29,7 +29,7 @@ from trainers.prepacked import prepacked_bytes
 
 SLOWER = 1.5  # than in one large convolution: a step's other operations, and its smaller ones
 CHEAP = 1e11  # floating-point operations of what is worth doing on a CPU for its time: about a second
-TOKENS = 1024
+TOKENS = 1024  # of attention that is timed
 FOUND = 1 << 26  # bytes
 ORDERED = 3  # times that bytes move where a convolution's weights are put in order: written, which reads, and read
 

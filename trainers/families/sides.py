@@ -10,10 +10,8 @@ from trainers.families.folders import read_json
 from trainers.families.locate import find_here
 
 CONFIGS = Path(__file__).parent / "configs"
-CONFIGS_OF = {
-    "sdxl": "sdxl",
-    "sd3": "sd3-medium",
-}  # of Stable Diffusion 3 only 3.5 Medium differs: a side may be longer; sd2 see below
+# Of Stable Diffusion 3, 3.5 Medium alone differs: a side may be longer there. For sd2 see below.
+CONFIGS_OF = {"sdxl": "sdxl", "sd3": "sd3-medium"}
 
 
 class Sides(NamedTuple):
