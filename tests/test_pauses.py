@@ -105,3 +105,18 @@ def test_a_validation_has_the_same_loss_whatever_is_denoised_together(
         assert given == rows
         for other in others:
             assert other == pytest.approx(first, rel=1e-5)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_previews_that_a_run_was_ended_in_are_drawn_when_it_goes_on(tmp_path, base, pictures, lost):
+    how = {"preview": {"every": 2, "sampling_steps": 1}, "saving": {"every": 1}}
+    run(tmp_path, base, pictures, 2, **how)
+    there = sorted((tmp_path / "samples").glob("step_000002_*.png"))
+    before = [path.read_bytes() for path in there]
+    for path in there if lost else ():
+        path.unlink()
+    seen = run(tmp_path, base, pictures, 4, **how)
+    assert [event.step for event in seen if isinstance(event, events.Sample)] == [2] * len(there) * lost + [4] * len(
+        there
+    )
+    assert [path.read_bytes() for path in there] == before

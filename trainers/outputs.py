@@ -162,6 +162,10 @@ class Outputs:
             for i, (prompt, path) in enumerate(zip(prompts, paths, strict=True)):
                 self._emit_sample(prompt, path, settings.seed + i)
 
+    def undrawn(self) -> bool:
+        """Whether there are no previews of this step."""
+        return not any(self.folders.samples.glob(preview.name_of(self.position.step, "*")))
+
     def draw(self, wish: Wish) -> None:
         """Sample one picture that a person asked for; a failure is a warning."""
         with self._warning("The picture that was asked for could not be made."):

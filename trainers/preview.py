@@ -164,4 +164,9 @@ def save_asked(picture: Image.Image, folder: Path, step: int) -> Path:
 def save_pictures(pictures: list[Image.Image], folder: Path, step: int) -> list[Path]:
     """Write step_000250_0.png and so on, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [write_whole(folder / f"step_{step:06d}_{i}.png", encoded(picture)) for i, picture in enumerate(pictures)]
+    return [write_whole(folder / name_of(step, i), encoded(picture)) for i, picture in enumerate(pictures)]
+
+
+def name_of(step: int, number: int | str) -> str:
+    """The file of a preview."""
+    return f"step_{step:06d}_{number}.png"

@@ -232,9 +232,10 @@ def _train(
     # --- the loop ----------------------------------------------------------------------------------------------------
     emit(Started(steps, position.step, ranks.named(device), len(training), config.saving.name))
     pauses = Pauses(config.preview.every, position, latents)
-    if config.preview.every and not resumed:
+    here = _due(position.step, config.preview.every) or position.step == steps
+    if config.preview.every and (not resumed or here and outputs.undrawn()):
         with pauses.timed():
-            outputs.preview()  # the base column
+            outputs.preview()  # the base column, or what an earlier sitting did not come to
     adapter.train()
     settle_exact(step, plan.exact)
     regions = compile_blocks(step, config, folders.cache, emit)
