@@ -27,6 +27,20 @@ def pictures(tmp_path_factory):
     return nine_pictures(tmp_path_factory.mktemp("pictures"))
 
 
+@pytest.fixture
+def slow_previews(monkeypatch):
+    """A preview takes 50 seconds, all else none, and every step is told."""
+    now, drawn = [0.0], outputs.Outputs.preview
+
+    def slow(self) -> None:
+        now[0] += 50.0
+        drawn(self)
+
+    monkeypatch.setattr(pauses, "awake", lambda: now[0])
+    monkeypatch.setattr(outputs.Outputs, "preview", slow)
+    monkeypatch.setattr(recipe, "REPORT", 1)
+
+
 @pytest.mark.parametrize(
     ("step", "to_come"), [(1, 4), (29, 4), (30, 4), (31, 3), (60, 3), (61, 2), (90, 2), (91, 1), (100, 1)]
 )
@@ -51,16 +65,8 @@ def test_what_a_pause_encodes_once_is_not_expected_of_the_next_one(monkeypatch):
     assert paused.left(10, 30) == (7 - 4) * 3
 
 
-def test_a_resumed_run_knows_how_long_a_preview_takes(tmp_path, base, pictures, monkeypatch):
-    now, drawn = [0.0], outputs.Outputs.preview
-
-    def slow(self) -> None:
-        now[0] += 50.0
-        drawn(self)
-
-    monkeypatch.setattr(pauses, "awake", lambda: now[0])
-    monkeypatch.setattr(outputs.Outputs, "preview", slow)
-    monkeypatch.setattr(recipe, "REPORT", 1)
+@pytest.mark.usefixtures("slow_previews")
+def test_a_resumed_run_knows_how_long_a_preview_takes(tmp_path, base, pictures):
     how = {"preview": {"every": 4, "sampling_steps": 1}, "data": {"validation_share": 0.0}, "saving": {"every": 1}}
     run(tmp_path, base, pictures, 2, **how)
     seen = run(tmp_path, base, pictures, 5, **how)
@@ -68,16 +74,8 @@ def test_a_resumed_run_knows_how_long_a_preview_takes(tmp_path, base, pictures, 
     assert left == [100.0, 100.0, 50.0]  # previews after 4 and 5 steps
 
 
-def test_a_run_tells_the_time_of_the_previews_that_are_to_come(tmp_path, base, pictures, monkeypatch):
-    now, drawn = [0.0], outputs.Outputs.preview
-
-    def slow(self) -> None:
-        now[0] += 50.0
-        drawn(self)
-
-    monkeypatch.setattr(pauses, "awake", lambda: now[0])
-    monkeypatch.setattr(outputs.Outputs, "preview", slow)
-    monkeypatch.setattr(recipe, "REPORT", 1)
+@pytest.mark.usefixtures("slow_previews")
+def test_a_run_tells_the_time_of_the_previews_that_are_to_come(tmp_path, base, pictures):
     how = {"preview": {"every": 2, "sampling_steps": 1}, "data": {"validation_share": 0.0}}
     seen = run(tmp_path, base, pictures, 5, **how)
     left = [event.beside_left for event in seen if isinstance(event, events.Step)]

@@ -121,19 +121,24 @@ def _check(
         "fits": need.fits,
         "verdict": _verdict(need, todo.steps, done, spent),
         "saving": need.saved,
-        "memory_gb": {
-            "peak": round(need.peak_gb, 2),
-            "free": round(need.free_gb, 2),
-            "base": round(need.weights_gb, 2),
-            "encoded_pictures_and_captions": round(need.encoded_gb, 2),
-            "adapter_and_optimizer": round(need.adapter_gb, 2),
-            "activations": round(need.activations_gb, 2),
-            "encoding_before": round(need.encoding_gb, 2),
-            "previews": round(need.previews_gb, 2),
-        },
+        "memory_gb": _memory(need),
         "seconds_per_step": spent and round(spent.steps / max(1, todo.steps), 4),
         "seconds": spent and {"whole": round(spent.whole, 1)} | {p: round(s, 1) for p, s in vars(spent).items()},
     }
+
+
+def _memory(need: Estimate) -> dict[str, float]:
+    parts = {
+        "peak": need.peak_gb,
+        "free": need.free_gb,
+        "base": need.weights_gb,
+        "encoded_pictures_and_captions": need.encoded_gb,
+        "adapter_and_optimizer": need.adapter_gb,
+        "activations": need.activations_gb,
+        "encoding_before": need.encoding_gb,
+        "previews": need.previews_gb,
+    }
+    return {name: round(gb, 2) for name, gb in parts.items()}
 
 
 def _plan_on(card: Card, config: TrainConfig) -> memory.Plan:
