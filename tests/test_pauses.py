@@ -1,5 +1,6 @@
 """The time that is left counts previews and validations, and a validation has as much room as a step."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,9 +11,10 @@ from tests.test_train import run
 from tests.tiny import tiny_pipeline_folder
 from trainers import events, outputs, pauses
 from trainers import train as recipe
-from trainers.checkpoint import Position
+from trainers.checkpoint import Position, newest_step
 from trainers.families.base import LatentSpec
 from trainers.latents import LatentStore
+from trainers.outputs import MAKING, MEASURING
 from trainers.pauses import Pauses
 from trainers.validate import Validator
 
@@ -118,3 +120,42 @@ def test_previews_that_a_run_was_ended_in_are_drawn_when_it_goes_on(tmp_path, ba
         there
     )
     assert [path.read_bytes() for path in there] == before
+
+
+def ending(folder: Path, word: str, name: str, begun: int):
+    """Hears a run, and asks for its end in the phase of that name, when it begins for that time."""
+    seen = []
+
+    def heard(event: events.Event) -> None:
+        seen.extend([event] * (isinstance(event, events.Phase) and (event.name, event.done) == (name, 0)))
+        if len(seen) == begun:
+            (folder / "control").mkdir(exist_ok=True)
+            (folder / "control" / word).touch()
+
+    return heard
+
+
+@pytest.mark.parametrize(("word", "name", "begun"), [("pause", MEASURING, 1), ("pause", MAKING, 2), ("stop", MAKING, 2)])
+def test_a_wish_to_end_is_heard_while_previews_are_made(tmp_path, base, pictures, word, name, begun):
+    how = {"preview": {"every": 2, "sampling_steps": 3}, "data": {"validation_share": 0.3}}
+    ended = tmp_path / "ended"
+    seen = run(ended, base, pictures, 4, heard=ending(ended, word, name, begun), **how)
+    assert seen[-1] == events.Stopped(2, paused=word == "pause")
+    assert newest_step(ended / "checkpoints") == 2
+    assert {event.step for event in seen if isinstance(event, events.Sample)} == {0}
+    (ended / "control" / word).unlink()
+    seen = run(ended, base, pictures, 4, **how)
+    assert [event.step for event in seen if isinstance(event, events.Validation)] == [2, 4]
+    run(tmp_path / "whole", base, pictures, 4, **how)
+    drawn = {path.name: path.read_bytes() for path in (tmp_path / "whole" / "samples").iterdir()}
+    assert len(drawn) == 3 * 4
+    assert {path.name: path.read_bytes() for path in (ended / "samples").iterdir()} == drawn
+
+
+def test_a_run_that_is_ended_in_its_first_previews_begins_again(tmp_path, base, pictures):
+    how = {"preview": {"every": 2, "sampling_steps": 1}}
+    seen = run(tmp_path, base, pictures, 2, heard=ending(tmp_path, "pause", MAKING, 1), **how)
+    assert seen[-1] == events.Stopped(0, paused=True)
+    (tmp_path / "control" / "pause").unlink()
+    assert isinstance(run(tmp_path, base, pictures, 2, **how)[-1], events.Finished)
+    assert len([*(tmp_path / "samples").glob("step_000000_*.png")]) == 4

@@ -1,6 +1,6 @@
 """What a person asks of a run while it trains: small files in its folder control/, written by the app.
 
-stop, pause        save and end after this step
+stop, pause        save and end after this step, or at once while previews are made
 less_memory        save after this step and go on in the next way that needs less memory
 sample_now         empty: validate and draw the previews now; else JSON: {"prompt", "seed", "strength"}, or a list
 prompts.json       a list of texts: the preview prompts from now on, also after a resume

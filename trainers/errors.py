@@ -30,7 +30,7 @@ class Crowded(Exception):
 
 
 class EndedEarly(Exception):
-    """A person asked for the end before the first step: there is nothing to save."""
+    """A person asked for the end while something takes long: there is nothing to save, or it is saved."""
 
 
 DISK_ERRORS = {

@@ -18,7 +18,7 @@ from trainers.checkpoint import Position, Saved
 from trainers.checkpoint_writer import CheckpointWriter
 from trainers.config import PreviewConfig, TrainConfig
 from trainers.control import Control, Wish
-from trainers.errors import Overflowed, UserError
+from trainers.errors import EndedEarly, Overflowed, UserError
 from trainers.events import Adjusted, Checkpoint, Event, Sample, Validation, Warned
 from trainers.export.facts import pack
 from trainers.export.metadata import RunFacts
@@ -28,8 +28,9 @@ from trainers.graphs import Recorded
 from trainers.memory.decide import free_gb, room
 from trainers.memory.saving import PLAIN
 from trainers.memory.units import recomputes
+from trainers.pauses import Pauses
 from trainers.prepacked import is_prepacked
-from trainers.progress import Progress, throttled
+from trainers.progress import Progress, ended_by, throttled
 from trainers.prompts import preview_prompts
 from trainers.step import TrainingStep
 from trainers.validate import LEVELS, ROWS, Validator, measured_pictures
@@ -153,6 +154,30 @@ class Outputs:
         except Exception:  # a device may be gone, or the disk full: what is raised already says more
             log.exception("the state before the failure could not be saved")
 
+    def show(self, due: bool, wishes: list[Wish], pauses: Pauses, endable: bool) -> bool:
+        """Where they are `due`, measure the held-out pictures and draw the previews; then draw what was asked for.
+
+        It can take minutes. Where it is `endable`, a person's wish to end the run ends it, too: the run's state is
+        saved then, and the answer True.
+        """
+        usual = self.progress
+        if endable:
+            self.progress = ended_by(self.folders.control, usual)
+        try:
+            with self.saving():  # it may be the first to need a picture
+                if due:
+                    with pauses.timed():
+                        if self.position.step:
+                            self.validate()
+                        self.preview()
+                for wish in wishes:
+                    self.draw(wish)
+        except EndedEarly:
+            return True
+        finally:
+            self.progress = usual
+        return False
+
     def preview(self) -> None:
         """Sample every prompt; a failure is a warning, since the training is worth more."""
         with self._warning("The preview pictures could not be made."):
@@ -258,6 +283,8 @@ class Outputs:
     def _warning(self, message: str) -> Iterator[None]:
         try:
             yield
+        except EndedEarly:
+            raise
         except Exception as error:
             log.exception("drawing failed")
             self.emit(Warned(message, f"Training goes on. ({type(error).__name__}: {error})"))

@@ -234,8 +234,8 @@ def _train(
     pauses = Pauses(config.preview.every, position, latents)
     here = _due(position.step, config.preview.every) or position.step == steps
     if config.preview.every and (not resumed or here and outputs.undrawn()):
-        with pauses.timed():
-            outputs.preview()  # the base column, or what an earlier sitting did not come to
+        if outputs.show(True, [], pauses, endable=True):  # the base column, or what an earlier sitting did not come to
+            raise EndedEarly
     adapter.train()
     settle_exact(step, plan.exact)
     regions = compile_blocks(step, config, folders.cache, emit)
@@ -287,14 +287,9 @@ def _train(
                 outputs.save(rolling)
             if preview_due or wishes or last or lighter:  # saved first: drawing is worth less
                 outputs.finish_saving()
-            if preview_due:
-                with pauses.timed():
-                    with outputs.saving():  # it may be the first to need a picture
-                        outputs.validate()
-                    outputs.preview()
-            for wish in wishes or ():
-                outputs.draw(wish)
             if preview_due or wishes:
+                ended = outputs.show(preview_due, wishes or [], pauses, endable=position.step < steps)
+                stopped = bool(ranks.exchange(value=ended)) or stopped
                 emit(Phase("Training"))
             since, clock, encoded = position.step, awake(), latents.encoding_seconds
             if lighter:
