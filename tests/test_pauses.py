@@ -135,7 +135,9 @@ def ending(folder: Path, word: str, name: str, begun: int):
     return heard
 
 
-@pytest.mark.parametrize(("word", "name", "begun"), [("pause", MEASURING, 1), ("pause", MAKING, 2), ("stop", MAKING, 2)])
+@pytest.mark.parametrize(
+    ("word", "name", "begun"), [("pause", MEASURING, 1), ("pause", MAKING, 2), ("stop", MAKING, 2)]
+)
 def test_a_wish_to_end_is_heard_while_previews_are_made(tmp_path, base, pictures, word, name, begun):
     how = {"preview": {"every": 2, "sampling_steps": 3}, "data": {"validation_share": 0.3}}
     ended = tmp_path / "ended"
