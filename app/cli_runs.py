@@ -39,11 +39,16 @@ def train_here(run: Run, home: Home) -> None:
         raise typer.Exit
 
 
-def change(run: Run, changes: list[str]) -> None:
-    """Apply --set to a run that has not begun; one that has keeps the settings it began with."""
+def require_new(run: Run) -> None:
+    """UserError for --set where a run has begun, which keeps the settings it began with."""
     if runs.status(run).word != "new":
-        hint = f"Make a new run with them: darkroom train {run.config} --set ..."
+        hint = f"A new run with others: darkroom train {run.config} --set ... (or check, before it)"
         raise UserError(f"{run.folder.name} has begun, and a run's settings stay as they are.", hint)
+
+
+def change(run: Run, changes: list[str]) -> None:
+    """Apply --set to a run that has not begun."""
+    require_new(run)
     config = runs.with_absolute_paths(config_io.override(config_io.load(run.config), changes))
     require_base(config.model)  # before it is saved, so that a mistyped base leaves the settings as they were
     config_io.save(config, run.config)

@@ -32,6 +32,8 @@ def check(
     """Look for problems in settings and pictures, estimate memory and time; starts nothing."""
     home = find_home(context.obj)
     chosen = None if cli_runs.is_file(run) else runs.find(home, run)
+    if chosen and changes:
+        cli_runs.require_new(chosen)
     config = config_io.load(chosen.config) if chosen else cli_runs.config_of(run)
     config = runs.with_absolute_paths(config_io.override(config, changes))
     output.note(require_base(config.model).text)

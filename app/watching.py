@@ -16,10 +16,10 @@ from trainers.clock import awake
 from trainers.config import TrainConfig
 from trainers.control import Control, parse_wishes
 from trainers.errors import UserError
+from trainers.events import DRAWING
 from trainers.prompts import preview_prompts
 
 RECENT = 30  # runs to choose from
-DRAWING = "Drawing a picture that was asked for"  # a phase of the engine
 PATIENCE = 30.0  # seconds after which a training that should save and end may be ended by hand
 
 

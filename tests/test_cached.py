@@ -79,6 +79,33 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_counts(config, cach
     assert "What is left after step 1: 3 steps take " in card
 
 
+def test_a_run_without_a_whole_checkpoint_is_refused_as_training_does(config, cache, tmp_path):
+    shutil.copytree(cache.parent / "checkpoints", tmp_path / "checkpoints")
+    for file in (tmp_path / "checkpoints").glob("*/optimizer.pt"):
+        file.write_bytes(b"no longer what was written")
+    with pytest.raises(UserError, match="No checkpoint in .* is whole") as told:
+        check(config, lambda text: None, cache=cache, run=tmp_path)
+    assert told.value.hint == "Delete the folder checkpoints, and the run begins anew."
+
+
+def test_previews_that_will_be_drawn_first_when_a_run_goes_on_take_their_time(config, cache, tmp_path):
+    shutil.copytree(cache.parent / "checkpoints", tmp_path / "checkpoints")
+    shutil.copytree(cache.parent / "samples", tmp_path / "samples")
+    longer = config_io.override(config, ["schedule.steps=3"])
+    given = []
+
+    def counting(todo, *rest):
+        given.append(todo.previews)
+        return duration(todo, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainers.check.duration", counting)
+        check(longer, lambda text: None, cache=cache, run=tmp_path)
+        next((tmp_path / "samples").glob("step_000001_*.png")).unlink()
+        check(longer, lambda text: None, cache=cache, run=tmp_path)
+    assert given == [2, 3]
+
+
 def test_a_run_that_has_done_more_than_its_steps_is_refused_as_training_does(config, cache, tmp_path):
     shutil.copytree(cache.parent / "checkpoints" / "step_000001", tmp_path / "checkpoints" / "step_000003")
     with pytest.raises(UserError, match="This run has already done 3 steps, more than its 1"):

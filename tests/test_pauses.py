@@ -12,11 +12,12 @@ from tests.tiny import tiny_pipeline_folder
 from trainers import events, outputs, pauses
 from trainers import train as recipe
 from trainers.checkpoint import Position, newest_step
+from trainers.events import MAKING
 from trainers.families.base import LatentSpec
 from trainers.latents import LatentStore
-from trainers.outputs import MAKING, MEASURING
+from trainers.outputs import MEASURING
 from trainers.pauses import Pauses
-from trainers.validate import Validator
+from trainers.validate import LEVELS, Validator
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,25 @@ def test_what_a_pause_encodes_once_is_not_expected_of_the_next_one(monkeypatch):
     with paused.timed():
         store.encoding_seconds = 5.0
     assert paused.left(10, 30) == (7 - 4) * 3
+
+
+def test_the_first_previews_tell_how_long_a_pause_with_a_validation_will_take():
+    clock = iter([0.0, 6.0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pauses, "awake", lambda: next(clock))
+        paused = Pauses(10, Position(), SimpleNamespace(encoding_seconds=0.0))
+        with paused.timed(0.75):
+            pass
+    assert paused.position.pause == 8.0
+
+
+@pytest.mark.usefixtures("slow_previews")
+def test_the_time_left_has_held_out_pictures_in_it_before_any_was_measured(tmp_path, base, pictures):
+    how = {"preview": {"every": 4, "sampling_steps": 3}, "data": {"validation_share": 0.3}}
+    seen = run(tmp_path, base, pictures, 4, **how)
+    left = [event.beside_left for event in seen if isinstance(event, events.Step)]
+    drawn, measured = 4 * 3, 6 * LEVELS / 2  # four prompts; three pictures held out, and as many that are trained on
+    assert left == [pytest.approx(50 * (drawn + measured) / drawn)] * 4
 
 
 @pytest.mark.usefixtures("slow_previews")
@@ -161,3 +181,13 @@ def test_a_run_that_is_ended_in_its_first_previews_begins_again(tmp_path, base, 
     (tmp_path / "control" / "pause").unlink()
     assert isinstance(run(tmp_path, base, pictures, 2, **how)[-1], events.Finished)
     assert len([*(tmp_path / "samples").glob("step_000000_*.png")]) == 4
+
+
+def test_previews_that_were_cut_short_are_drawn_again(tmp_path, base, pictures):
+    how = {"preview": {"every": 2, "sampling_steps": 1}, "saving": {"every": 1}}
+    run(tmp_path, base, pictures, 2, **how)
+    there = sorted((tmp_path / "samples").glob("step_000002_*.png"))
+    there[-1].unlink()
+    seen = run(tmp_path, base, pictures, 3, **how)
+    assert [event.step for event in seen if isinstance(event, events.Sample)] == [2] * len(there) + [3] * len(there)
+    assert there[-1].exists()

@@ -24,6 +24,7 @@ from trainers.stores import TextStore
         ("a photo of sks man on a beach", "sks man", "man", "a photo of man on a beach"),
         ("Sks, red hat, sks", "sks", "girl", "girl, red hat, girl"),
         ("sks, red hat", "sks", "", "red hat"),
+        ("cat catching a caterpillar", "cat", "animal", "animal catching a caterpillar"),
         ("a fluent style cat", "fluent", "", "a style cat"),
         ("a man on a beach", "sks", "man", "man"),  # its own caption is what the run teaches
         ("a man on a beach", "", "man", "man"),

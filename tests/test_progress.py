@@ -6,8 +6,8 @@ from tests.nine_pictures import nine_pictures
 from tests.test_train import run
 from tests.tiny import tiny_pipeline_folder
 from trainers import progress
-from trainers.events import Phase, Sample, Step, Validation
-from trainers.outputs import MAKING, MEASURING
+from trainers.events import MAKING, Phase, Sample, Step, Validation
+from trainers.outputs import MEASURING
 from trainers.progress import throttled
 
 

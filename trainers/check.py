@@ -28,6 +28,7 @@ from trainers.memory.cards import Card, find_card
 from trainers.memory.kept import kept_saving
 from trainers.outputs import Folders
 from trainers.pace import Clock
+from trainers.prompts import preview_prompts
 from trainers.recovery import settings_of
 from trainers.schedules import too_far, total_steps
 from trainers.stores import cut_captions
@@ -87,7 +88,10 @@ def _check(
         torch.set_num_threads(threads.choose())
     read = clock() - began
     counted = batches.counted(config, resolution, crops)
-    todo = work(config, found.examples, crops, batches, len(held_out), counted.data.resolution or resolution, done)
+    due = done and preview.is_due(config.preview, done, steps)
+    drawn = not due or preview.is_drawn(Folders(run, run).samples, done, len(preview_prompts(config)))
+    pixels = counted.data.resolution or resolution
+    todo = work(config, found.examples, crops, batches, len(held_out), pixels, done, drawn)
     captions = captions_of(config, found.examples)
     known = find_cached(config, found.examples, crops, captions, components, resolution, cache) if cache else NOTHING
     encoded, cached = (todo.encoded, todo.captions), (known.pictures, known.captions)

@@ -185,7 +185,11 @@ def newest_step(folder: Path) -> int:
 
 
 def looked_at(folder: Path) -> tuple[Path | None, list[str], list[Path]]:
-    """(the newest checkpoint that is whole, what is wrong with newer ones, those), without a change to any."""
+    """(the newest checkpoint that is whole, what is wrong with newer ones, those), without a change to any.
+
+    Raises:
+        Damaged: there are checkpoints, and none is whole.
+    """
     told: list[str] = []
     damaged: list[Path] = []
     for one in reversed(list_checkpoints(folder)):
@@ -194,7 +198,10 @@ def looked_at(folder: Path) -> tuple[Path | None, list[str], list[Path]]:
             return one, told, damaged
         told.append(f"The checkpoint {one.name} is damaged ({broken}).")
         damaged.append(one)
-    return None, told, damaged
+    if told:
+        message = f"No checkpoint in {folder} is whole. {told[0]}"
+        raise Damaged(message, f"Delete the folder {folder.name}, and the run begins anew.")
+    return None, [], []
 
 
 def newest_whole(folder: Path) -> tuple[Path | None, list[Damaged]]:
@@ -207,8 +214,6 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[Damaged]]:
         Damaged: there are checkpoints, and none is whole.
     """
     newest, told, damaged = looked_at(folder)
-    if told and newest is None:
-        raise Damaged(f"No checkpoint in {folder} is whole. {told[0]}", "Delete that folder, and the run begins anew.")
     for one in damaged:
         aside = folder / f"damaged_{one.name}"
         shutil.rmtree(aside, ignore_errors=True)

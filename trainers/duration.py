@@ -59,11 +59,15 @@ def work(
     held_out: int,
     resolution: int,
     done: int = 0,
+    drawn: bool = True,
 ) -> Work:
-    """What a run on these pictures does after `done` steps; `batches` are those of the pictures not held out."""
+    """What a run on these pictures does after `done` steps; `batches` are those of the pictures not held out.
+
+    `drawn`: whether the previews of the last of them are there, where they were due.
+    """
     steps, every = total_steps(config), config.preview.every
     prompts = preview_prompts(config) if every else []
-    later = _times(steps, every, done) if every else 0
+    later = _times(steps, every, done) + (not drawn) if every else 0
     left = max(0, steps - done)
     return Work(
         steps=left,

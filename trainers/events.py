@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 from trainers.clock import awake
 from trainers.json_values import is_number, made, parse
 
+MAKING, DRAWING = "Making preview pictures", "Drawing a picture that was asked for"  # phases that others know by name
+
 
 @dataclass(frozen=True)
 class Event:

@@ -19,7 +19,7 @@ from trainers.checkpoint_writer import CheckpointWriter
 from trainers.config import PreviewConfig, TrainConfig
 from trainers.control import Control, Wish
 from trainers.errors import EndedEarly, Overflowed, UserError
-from trainers.events import Adjusted, Checkpoint, Event, Sample, Validation, Warned
+from trainers.events import DRAWING, MAKING, Adjusted, Checkpoint, Event, Sample, Validation, Warned
 from trainers.export.facts import pack
 from trainers.export.metadata import RunFacts
 from trainers.families.base import Components
@@ -36,8 +36,7 @@ from trainers.step import TrainingStep
 from trainers.validate import LEVELS, ROWS, Validator, measured_pictures
 
 log = logging.getLogger(__name__)
-MAKING, DRAWING = "Making preview pictures", "Drawing a picture that was asked for"  # phases
-MEASURING = "Measuring held-out pictures"
+MEASURING = "Measuring held-out pictures"  # a phase
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ class Outputs:
         try:
             with self.saving():  # it may be the first to need a picture
                 if due:
-                    with pauses.timed():
+                    with pauses.timed(1.0 if self.position.step else self._share()):
                         if self.position.step:
                             self.validate()
                         self.preview()
@@ -183,13 +182,13 @@ class Outputs:
         with self._warning("The preview pictures could not be made."):
             prompts, settings = self._prompts(), self.config.preview
             pictures = self._sampled(MAKING, prompts, settings)
-            paths = preview.save_pictures(pictures, self.folders.samples, self.position.step)
-            for i, (prompt, path) in enumerate(zip(prompts, paths, strict=True)):
+            for i, (prompt, picture) in enumerate(zip(prompts, pictures, strict=True)):
+                path = preview.save_picture(picture, self.folders.samples, self.position.step, i)
                 self._emit_sample(prompt, path, settings.seed + i)
 
     def undrawn(self) -> bool:
-        """Whether there are no previews of this step."""
-        return not any(self.folders.samples.glob(preview.name_of(self.position.step, "*")))
+        """Whether previews of this step are lacking."""
+        return not preview.is_drawn(self.folders.samples, self.position.step, len(self._prompts()))
 
     def draw(self, wish: Wish) -> None:
         """Sample one picture that a person asked for; a failure is a warning."""
@@ -212,7 +211,7 @@ class Outputs:
         """Measure the held-out pictures, where the run has any."""
         if self.held_out:
             step = self.step
-            self.progress(MEASURING, 0, sum(map(len, measured_pictures(self.held_out, step.feed.training))))
+            self.progress(MEASURING, 0, self._measured)
             self._rest()
             how = (step.noise, step.loss, step.family, step.denoiser, step.seed)
             together = ROWS * self.counted.at_once if recomputes(step.denoiser) else LEVELS
@@ -220,6 +219,18 @@ class Outputs:
                 validator = Validator(step.feed, self.held_out, *how, together)
                 losses = validator.measure(step.feed.text, step.dtype, partial(self.progress, MEASURING))
             self.emit(Validation(self.position.step, *losses))
+
+    @property
+    def _measured(self) -> int:
+        """Pictures in a validation."""
+        return sum(map(len, measured_pictures(self.held_out, self.step.feed.training)))
+
+    def _share(self) -> float:
+        """What previews take of a pause that has a validation too, by the pixels that are denoised for them."""
+        settings, pixels = self.config.preview, self.counted.data.resolution or self.resolution
+        drawn = len(self._prompts()) * settings.sampling_steps * preview.larger(settings, self.resolution, pixels)
+        measured = self._measured * LEVELS / 2 if self.held_out else 0  # a preview is denoised without its prompt, too
+        return drawn / (drawn + measured)
 
     def write(self) -> Path:
         """Write and verify the adapter file; returns its path."""
@@ -287,7 +298,7 @@ class Outputs:
             raise
         except Exception as error:
             log.exception("drawing failed")
-            self.emit(Warned(message, f"Training goes on. ({type(error).__name__}: {error})"))
+            self.emit(Warned(message, f"The training is not touched by that. ({type(error).__name__}: {error})"))
 
     @contextmanager
     def _as_exported(self) -> Iterator[None]:

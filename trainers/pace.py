@@ -122,7 +122,7 @@ def pace(
     denoised = trained = decoded = 0.0
     if drawing:
         told_instead = drawing()
-        denoised, decoded = told_instead.denoised, told_instead.decoded
+        denoised, trained, decoded = told_instead.denoised, told_instead.trained, told_instead.decoded
     else:
         denoised = trained = _denoising(step, components, config, stopwatch, drawn(components, config))
         decoded = _decoding(step, components, config, stopwatch)

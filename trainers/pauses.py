@@ -17,11 +17,14 @@ class Pauses:
         self.every, self.position, self.latents = every, position, latents
 
     @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Inside, a run does what it stops for; that it encodes a picture, which it does once, does not count."""
+    def timed(self, share: float = 1.0) -> Iterator[None]:
+        """Inside, a run does such a share of what it stops for.
+
+        That it encodes a picture, which it does once, does not count.
+        """
         began, encoded = awake(), self.latents.encoding_seconds
         yield
-        self.position.pause = awake() - began - (self.latents.encoding_seconds - encoded)
+        self.position.pause = (awake() - began - (self.latents.encoding_seconds - encoded)) / share
 
     def left(self, step: int, steps: int) -> float:
         """Seconds that are to come after `step` is done, its own pause among them."""

@@ -161,12 +161,17 @@ def save_asked(picture: Image.Image, folder: Path, step: int) -> Path:
     return write_whole(folder / f"asked_{step:06d}_{number}.png", encoded(picture))
 
 
-def save_pictures(pictures: list[Image.Image], folder: Path, step: int) -> list[Path]:
-    """Write step_000250_0.png and so on, each whole or not at all."""
+def save_picture(picture: Image.Image, folder: Path, step: int, number: int) -> Path:
+    """Write a preview, step_000250_0.png and so on, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [write_whole(folder / name_of(step, i), encoded(picture)) for i, picture in enumerate(pictures)]
+    return write_whole(folder / f"step_{step:06d}_{number}.png", encoded(picture))
 
 
-def name_of(step: int, number: int | str) -> str:
-    """The file of a preview."""
-    return f"step_{step:06d}_{number}.png"
+def is_due(config: PreviewConfig, step: int, steps: int) -> bool:
+    """Whether a run of so many steps draws previews after that one: every so many, and after the last."""
+    return bool(config.every) and (step % config.every == 0 or step == steps)
+
+
+def is_drawn(folder: Path, step: int, count: int) -> bool:
+    """Whether so many previews of that step are there."""
+    return sum(1 for _ in folder.glob(f"step_{step:06d}_*.png")) >= count

@@ -232,8 +232,8 @@ def _train(
     # --- the loop ----------------------------------------------------------------------------------------------------
     emit(Started(steps, position.step, ranks.named(device), len(training), config.saving.name))
     pauses = Pauses(config.preview.every, position, latents)
-    here = _due(position.step, config.preview.every) or position.step == steps
-    if config.preview.every and (not resumed or here and outputs.undrawn()):
+    lacking = preview.is_due(config.preview, position.step, steps) and outputs.undrawn()
+    if lacking or config.preview.every and not resumed:
         if outputs.show(True, [], pauses, endable=True):  # the base column, or what an earlier sitting did not come to
             raise EndedEarly
     adapter.train()
@@ -263,9 +263,8 @@ def _train(
         last = position.step == steps or stopped
         save_due = last or _due(position.step, config.saving.every)
         rolling = not save_due and (lighter or outputs.overdue())
-        preview_due = _due(position.step, config.preview.every) or bool(config.preview.every and position.step == steps)
         wishes = outputs.wishes()
-        preview_due = preview_due or wishes == []
+        preview_due = preview.is_due(config.preview, position.step, steps) or wishes == []
         if save_due or rolling or preview_due or wishes or _due(position.step, REPORT):
             mean = step.mean_loss()  # the one host sync
             seconds = awake() - clock

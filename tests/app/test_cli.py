@@ -291,6 +291,9 @@ def test_check_reads_relative_paths_and_prints_what_was_found(darkroom, new_run,
     assert json.loads(darkroom("check", folder, "--json").out)["pictures"] == 3
     assert seen[0][0].adapter.rank == 2 and seen[0][1] == folder
     assert not (folder / "events.jsonl").exists()
+    darkroom("train", folder)
+    said = darkroom("check", folder, "--set", "adapter.rank=3")
+    assert said.code == 1 and "has begun, and a run's settings stay as they are." in said.err and len(seen) == 2
 
 
 def test_sample_writes_one_file_per_prompt_and_seed(darkroom, new_run, monkeypatch, tmp_path):

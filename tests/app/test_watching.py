@@ -12,7 +12,7 @@ from app.queue import Queue
 from app.worker import Worker
 from trainers import clock, locks
 from trainers.control import Control
-from trainers.events import EventLog, Phase, Sample, Started, Step
+from trainers.events import DRAWING, EventLog, Phase, Sample, Started, Step
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_samples_are_pending_until_they_are_drawn(alive, queue):
     jobs.sample_now(alive, "second", 2, 0.5)
     assert watching.watch(alive, queue).pending == ("first", "second")
     wishes = Control(alive.control).take()
-    log(Phase(watching.DRAWING))
+    log(Phase(DRAWING))
     assert len(wishes) == 2 and watching.watch(alive, queue).pending == ("",)
     log(Sample(10, "second", "samples/a.png", 2, 0.5, True))
     log(Phase("Training"))

@@ -10,7 +10,7 @@ from app import demo
 from trainers.config import TrainConfig
 from trainers.export.hashes import base_hashes
 from trainers.files import write_whole
-from trainers.preview import save_pictures
+from trainers.preview import save_picture
 
 RED = Image.new("RGB", (8, 8), "red")
 
@@ -53,7 +53,7 @@ def test_a_check_sees_the_new_content_and_can_refuse_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "save", [lambda folder: save_pictures([RED], folder, 1), lambda folder: demo.save_picture(RED, folder / "a.png")]
+    "save", [lambda folder: save_picture(RED, folder, 1, 0), lambda folder: demo.save_picture(RED, folder / "a.png")]
 )
 def test_pictures_appear_only_once_they_are_on_the_disk(tmp_path, monkeypatch, save):
     monkeypatch.setattr(os, "fsync", raising(OSError(28, "No space left on device")))

@@ -5,7 +5,6 @@ tuning"]. The base's matrix of vectors stays as it is: the new rows stand behind
 points at them.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from tokenizers import AddedToken
 from torch import Tensor, nn
 
 from trainers.config import TrainConfig
+from trainers.data.captions import mentions, whole_word
 from trainers.errors import UserError
 from trainers.families.base import Components, FamilySpec
 
@@ -73,7 +73,7 @@ class TriggerTokenizer:
         tokenizer.add_tokens([AddedToken(name, normalized=False) for name in names])
         self.tokenizer, self.names = tokenizer, f" {' '.join(names)} "
         self.first = tokenizer.convert_tokens_to_ids(names[0])
-        self.pattern = _pattern(word)
+        self.pattern = whole_word(word)
         self.model_max_length = tokenizer.model_max_length
 
     def __call__(self, captions: list[str], **options: object) -> Any:
@@ -134,14 +134,9 @@ def tokens_of_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def require_word(config: TrainConfig, captions: Iterable[str]) -> None:
     """UserError where new tokens are wished and no caption has the trigger word, so that they would learn nothing."""
     word = config.data.trigger.strip()
-    if config.adapter.new_tokens and not any(_pattern(word).search(caption) for caption in captions):
+    if config.adapter.new_tokens and not any(mentions(caption, word) for caption in captions):
         message = f"No caption has the trigger word {word}, so adapter.new_tokens would learn nothing."
         raise UserError(message, "Write the word into the captions of the pictures that show what it stands for.")
-
-
-def _pattern(word: str) -> re.Pattern[str]:
-    """The word by itself, and not inside another, in any case of letters."""
-    return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
 
 
 def _end_where_it_ends(encoder: nn.Module, tokenizer: Any) -> None:

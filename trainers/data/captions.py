@@ -10,6 +10,7 @@ import random
 import re
 from pathlib import Path
 
+LETTER = r"[^\W\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # but for scripts without spaces between words
 LONGEST = 1 << 20  # bytes of a caption; models read some hundred
 ENDINGS = (".txt", ".caption", ".TXT", ".CAPTION")  # the first that exists wins; capitals matter on Linux
 BYTE_ORDER_MARKS = (  # UTF-32 first: its little-endian mark begins with UTF-16's
@@ -79,17 +80,25 @@ def fallback_caption(trigger: str, kind: str) -> str:
     return trigger if kind in trigger.casefold().split() else f"{trigger} {kind}"
 
 
+def whole_word(words: str) -> re.Pattern[str]:
+    """These words by themselves, with any space between them and in any case of letters; not inside other words.
+
+    Scripts that are written without spaces have no edges of words: there they are found wherever they stand.
+    """
+    alone = r"\s+".join(map(re.escape, words.split()))
+    return re.compile(rf"(?<!{LETTER}){alone}(?!{LETTER})", re.IGNORECASE)
+
+
 def mentions(caption: str, trigger: str) -> bool:
     """Whether the trigger word stands in the caption, in any case of letters."""
-    return " ".join(trigger.casefold().split()) in caption.casefold()
+    return bool(whole_word(trigger).search(caption))
 
 
 def without_trigger(caption: str, trigger: str, class_word: str) -> str:
     """The caption with `class_word` in the trigger's place; the class word alone where the trigger is not in it."""
-    words = " ".join(trigger.split())
-    if not words or not mentions(caption, words):
+    if not trigger.strip() or not mentions(caption, trigger):
         return class_word
-    replaced = re.sub(re.escape(words), lambda _: class_word, " ".join(caption.split()), flags=re.IGNORECASE)
+    replaced = whole_word(trigger).sub(lambda _: class_word, caption)
     return " ".join(replaced.split()).strip(" ,")
 
 
