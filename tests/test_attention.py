@@ -8,8 +8,10 @@ import torch
 from torch.nn.attention import SDPBackend
 from torch.nn.functional import scaled_dot_product_attention
 
-from tests.tiny import tiny_unet
-from trainers import attention
+from tests.tiny import tiny_pipeline_folder, tiny_unet
+from trainers import attention, config_io, memory
+from trainers.bench.loops import engine_step
+from trainers.config import ModelConfig
 from trainers.families.base import Conditioning
 from trainers.families.sd15 import SD15
 
@@ -74,6 +76,18 @@ def test_the_shapes_are_those_of_a_real_step():
     with attention.Shapes() as real, torch.no_grad():
         SD15.denoise(unet, torch.randn(2, 4, 8, 8), torch.zeros(2, dtype=torch.long), told)
     assert counted == real.seen and sum(counted.values()) > 0
+
+
+def test_the_step_that_is_tried_attends_as_a_run_does_and_leaves_no_trace(tmp_path, monkeypatch):
+    base, seen = str(tiny_pipeline_folder(tmp_path)), []
+    q = torch.ones(1, 1, 8, 16)
+    family, components = SD15, SD15.load(ModelConfig(base=base, family="sd15"), torch.float32)
+    config = config_io.parse({"model": {"base": base}, "memory": {"device": "cpu", "attention": "math"}})
+    step = engine_step(family, components, config, memory.plan(config.memory), 2)
+    step.denoiser.register_forward_hook(lambda *_: seen.append(torch._fused_sdp_choice(q, q, q)))
+    step(0)
+    assert seen == [SDPBackend.MATH.value]
+    assert torch._fused_sdp_choice(q, q, q) == SDPBackend.FLASH_ATTENTION.value
 
 
 @pytest.mark.gpu

@@ -10,9 +10,10 @@ import math
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,12 +25,14 @@ from torch.overrides import TorchFunctionMode
 from trainers import devices, json_values
 from trainers.data.cache import content_key
 from trainers.events import Adjusted, Warned
-from trainers.families.base import Conditioning, Family
+from trainers.families.base import Components, Conditioning, Family, plain_sizes
 from trainers.files import remember, remembered
+from trainers.stores import TextStore
 
 log = logging.getLogger(__name__)
 Shape = tuple[tuple[int, ...], tuple[int, ...]]  # of query and key: [B, heads, L, D] and [B, heads, S, D]
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+Held = Callable[[], AbstractContextManager[None]]
 BACKENDS = {  # in torch's own order
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
@@ -51,6 +54,14 @@ class Verdict:
 
     order: tuple[str, ...]
     broken: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """`held`: inside, torch takes the chosen kernels; `said`: what of it is told."""
+
+    held: Held
+    said: list[Adjusted | Warned]
 
 
 class Shapes(TorchFunctionMode):
@@ -78,6 +89,15 @@ def shapes_of(
     return shapes.seen
 
 
+def attended(family: Family, components: Components, text: TextStore, resolution: int, count: int) -> Counter[Shape]:
+    """The shapes that attention meets in a step of `count` pictures of the training resolution."""
+    side, device = components.side(resolution), text.device
+    with torch.no_grad():
+        told = text.conditioning(torch.zeros(count, dtype=torch.long, device=device))
+    told = told.sized(plain_sizes(family, resolution, resolution, count, device))
+    return shapes_of(family, components.denoiser, (count, components.latent.channels, side, side), told)
+
+
 def set_attention(
     denoiser: nn.Module,
     wish: str,
@@ -90,23 +110,32 @@ def set_attention(
 
     `folder` remembers what was found on GPUs. What torch is told holds until `until_the_end` is left.
     """
-    dtype, said, chosen = next(denoiser.parameters()).dtype, [], "SDPA as torch chooses"
+    chosen = choose(denoiser, wish, device, shapes, folder)
+    until_the_end.enter_context(chosen.held())
+    return chosen.said
+
+
+def choose(denoiser: nn.Module, wish: str, device: torch.device, shapes: Counter[Shape], folder: Path | None) -> Chosen:
+    """What `set_attention` uses; of it only xformers, which lies in the denoiser, is put to use here."""
+    dtype, said, name, held = next(denoiser.parameters()).dtype, [], "SDPA as torch chooses", nullcontext
     if wish == "math":
-        until_the_end.enter_context(sdpa_kernel(SDPBackend.MATH))
-        chosen = "SDPA math"
+        name, held = "SDPA math", held_to(["math"])
     elif device.type in ("cpu", "cuda"):
         found = _remembered(device, dtype, shapes, folder)
-        allowed = [BACKENDS[name] for name in dict.fromkeys((*found.order, "math"))]  # mathematics takes every shape
-        until_the_end.enter_context(sdpa_kernel(allowed, set_priority=True))
-        chosen = f"SDPA {found.order[0]}"
-        for name, reason in found.broken.items():
-            said.append(Warned(f"The attention kernel {name} does not work here and is not used.", reason))
+        name, held = f"SDPA {found.order[0]}", held_to([*found.order, "math"])  # mathematics takes every shape
+        for broken, reason in found.broken.items():
+            said.append(Warned(f"The attention kernel {broken} does not work here and is not used.", reason))
     if wish == "xformers":
         reason = use_xformers(denoiser, device, dtype, shapes)
-        said += [Adjusted(f"Attention runs on {chosen}, not xformers", reason)] if reason else []
-        chosen = chosen if reason else "xformers"
-    log.info("attention runs on %s, on %s in %s", chosen, device, str(dtype).removeprefix("torch."))
-    return said
+        said += [Adjusted(f"Attention runs on {name}, not xformers", reason)] if reason else []
+        name = name if reason else "xformers"
+    log.info("attention runs on %s, on %s in %s", name, device, str(dtype).removeprefix("torch."))
+    return Chosen(held, said)
+
+
+def held_to(names: Iterable[str]) -> Held:
+    """Inside, torch takes the first of these kernels that takes a shape."""
+    return partial(sdpa_kernel, [BACKENDS[name] for name in dict.fromkeys(names)], set_priority=True)
 
 
 def probe(device: torch.device, dtype: torch.dtype, shapes: Counter[Shape]) -> Verdict:
