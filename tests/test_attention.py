@@ -28,6 +28,10 @@ def raising(*_):
     raise RuntimeError("CUDA error: no kernel image is available\nfor execution")
 
 
+def refusing(*_):
+    raise RuntimeError("No available kernel. Aborting execution.")
+
+
 def not_a_number(q, k, v):
     return scaled_dot_product_attention(q, k, v) * float("nan")
 
@@ -55,11 +59,53 @@ def test_a_broken_kernel_is_warned_of_and_not_used(monkeypatch, kernel, caplog):
 
 
 def test_a_kernel_that_does_not_take_a_shape_is_not_broken(monkeypatch):
-    def refusing(q, k, v):
-        raise RuntimeError("No available kernel. Aborting execution.")
-
     broken(monkeypatch, "flash", refusing)
     assert attention.probe(CPU, torch.float32, SHAPES).broken == {}
+
+
+def test_a_kernel_can_be_forced(caplog):
+    caplog.set_level("INFO")
+    with ExitStack() as stack:
+        assert attention.set_attention(tiny_unet(), "flash", CPU, SHAPES, None, stack) == []
+        q = torch.ones(1, 1, 8, 16)
+        assert torch._fused_sdp_choice(q, q, q) == SDPBackend.FLASH_ATTENTION.value
+    assert "attention runs on SDPA flash, on cpu in float32" in caplog.text
+
+
+def test_a_forced_kernel_comes_before_the_fastest_which_serves_the_shapes_it_does_not_take(monkeypatch):
+    monkeypatch.setattr(attention, "ON_CPU", tuple(attention.BACKENDS))
+    monkeypatch.setattr(attention, "_remembered", lambda *_: attention.Verdict(("flash", "math"), {}))
+
+    def picky(q, k, v):
+        if k.shape[-2] == 77:
+            raise RuntimeError("No available kernel. Aborting execution.")
+        return scaled_dot_product_attention(q, k, v)
+
+    broken(monkeypatch, "cudnn", picky)
+    told = []
+    monkeypatch.setattr(attention, "held_to", lambda names: told.append(names) or ExitStack)
+    assert attention.choose(tiny_unet(), "cudnn", CPU, SHAPES, None).said == []
+    assert told == [["cudnn", "flash", "math", "math"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "words"),
+    [("efficient", "cpu", "the device cpu"), ("cudnn", "cpu", "cpu"), ("flash", "mps", "mps")],
+)
+def test_a_forced_kernel_that_this_device_lacks_is_warned_of_and_the_run_goes_on_with_sdpa(name, device, words):
+    with ExitStack() as stack:
+        (said,) = attention.set_attention(tiny_unet(), name, torch.device(device), SHAPES, None, stack)
+        q = torch.ones(1, 1, 8, 16)
+        assert torch._fused_sdp_choice(q, q, q) == SDPBackend.FLASH_ATTENTION.value
+    assert said.message == f"The attention kernel {name} does not work here and is not used." and words in said.hint
+
+
+@pytest.mark.parametrize("kernel", [raising, not_a_number, refusing])
+def test_a_forced_kernel_that_fails_is_warned_of_once_and_the_run_goes_on_with_sdpa(monkeypatch, kernel):
+    broken(monkeypatch, "flash", kernel)
+    with ExitStack() as stack:
+        (said,) = attention.set_attention(tiny_unet(), "flash", CPU, SHAPES, None, stack)
+    assert said.message == "The attention kernel flash does not work here and is not used." and said.hint
 
 
 def test_without_xformers_attention_runs_on_sdpa_and_says_so(monkeypatch):

@@ -40,6 +40,7 @@ BACKENDS = {  # in torch's own order
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
 ON_CPU = ("flash", "math")
+TRIED = ("cpu", "cuda")  # kinds of devices: elsewhere torch chooses
 CLEARLY = 0.9  # of the time of torch's own first choice: by less, noise would decide
 REPEATS = 5
 ROUND = 128  # kernels go through the tokens in blocks: what remains of the last one is tried too
@@ -118,13 +119,17 @@ def set_attention(
 def choose(denoiser: nn.Module, wish: str, device: torch.device, shapes: Counter[Shape], folder: Path | None) -> Chosen:
     """What `set_attention` uses; of it only xformers, which lies in the denoiser, is put to use here."""
     dtype, said, name, held = next(denoiser.parameters()).dtype, [], "SDPA as torch chooses", nullcontext
+    forced = wish if wish in BACKENDS and wish != "math" else ""
+    broken = {forced: reason} if forced and (reason := _lacking(forced, device, dtype, shapes)) else {}
     if wish == "math":
         name, held = "SDPA math", held_to(["math"])
-    elif device.type in ("cpu", "cuda"):
+    elif device.type in TRIED:
         found = _remembered(device, dtype, shapes, folder)
-        name, held = f"SDPA {found.order[0]}", held_to([*found.order, "math"])  # mathematics takes every shape
-        for broken, reason in found.broken.items():
-            said.append(Warned(f"The attention kernel {broken} does not work here and is not used.", reason))
+        broken |= found.broken
+        order = [*([forced] if forced and forced not in broken else ()), *found.order]
+        name, held = f"SDPA {order[0]}", held_to([*order, "math"])  # mathematics takes every shape
+    for kernel, reason in broken.items():
+        said.append(Warned(f"The attention kernel {kernel} does not work here and is not used.", reason))
     if wish == "xformers":
         reason = use_xformers(denoiser, device, dtype, shapes)
         said += [Adjusted(f"Attention runs on {name}, not xformers", reason)] if reason else []
@@ -182,6 +187,20 @@ def use_xformers(denoiser: nn.Module, device: torch.device, dtype: torch.dtype, 
         denoiser.set_attn_processor(before)
         return _first_line(error)
     return ""
+
+
+def _lacking(name: str, device: torch.device, dtype: torch.dtype, shapes: Counter[Shape]) -> str:
+    """Why there is no such kernel here; "" where it takes at least one of the shapes."""
+    if device.type not in TRIED or (device.type == "cpu" and name not in ON_CPU):
+        return f"Torch has no such kernel for the device {device.type}."
+    reason = f"It takes no shape of this run, on {devices.name_of(device)} in {str(dtype).removeprefix('torch.')}."
+    for shape in shapes:
+        inputs = _inputs(_few(shape), device, dtype)
+        able, why = _check(_backend(name), inputs, _results(_backend("math"), inputs))
+        if able:
+            return ""
+        reason = why or reason
+    return reason
 
 
 def _remembered(device: torch.device, dtype: torch.dtype, shapes: Counter[Shape], folder: Path | None) -> Verdict:
