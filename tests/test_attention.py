@@ -1,5 +1,6 @@
 """Attention kernels: the fastest correct one runs, a broken one is told of and left alone."""
 
+import sys
 from collections import Counter
 from contextlib import ExitStack
 
@@ -109,10 +110,37 @@ def test_a_forced_kernel_that_fails_is_warned_of_once_and_the_run_goes_on_with_s
 
 
 def test_without_xformers_attention_runs_on_sdpa_and_says_so(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "xformers.ops", None)
+    monkeypatch.setitem(sys.modules, "xformers.ops", None)
     with ExitStack() as stack:
         (said,) = attention.set_attention(tiny_unet(), "xformers", CPU, SHAPES, None, stack)
     assert said.what == "Attention runs on SDPA flash, not xformers" and "xformers" in said.why
+
+
+XFORMERS = {  # what its file `ops` has -> what is told of it
+    "raise ImportError('DLL load failed')": "DLL load failed",
+    "": "memory_efficient_attention",
+    "def memory_efficient_attention(q, k, v): raise NotImplementedError('No operator found')": "No operator found",
+    "def memory_efficient_attention(q, k, v): return 2 * (q + k.mean() + v.mean())": "Its result is wrong by",
+}
+
+
+@pytest.mark.parametrize("ops", XFORMERS)
+def test_with_an_xformers_that_does_not_work_attention_runs_on_sdpa_and_says_so(tmp_path, monkeypatch, ops):
+    (tmp_path / "xformers").mkdir()
+    (tmp_path / "xformers" / "__init__.py").touch()
+    (tmp_path / "xformers" / "ops.py").write_text(ops, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("xformers", "xformers.ops"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    unet, q = tiny_unet(), torch.ones(1, 1, 8, 16)
+    before = list(map(type, unet.attn_processors.values()))
+    with ExitStack() as stack:
+        (said,) = attention.set_attention(unet, "xformers", CPU, SHAPES, None, stack)
+        assert torch._fused_sdp_choice(q, q, q) == SDPBackend.FLASH_ATTENTION.value
+    assert said.what == "Attention runs on SDPA flash, not xformers" and XFORMERS[ops] in said.why
+    assert list(map(type, unet.attn_processors.values())) == before
+    for name in ("xformers", "xformers.ops"):  # the next one is another
+        sys.modules.pop(name, None)
 
 
 def test_the_shapes_are_those_of_a_real_step():
