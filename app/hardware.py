@@ -20,6 +20,7 @@ GB = 2**30
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "pydantic", "pillow")
 OPTIONAL = ("xformers", "bitsandbytes")
 PROBE = """
+import importlib
 import json
 facts = {}
 try:
@@ -38,9 +39,12 @@ try:
     facts["xpu"] = torch.xpu.get_device_name(0) if torch.xpu.is_available() else ""
 except Exception as error:
     facts["error"] = f"{type(error).__name__}: {error}"
-for name in ("xformers", "bitsandbytes"):
+for name, module, used in (  # what a run takes of them: xformers begins to load its kernels in `ops`
+    ("xformers", "xformers.ops", "memory_efficient_attention"),
+    ("bitsandbytes", "bitsandbytes.optim", "AdamW8bit"),
+):
     try:
-        __import__(name)
+        getattr(importlib.import_module(module), used)
         facts[name] = True
     except Exception as error:
         facts[name] = str(error) or type(error).__name__

@@ -83,3 +83,23 @@ def test_the_doctor_has_a_line_on_xformers(installed, loads, words):
     found = {**GOOD, "libraries": {**GOOD["libraries"], "xformers": installed}}
     found["torch"] = {**GOOD["torch"], "xformers": loads}
     assert words in hardware.will_use(found)["attention"]
+
+
+@pytest.mark.parametrize(
+    ("ops", "words"),
+    [
+        ("raise ImportError('DLL load failed while importing _C')", "DLL load failed while importing _C"),
+        ("", "no attribute 'memory_efficient_attention'"),
+    ],
+)
+def test_an_xformers_whose_attention_does_not_load_is_told_of(tmp_path, monkeypatch, ops, words):
+    (tmp_path / "xformers").mkdir()
+    (tmp_path / "xformers" / "__init__.py").touch()
+    (tmp_path / "xformers" / "ops.py").write_text(ops, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = {**GOOD, "torch": {**GOOD["torch"], "xformers": hardware.probe_torch()["xformers"]}}
+    assert hardware.will_use(found)["attention"].endswith("xformers does not load")
+    (message,) = (one.message for one in hardware.findings(found) if "xformers" in one.message)
+    assert message.startswith("xformers is installed but does not load: ") and words in message
+    (tmp_path / "xformers" / "ops.py").write_text("def memory_efficient_attention(): pass", encoding="utf-8")
+    assert hardware.probe_torch()["xformers"] is True

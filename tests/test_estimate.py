@@ -195,6 +195,14 @@ def test_previews_much_larger_than_the_training_pictures_take_more_and_are_not_t
     assert large.previews_gb - (large.peak_gb - large.activations_gb) >= 0.9 * meter.peak / GB
 
 
+def test_plain_mathematics_counts_in_a_step_and_in_its_previews(base):
+    larger = {"data": {"resolution": 64}, "preview": {"every": 10, "width": 256, "height": 256}}
+    usual, plain = (counted(base, **larger, memory={"attention": name})[0] for name in ("sdpa", "math"))
+    assert plain.activations_gb > 1.02 * usual.activations_gb
+    drawn = [need.previews_gb - (need.peak_gb - need.activations_gb) for need in (usual, plain)]
+    assert drawn[1] > 1.02 * drawn[0]
+
+
 def test_a_card_takes_less_time_for_batches_that_are_smaller(base):
     config = config_io.parse({"model": {"base": str(base)}, "memory": {"device": "cpu"}})
     plan, family, card = memory.plan(config.memory), find_family(config.model), find_card("RTX 3060 12GB")

@@ -10,9 +10,10 @@ import math
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,12 +25,14 @@ from torch.overrides import TorchFunctionMode
 from trainers import devices, json_values
 from trainers.data.cache import content_key
 from trainers.events import Adjusted, Warned
-from trainers.families.base import Conditioning, Family
+from trainers.families.base import Components, Conditioning, Family, plain_sizes
 from trainers.files import remember, remembered
+from trainers.stores import TextStore
 
 log = logging.getLogger(__name__)
 Shape = tuple[tuple[int, ...], tuple[int, ...]]  # of query and key: [B, heads, L, D] and [B, heads, S, D]
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+Held = Callable[[], AbstractContextManager[None]]
 BACKENDS = {  # in torch's own order
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
@@ -37,6 +40,7 @@ BACKENDS = {  # in torch's own order
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
 ON_CPU = ("flash", "math")
+TRIED = ("cpu", "cuda")  # kinds of devices: elsewhere torch chooses
 CLEARLY = 0.9  # of the time of torch's own first choice: by less, noise would decide
 REPEATS = 5
 ROUND = 128  # kernels go through the tokens in blocks: what remains of the last one is tried too
@@ -51,6 +55,14 @@ class Verdict:
 
     order: tuple[str, ...]
     broken: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """`held`: inside, torch takes the chosen kernels; `said`: what of it is told."""
+
+    held: Held
+    said: list[Adjusted | Warned]
 
 
 class Shapes(TorchFunctionMode):
@@ -78,6 +90,15 @@ def shapes_of(
     return shapes.seen
 
 
+def attended(family: Family, components: Components, text: TextStore, resolution: int, count: int) -> Counter[Shape]:
+    """The shapes that attention meets in a step of `count` pictures of the training resolution."""
+    side, device = components.side(resolution), text.device
+    with torch.no_grad():
+        told = text.conditioning(torch.zeros(count, dtype=torch.long, device=device))
+    told = told.sized(plain_sizes(family, resolution, resolution, count, device))
+    return shapes_of(family, components.denoiser, (count, components.latent.channels, side, side), told)
+
+
 def set_attention(
     denoiser: nn.Module,
     wish: str,
@@ -90,23 +111,36 @@ def set_attention(
 
     `folder` remembers what was found on GPUs. What torch is told holds until `until_the_end` is left.
     """
-    dtype, said, chosen = next(denoiser.parameters()).dtype, [], "SDPA as torch chooses"
+    chosen = choose(denoiser, wish, device, shapes, folder)
+    until_the_end.enter_context(chosen.held())
+    return chosen.said
+
+
+def choose(denoiser: nn.Module, wish: str, device: torch.device, shapes: Counter[Shape], folder: Path | None) -> Chosen:
+    """What `set_attention` uses; of it only xformers, which lies in the denoiser, is put to use here."""
+    dtype, said, name, held = next(denoiser.parameters()).dtype, [], "SDPA as torch chooses", nullcontext
+    forced = wish if wish in BACKENDS and wish != "math" else ""
+    broken = {forced: reason} if forced and (reason := _lacking(forced, device, dtype, shapes)) else {}
     if wish == "math":
-        until_the_end.enter_context(sdpa_kernel(SDPBackend.MATH))
-        chosen = "SDPA math"
-    elif device.type in ("cpu", "cuda"):
+        name, held = "SDPA math", held_to(["math"])
+    elif device.type in TRIED:
         found = _remembered(device, dtype, shapes, folder)
-        allowed = [BACKENDS[name] for name in dict.fromkeys((*found.order, "math"))]  # mathematics takes every shape
-        until_the_end.enter_context(sdpa_kernel(allowed, set_priority=True))
-        chosen = f"SDPA {found.order[0]}"
-        for name, reason in found.broken.items():
-            said.append(Warned(f"The attention kernel {name} does not work here and is not used.", reason))
+        broken |= found.broken
+        order = [*([forced] if forced and forced not in broken else ()), *found.order]
+        name, held = f"SDPA {order[0]}", held_to([*order, "math"])  # mathematics takes every shape
+    for kernel, reason in broken.items():
+        said.append(Warned(f"The attention kernel {kernel} does not work here and is not used.", reason))
     if wish == "xformers":
         reason = use_xformers(denoiser, device, dtype, shapes)
-        said += [Adjusted(f"Attention runs on {chosen}, not xformers", reason)] if reason else []
-        chosen = chosen if reason else "xformers"
-    log.info("attention runs on %s, on %s in %s", chosen, device, str(dtype).removeprefix("torch."))
-    return said
+        said += [Adjusted(f"Attention runs on {name}, not xformers", reason)] if reason else []
+        name = name if reason else "xformers"
+    log.info("attention runs on %s, on %s in %s", name, device, str(dtype).removeprefix("torch."))
+    return Chosen(held, said)
+
+
+def held_to(names: Iterable[str]) -> Held:
+    """Inside, torch takes the first of these kernels that takes a shape."""
+    return partial(sdpa_kernel, [BACKENDS[name] for name in dict.fromkeys(names)], set_priority=True)
 
 
 def probe(device: torch.device, dtype: torch.dtype, shapes: Counter[Shape]) -> Verdict:
@@ -153,6 +187,20 @@ def use_xformers(denoiser: nn.Module, device: torch.device, dtype: torch.dtype, 
         denoiser.set_attn_processor(before)
         return _first_line(error)
     return ""
+
+
+def _lacking(name: str, device: torch.device, dtype: torch.dtype, shapes: Counter[Shape]) -> str:
+    """Why there is no such kernel here; "" where it takes at least one of the shapes."""
+    if device.type not in TRIED or (device.type == "cpu" and name not in ON_CPU):
+        return f"Torch has no such kernel for the device {device.type}."
+    reason = f"It takes no shape of this run, on {devices.name_of(device)} in {str(dtype).removeprefix('torch.')}."
+    for shape in shapes:
+        inputs = _inputs(_few(shape), device, dtype)
+        able, why = _check(_backend(name), inputs, _results(_backend("math"), inputs))
+        if able:
+            return ""
+        reason = why or reason
+    return reason
 
 
 def _remembered(device: torch.device, dtype: torch.dtype, shapes: Counter[Shape], folder: Path | None) -> Verdict:

@@ -439,8 +439,11 @@ class MemoryConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
         "auto", "Precision", "Number format of the computation; adapter weights stay fp32."
     )
-    attention: Literal["sdpa", "xformers", "math"] = setting(
-        "sdpa", "Attention", "Memory-efficient attention kernel; math: plain mathematics, slow and safe."
+    attention: Literal["sdpa", "flash", "efficient", "cudnn", "xformers", "math"] = setting(
+        "sdpa",
+        "Attention",
+        "Memory-efficient attention kernel. sdpa: the fastest of torch's that works here; flash, efficient, cudnn: "
+        "that one of them, where it works (on a CPU only flash); math: plain mathematics, slow, much memory, safe.",
     )
     checkpointing: Checkpointing = setting(
         "auto",

@@ -21,6 +21,7 @@ from trainers.memory.decide import GB, Room, beside, free_gb, needed, told
 from trainers.memory.drawing import ROWS, decoded_bytes, denoised
 from trainers.memory.encoders import caption_bytes, picture_bytes, weight_bytes
 from trainers.memory.fit import Fitted
+from trainers.memory.meter import attending
 from trainers.memory.packing import FORMS
 from trainers.memory.saving import PLAIN, Saving
 from trainers.pace import Clock, Pace, drawn, operations, pace, passes, preview_batch
@@ -168,10 +169,11 @@ def _previews(
     if not config.preview.every:
         return 0.0
     latents = drawn(components, config)
-    most = decoded_bytes(family, components, latents, device, left.free(fitted).between)
-    if _times(components, config) > 1:
-        together = preview_batch(config, components, checkpointing=bool(fitted.saving.recomputed))
-        most = max(most, denoised(family, components, latents, together, plan.dtype).peak)
+    with attending(config.memory.attention):
+        most = decoded_bytes(family, components, latents, device, left.free(fitted).between)
+        if _times(components, config) > 1:
+            together = preview_batch(config, components, checkpointing=bool(fitted.saving.recomputed))
+            most = max(most, denoised(family, components, latents, together, plan.dtype).peak)
     return left.peak(fitted) + (most - fitted.count.peak) / GB
 
 

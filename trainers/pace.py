@@ -119,15 +119,15 @@ def pace(
         recorded.rest()
         anew = max(0.0, stopwatch.spent(lambda: _done(step, 0)) - whole)
         recorded.rest()
-    denoised = trained = decoded = 0.0
-    if drawing:
-        told_instead = drawing()
-        denoised, trained, decoded = told_instead.denoised, told_instead.trained, told_instead.decoded
-    else:
-        denoised = trained = _denoising(step, components, config, stopwatch, drawn(components, config))
-        decoded = _decoding(step, components, config, stopwatch)
-    if drawn(components, config) != (seen := as_trained(components, config)):
-        trained = _denoising(step, components, config, stopwatch, seen)
+    with step.held():
+        if drawing:
+            told_instead = drawing()
+            denoised, trained, decoded = told_instead.denoised, told_instead.trained, told_instead.decoded
+        else:
+            denoised = trained = _denoising(step, components, config, stopwatch, drawn(components, config))
+            decoded = _decoding(step, components, config, stopwatch)
+        if drawn(components, config) != (seen := as_trained(components, config)):
+            trained = _denoising(step, components, config, stopwatch, seen)
     return Pace(
         step=whole,
         alone=alone,

@@ -22,7 +22,7 @@ from trainers.memory.drawing import denoised
 from trainers.memory.encoders import weight_bytes
 from trainers.memory.fit import Fitted
 from trainers.memory.hollow import emptied_model
-from trainers.memory.meter import Meter
+from trainers.memory.meter import Meter, attending
 from trainers.memory.stream import HANDED_BACK
 from trainers.pace import Pace, as_trained, drawn, operations, passes, preview_batch
 from trainers.prepacked import prepacked_bytes
@@ -45,11 +45,12 @@ def reckon(family: Family, components: Components, config: TrainConfig, plan: Pl
     pixels = torch.empty(1, 3, side, side, device=meta)
     latents = torch.empty(1, latent.channels, height, width, device=meta)
     rate, single = (_speed(plan.device, dtype) / SLOWER for dtype in (plan.dtype, torch.float32))
-    attending = _attending(components.denoiser, plan.device, plan.dtype)
+    with attending(config.memory.attention):
+        attention = _attending(components.denoiser, plan.device, plan.dtype)
 
     def spent(flops: float, attended: float) -> float:
         """Seconds of so many operations of the denoiser, of which so many are attention's."""
-        return (flops - attended) / rate + attended / attending
+        return (flops - attended) / rate + attended / attention
 
     at_hand = prepacked_bytes(components.denoiser, config.memory) / 2
     loose = convolution_bytes(components.denoiser) - at_hand * (saving.prepacked and not saving.streamed)

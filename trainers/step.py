@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -58,6 +58,7 @@ class TrainingStep:
     mend: Callable[[Exception], bool] | None = None  # asked when a pass fails: whether to do the step again
     careful: bool = False  # look at every step's numbers before they are used: that waits for the device
     exact: bool = False  # let a GPU add up in the same order every time
+    held: Callable[[], AbstractContextManager[None]] = nullcontext  # what holds while it computes, not always (bench)
     ranks: Ranks = field(default_factory=Ranks)  # who else does a part of each step
     recorded: Callable[[ErrorOf, Inputs, float], Tensor] | None = None  # does `both_passes`' work (graphs.py)
     whole: bool = True  # not while the weights are changed: between two steps, and while gradients are computed
@@ -102,6 +103,10 @@ class TrainingStep:
 
     def micro_step(self, number: int) -> Tensor:
         """Look at one micro-batch and add its gradients, those of output preservation too; its loss without that."""
+        with self.held():
+            return self._micro_step(number)
+
+    def _micro_step(self, number: int) -> Tensor:
         seen, losses = self.look(number), []
         kept = None
         if self.preservation and self.preservation.due(number):

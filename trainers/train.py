@@ -5,7 +5,6 @@ import math
 import time
 import traceback
 import uuid
-from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import chain
@@ -34,7 +33,6 @@ from trainers.encoding import encode_together
 from trainers.errors import Crowded, EndedEarly, Overflowed, UserError
 from trainers.events import Adjusted, Event, Finished, Phase, Started, Step, Stopped, Warned
 from trainers.export.metadata import RunFacts
-from trainers.families.base import Components, Family, plain_sizes
 from trainers.families.positions import keep_middle
 from trainers.families.registry import find_family
 from trainers.families.residence import bring, release
@@ -187,7 +185,7 @@ def _train(
     if packed := settle(components.denoiser, config.memory.quantize, saving, device):
         emit(packed.told)
     prepack(components.denoiser, config.memory, saving)
-    shapes = _attended(family, components, text, resolution, counted.at_once)
+    shapes = attention.attended(family, components, text, resolution, counted.at_once)
     kernels = (config.memory.attention, device, shapes, folders.cache, until_the_end)
     with devices.exactly(plan.exact):  # as the steps will be
         remarks = attention.set_attention(components.denoiser, *kernels)
@@ -329,17 +327,6 @@ def _warn_of_start(start: Path, unmatched: list[str], emit: Callable[[Event], No
             f"Not all of {start.name} is taken over: {', '.join(unmatched[:FEW])}{more} fit nothing to be trained."
         )
         emit(Warned(message, "Set adapter.targets and adapter.text_encoder to those of the file to train them on."))
-
-
-def _attended(
-    family: Family, components: Components, text: TextStore, resolution: int, count: int
-) -> Counter[attention.Shape]:
-    """The shapes that attention meets in a step of `count` pictures of the training resolution."""
-    side, device = components.side(resolution), text.device
-    with torch.no_grad():
-        told = text.conditioning(torch.zeros(count, dtype=torch.long, device=device))
-    told = told.sized(plain_sizes(family, resolution, resolution, count, device))
-    return attention.shapes_of(family, components.denoiser, (count, components.latent.channels, side, side), told)
 
 
 def _text_ends(config: AdapterConfig, adapter: Adapter, steps: int) -> list[tuple[int, list[nn.Parameter]]]:

@@ -82,7 +82,7 @@ ELSEWHERE = {  # more words that people look for: names of kohya_ss, sd-scripts 
     "saving.privacy": "no_metadata",
     "saving.comment": "training_comment",
     "memory.precision": "mixed_precision train_dtype",
-    "memory.attention": "xformers sdpa mem_eff_attn attention_mechanism",
+    "memory.attention": "xformers sdpa flash cudnn mem_eff_attn attention_mechanism",
     "memory.checkpointing": "gradient_checkpointing",
     "memory.budget": "vram limit lowvram",
     "memory.quantize": "fp8_base nf4 qlora quantization weight_dtype",

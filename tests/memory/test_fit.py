@@ -126,6 +126,22 @@ def test_a_run_goes_on_saving_as_it_began_while_that_fits(step, ends, monkeypatc
     assert planned(step, tight, monkeypatch, PLAIN)[0] == planned(step, tight, monkeypatch)[0]
 
 
+def test_plain_mathematics_is_planned_with_all_that_it_holds(step):
+    plan = memory.Plan(CPU, "fp32")
+    plain, math = (config_io.merge(step.config, {"memory": {"attention": name}}) for name in ("sdpa", "math"))
+    taken = [needed(step.family, step.components, config, plan, CPU, 100.0) for config in (plain, math)]
+    held, more = (left.peak(fitted) for left, fitted in taken)
+    assert more > 1.02 * held
+    found = []
+    for config in (plain, math):
+        tight = config_io.merge(config, {"memory": {"budget": (held + more) / 2}})
+        found.append(decide(step.family, emptied(step.components, torch.float32), tight, plan)[0])
+    assert found[0] == PLAIN and found[1] != PLAIN
+    forced = config_io.merge(math, {"memory": {"checkpointing": "none"}})
+    saving, _, free = decide(step.family, emptied(step.components, torch.float32), forced, plan)
+    assert saving == PLAIN and free.between - free.within == taken[1][1].count.peak
+
+
 def test_the_plan_is_told_with_its_numbers(step, ends):
     plan = memory.Plan(torch.device("cpu"), "fp32")
     taken = resident(step.components, step.config) + kept(step.config, step.adapter_bytes, CPU)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from trainers.memory.meter import Meter
+from trainers.memory.meter import Meter, attending
 
 
 def test_the_meter_follows_a_tensor_until_it_is_freed():
@@ -44,6 +44,22 @@ def test_attention_is_counted_like_the_fused_kernels():
     assert meter.flops == once * 3.5  # five products backward
     assert meter.peak < 4 * (2 * 512 * 256)  # a score matrix
     assert nn.functional.scaled_dot_product_attention(torch.ones(1, 1, 1, 1), *[torch.ones(1, 1, 1, 1)] * 2) == 1
+
+
+def test_plain_mathematics_is_counted_with_its_score_matrices():
+    query, key = (torch.empty(1, 2, n, 16, device="meta", requires_grad=True) for n in (512, 256))
+    once, scores = 2 * (2 * 512 * 256 * 16) * 2, 4 * (2 * 512 * 256)  # operations of two products; bytes
+    with attending("math"), Meter() as meter:
+        output = nn.functional.scaled_dot_product_attention(query, key, key)
+        assert meter.flops == meter.attended == once
+        assert scores < meter.now < 1.5 * scores  # after the softmax, for the backward pass
+        assert 2.25 * scores < meter.mark() < 2.75 * scores  # before it, too, and a mask of a byte each
+        output.sum().backward()
+    assert 3 * scores < meter.mark() < 3.5 * scores  # what was kept, its gradient, and that of the one before
+    assert meter.flops == meter.attended == once * 3  # four products backward
+    with Meter() as meter:
+        nn.functional.scaled_dot_product_attention(query, key, key)
+    assert meter.peak < scores  # as the fused kernels again
 
 
 def test_what_is_computed_again_is_let_go_when_it_has_served():

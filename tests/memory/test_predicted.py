@@ -111,6 +111,27 @@ def test_predicted_peak_of_batches_in_parts_is_within_8_percent(batch, parts, ta
     assert_predicted(config, table, f"embedded 64 px, batch {batch} in {parts} parts, lora, fp32")
 
 
+@pytest.mark.parametrize(
+    ("base", "pixels", "checkpointing", "precision"),
+    [
+        ("embedded", 64, "none", "fp32"),
+        ("embedded", 256, "none", "fp32"),
+        ("sdxl", 64, "none", "fp32"),
+        pytest.param("embedded", 256, "all", "bf16", marks=pytest.mark.slow),
+        pytest.param("embedded", 128, "auto", "fp32", marks=pytest.mark.slow),
+        pytest.param("sdxl", 128, "all", "bf16", marks=pytest.mark.slow),
+        pytest.param("sd3", 32, "none", "fp32", marks=pytest.mark.slow),
+    ],
+)
+def test_predicted_peak_of_plain_mathematics_is_within_8_percent(base, pixels, checkpointing, precision, bases, table):
+    memory = {"device": "cpu", "precision": precision, "checkpointing": checkpointing, "attention": "math"}
+    batch = 1 if pixels > 128 else 2
+    data = {"resolution": pixels, "batch_size": batch}
+    config = config_io.parse({"model": {"base": bases[base]}, "data": data, "memory": memory})
+    config = tight(config) if checkpointing == "auto" else config
+    assert_predicted(config, table, f"{base} {pixels} px, batch {batch}, lora, {checkpointing}, {precision}, math")
+
+
 def tight(config: TrainConfig) -> TrainConfig:
     """With a budget that leaves room for two thirds of the activations."""
     plan, family = memory.plan(config.memory), find_family(config.model)

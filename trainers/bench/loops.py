@@ -4,11 +4,14 @@ import copy
 import math
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 
+from trainers import attention, devices
 from trainers.adapters.adapter import DENOISER, Place
 from trainers.adapters.registry import ADAPTERS
 from trainers.adapters.tokens import start_tokens
@@ -75,6 +78,7 @@ def engine_step(
     saving, *_ = decide(family, components, config, plan, before=before)
     settle(components.denoiser, config.memory.quantize, saving, device)
     prepack(components.denoiser, config.memory, saving)
+    held = _attention(family, components, config, plan, text)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     adapter.train_tokens(tokens)
     crop = Crop(bucket, (bucket.width, bucket.height), 0, 0, 0.0)
@@ -83,7 +87,21 @@ def engine_step(
     adapter.train()
     feed = Feed(batches, list(range(count)), latents, text, captions, preserved, config)
     steps = max(steps, 100)
-    return build_step(config, plan, family, components, adapter, feed, base_text, None, steps, lambda adjusted: None)
+    step = build_step(config, plan, family, components, adapter, feed, base_text, None, steps, lambda adjusted: None)
+    step.held = held
+    return step
+
+
+def _attention(
+    family: Family, components: Components, config: TrainConfig, plan: Plan, text: TextStore
+) -> attention.Held:
+    """The kernels that a run takes; of the wish, what needs no trial, where there are no numbers to try them on."""
+    wish, resolution = config.memory.attention, config.data.resolution or components.resolution
+    if isinstance(next(components.denoiser.parameters()), FakeTensor):
+        return attention.held_to(["math"]) if wish == "math" else nullcontext
+    shapes = attention.attended(family, components, text, resolution, config.at_once)
+    with devices.exactly(plan.exact):  # as the steps will be
+        return attention.choose(components.denoiser, wish, plan.device, shapes, None).held
 
 
 class OtherLoop:

