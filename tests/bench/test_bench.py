@@ -12,6 +12,7 @@ from trainers import memory
 from trainers.adapters.adapter import DENOISER
 from trainers.bench import models
 from trainers.bench.loops import BareLoop
+from trainers.bench.run import remarks
 from trainers.bench.start import start
 from trainers.bench.table import table
 from trainers.errors import UserError
@@ -86,6 +87,37 @@ def test_the_bare_loop_computes_in_what_is_asked_for_and_casts_nothing_in_fp32(b
     assert fewer < 0.8 * more
     assert asked["loops"]["bare"]["memory_gb"]["weights"] > 1.5 * usual["loops"]["bare"]["memory_gb"]["weights"]
     assert "The bare loop computes in fp32." in table(asked) and "The bare loop" not in table(usual).splitlines()[1]
+
+
+PLAIN_LORA = "The bare loop trains a plain LoRA, without dropout."
+
+
+@pytest.mark.parametrize(
+    ("changes", "meta", "alone", "said"),
+    [
+        ((), True, False, []),
+        (("adapter.type=dora",), False, False, [PLAIN_LORA]),
+        (("adapter.module_dropout=0.1",), True, False, [PLAIN_LORA]),
+        (("adapter.type=dora", "adapter.dropout=0.1"), True, True, []),
+        (("memory.budget=1", "memory.offload=true", "memory.compile=all", "memory.stream=all"), False, False, []),
+        (("memory.compile=auto",), True, False, ["Not counted without a device: memory.compile."]),
+        (("memory.attention=math",), False, True, ["Not counted: memory.attention."]),
+    ],
+)
+def test_where_a_loop_is_not_what_the_settings_say_is_told(base, changes, meta, alone, said):
+    assert remarks(models.settings(base, list(changes)), meta, alone) == said
+
+
+def test_settings_that_are_told_not_to_count_change_no_number(base, alone):
+    ignored = ("memory.budget=1", "memory.offload=true", "memory.compile=all", "memory.attention=math")
+    result, lost = measured(base, True, *ignored, alone=True), "memory.budget, memory.offload, memory.compile"
+    assert result["remarks"] == ["Not counted: memory.attention.", f"Not counted without a device: {lost}."]
+    assert table(result).splitlines()[1:3] == result["remarks"] and result["loops"] == alone["loops"]
+
+
+def test_a_step_in_fp32_is_counted_without_numbers():
+    counted = measured("embedded", True, "memory.precision=fp32", alone=True)["loops"]["darkroom"]
+    assert counted["gflop"]["total"] > 0 and counted["memory_gb"]["weights"] > 0
 
 
 def test_the_parts_of_memory_add_up_to_the_peak(results):

@@ -8,7 +8,7 @@ def table(result: dict) -> str:
     where = f"{result['precision']}, {result['device']}, {result['threads']} threads"
     parts = f" (Darkroom's in {result['parts']} parts)" if result["parts"] > 1 else ""
     setup = f"{result['resolution']} px, batch {result['batch_size']}{parts}, {where}"
-    lines = [f"{result['base']}, {setup}", f"{result['adapter']}", ""]
+    lines = [f"{result['base']}, {setup}", *result["remarks"], f"{result['adapter']}", ""]
     if "bare" in result["loops"] and result["bare_precision"] != result["precision"]:
         lines.insert(1, f"The bare loop computes in {result['bare_precision']}.")
     loops = result["loops"]
