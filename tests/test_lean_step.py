@@ -15,7 +15,7 @@ STEPS = 20
 LEFT_OUT = {  # what peft's layers of that type leave out at random in the same way
     "lora": {"dropout": 0.1},
     "locon": {"dropout": 0.1},
-    "dora": {},
+    "dora": {"dropout": 0.1},
     "loha": {"rank_dropout": 0.2, "module_dropout": 0.1},
     "lokr": {"rank_dropout": 0.2, "module_dropout": 0.1},
 }

@@ -106,13 +106,15 @@ def test_the_delta_is_that_of_peft(kind):
         assert_close(layer.get_base_layer().weight.detach() - own, adapter.modules()[place].delta(own))
 
 
-@pytest.mark.parametrize("kind", ["dora", "loha", "lokr"])
-def test_forward_and_gradients_are_those_of_peft(kind):
+@pytest.mark.parametrize(("kind", "dropout"), [("dora", 0.0), ("dora", 0.3), ("loha", 0.0), ("lokr", 0.0)])
+def test_forward_and_gradients_are_those_of_peft(kind, dropout):
     results = []
     for fast in (True, False):
         components = tiny_components()
-        adapter = attach(components, kind, fast=fast)
+        adapter = attach(components, kind, fast=fast, dropout=dropout)
         stirred(adapter)
+        adapter.train()
+        torch.manual_seed(0)
         predict(components).square().mean().backward()
         results.append((predict(components).detach(), [parameter.grad for _, _, parameter in adapter.trained()]))
     (ours, our_gradients), (theirs, their_gradients) = results

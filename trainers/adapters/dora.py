@@ -7,7 +7,7 @@ are in the base's dtype, and only the norms and the gain are in fp32.
 import torch
 import torch.nn.functional as F
 from peft.tuners.lora import Conv2d, Linear, LoraLayer
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainers.adapters.adapter import NAME, Adapter, pair
 from trainers.adapters.lean import Dropouts, dtype_of
@@ -56,9 +56,14 @@ class Dora(Dropouts):
         if self.skipped():
             return y
         down, up = (weight.to(dtype) for weight in pair(self))
-        hidden = self.thinned(self._first(self.lora_dropout[NAME](x).to(dtype), down))
+        dropout = self.lora_dropout[NAME]
+        seen = dropout(x).to(dtype)
+        hidden = self.thinned(self._first(seen, down))
         gain = self.lora_magnitude_vector[NAME].weight.flatten() / row_norms(self)
-        plain = y if base.bias is None else y - self._row(base.bias)
+        if self.training and isinstance(dropout, nn.Dropout):  # as in peft, all that is learned sees the dropped input
+            plain = self._first(seen, base.weight)
+        else:
+            plain = y if base.bias is None else y - self._row(base.bias)
         update = self._row(gain - 1).to(dtype) * plain
         update = update + self._row(gain * self.scaling[NAME]).to(dtype) * self._second(hidden, up)
         return y + (update if self.strength == 1 else update * self.strength).to(y.dtype)

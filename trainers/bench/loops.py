@@ -77,8 +77,10 @@ def engine_step(
             release(encoder)
     saving, *_ = decide(family, components, config, plan, before=before)
     settle(components.denoiser, config.memory.quantize, saving, device)
-    prepack(components.denoiser, config.memory, saving)
-    held = _attention(family, components, config, plan, text)
+    hollow = isinstance(next(components.denoiser.parameters()), FakeTensor)  # there are no numbers (models.py)
+    if not hollow:
+        prepack(components.denoiser, config.memory, saving)
+    held = _attention(family, components, config, plan, text, hollow)
     adapter = ADAPTERS[config.adapter.type](components, family.spec, config.adapter, config.seed)
     adapter.train_tokens(tokens)
     crop = Crop(bucket, (bucket.width, bucket.height), 0, 0, 0.0)
@@ -93,11 +95,11 @@ def engine_step(
 
 
 def _attention(
-    family: Family, components: Components, config: TrainConfig, plan: Plan, text: TextStore
+    family: Family, components: Components, config: TrainConfig, plan: Plan, text: TextStore, hollow: bool
 ) -> attention.Held:
     """The kernels that a run takes; of the wish, what needs no trial, where there are no numbers to try them on."""
     wish, resolution = config.memory.attention, config.data.resolution or components.resolution
-    if isinstance(next(components.denoiser.parameters()), FakeTensor):
+    if hollow:
         return attention.held_to(["math"]) if wish == "math" else nullcontext
     shapes = attention.attended(family, components, text, resolution, config.at_once)
     with devices.exactly(plan.exact):  # as the steps will be

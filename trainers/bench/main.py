@@ -47,7 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--start", type=int, default=0, metavar="PICTURES",
-        help="also run the engine on so many random pictures, from its start to its first step and preview",
+        help="also run the engine on so many random pictures, from its start to its first step and preview, and on to "
+        "step 20; with an empty cache, and again with a full one",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

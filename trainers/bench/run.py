@@ -15,16 +15,19 @@ from trainers.bench import models
 from trainers.bench.count import count
 from trainers.bench.floor import floor
 from trainers.bench.loops import BareLoop, OtherLoop, compiled_loop, engine_step, recorded_loop
-from trainers.config import TrainConfig
+from trainers.config import MemoryConfig, TrainConfig
 from trainers.data.buckets import require_resolution
 from trainers.families.base import Components, Conditioning, Family, plain_sizes
 from trainers.families.positions import keep_middle
 from trainers.memory import Plan
+from trainers.memory.decide import draws
 from trainers.step import TrainingStep
 from trainers.trial import settle_exact
 
 Progress = Callable[[str], None]
 Loop = TrainingStep | OtherLoop | BareLoop
+ON_A_DEVICE = ("budget", "offload", "compile", "attention")  # memory settings that nothing follows without one
+USUAL = MemoryConfig()
 
 
 @dataclass
@@ -96,6 +99,7 @@ def bench(base: str, config: TrainConfig, meta: bool, steps: int, alone: bool, b
         "batch_size": config.data.batch_size,
         "parts": min(config.memory.parts, config.data.batch_size),
         "accumulation": config.optimizer.accumulation,
+        "remarks": remarks(config, meta, alone),
         "adapter": f"{config.adapter.type}, rank {config.adapter.rank}, {config.adapter.targets}",
         "checkpointing": config.memory.checkpointing,
         "text_encoder": config.adapter.text_encoder,
@@ -106,6 +110,17 @@ def bench(base: str, config: TrainConfig, meta: bool, steps: int, alone: bool, b
         "recorded_ratios": _ratios(seconds, "recorded"),
         "process_peak_gb": None if meta else round(memory.peak_gb(plan.device), 2),
     }
+
+
+def remarks(config: TrainConfig, meta: bool, alone: bool) -> list[str]:
+    """Where the loops are not what the settings say, in sentences."""
+    said = []
+    if not alone and (config.adapter.type != "lora" or draws(config.adapter)):
+        said.append("The bare loop trains a plain LoRA, without dropout.")
+    changed = [name for name in ON_A_DEVICE if getattr(config.memory, name) not in (getattr(USUAL, name), "math")]
+    if meta and changed:
+        said.append(f"Not counted without a device: {', '.join(f'memory.{name}' for name in changed)}.")
+    return said
 
 
 def _plan(config: TrainConfig, meta: bool) -> Plan:

@@ -1,4 +1,4 @@
-"""From the start of the engine to its first step and its first preview: real runs on random pictures, cold and warm."""
+"""From the start of the engine to its first step and preview, and its pace after that: real runs on random pictures."""
 
 import os
 import subprocess
@@ -20,22 +20,26 @@ from trainers.data.cache import Cache
 from trainers.data.examples import scan
 from trainers.encoding import encode_pictures
 from trainers.errors import UserError
+from trainers.events import MAKING
 from trainers.families.registry import find_family
 
 CACHE = "cache"
-PREVIEW = "Making preview pictures"  # the phase's name in train.py
+STEPS = 20  # of a sitting: the engine reports after 10 and 20, so that the last report is of steps 11 to 20
 
 
 @dataclass(frozen=True)
 class Sitting:
     seconds_to_first_step: float  # from the start of the process to the end of step 1, without the preview
     preview_seconds: float  # of the pictures before the first step; 0 without them
-    peak_memory_gb: float
-    phases: dict[str, float]  # seconds of each, "" before the first
+    seconds_per_step: float  # mean of the last ten, without what encodes a picture between them
+    peak_memory_gb: float  # until the end of the last step
+    phases: dict[str, float]  # seconds of each until the first step, "" before the first
 
 
 def start(base: str, config: TrainConfig, pictures: int, progress: Callable[[str], None]) -> dict:
-    """Two runs of one step on `pictures` random ones: `cold` without a cache or previews, `warm` with both.
+    """Two sittings on `pictures` random ones: `cold` without a cache or previews, `warm` with both.
+
+    Each is a run of one step, which the engine reports since it is the last, and then goes on to `STEPS`.
 
     Raises:
         UserError: the base is not on disk.
@@ -48,20 +52,27 @@ def start(base: str, config: TrainConfig, pictures: int, progress: Callable[[str
         for name, every in (("cold", 0), ("warm", 1)):
             if name == "warm" and memory.plan(config.memory).device.type == "cpu":
                 progress(f"Encoding {pictures} pictures")
-                _encode(_settings(config, place, every), place / CACHE)
+                _encode(_settings(config, place, 1, every), place / CACHE)
             progress(f"Running the engine on {pictures} pictures ({name})")
-            found[name] = asdict(_sitting(place, name, _settings(config, place, every)))
+            run = place / name
+            run.mkdir()
+            began = awake()
+            first = trained(run, _settings(config, place, 1, every))
+            progress(f"Going on to step {STEPS} ({name})")
+            found[name] = asdict(sitting(began, first, trained(run, _settings(config, place, STEPS, 0))))
     return {"pictures": pictures, **found}
 
 
-def _settings(config: TrainConfig, place: Path, every: int) -> TrainConfig:
+def _settings(config: TrainConfig, place: Path, steps: int, every: int) -> TrainConfig:
     return config_io.override(
         config,
         [
             f"data.folders={[str(place / 'pictures')]}",
-            "schedule.steps=1",
+            f"schedule.steps={steps}",
             f"preview.every={every}",
             "saving.name=bench",
+            "saving.every=0",  # the engine reports before it saves
+            "saving.minutes=0",
         ],
     )
 
@@ -85,25 +96,33 @@ def _encode(config: TrainConfig, cache: Path) -> None:
     encode_pictures(examples, crops, *how, lambda *_: None)
 
 
-def _sitting(place: Path, name: str, config: TrainConfig) -> Sitting:
-    run = place / name
-    run.mkdir()
+def trained(run: Path, config: TrainConfig) -> list[tuple[float, events.Event]]:
+    """What the engine tells while it trains the run to its last step, from where it is."""
     config_io.save(config, run / "config.toml")
-    began = awake()
-    environment = {**os.environ, "DARKROOM_CACHE": str(place / CACHE)}
-    command = [sys.executable, "-m", "trainers", str(run)]
-    subprocess.run(command, env=environment, check=False)
-    heard, _ = events.read_from(run / "events.jsonl")
+    log = run / "events.jsonl"
+    before = log.stat().st_size if log.exists() else 0
+    environment = {**os.environ, "DARKROOM_CACHE": str(run.parent / CACHE)}
+    subprocess.run([sys.executable, "-m", "trainers", str(run)], env=environment, check=False)
+    heard, _ = events.read_from(log, before)
     for _, event in heard:
         if isinstance(event, events.Failed):
             raise UserError(event.message, event.hint)
+    if not any(isinstance(event, events.Step) for _, event in heard):
+        raise UserError("The engine ended without a step.", "Run `darkroom train` with these settings to see why.")
+    return heard
+
+
+def sitting(began: float, first: list[tuple[float, events.Event]], later: list[tuple[float, events.Event]]) -> Sitting:
+    """`first`: told until the end of the first step; `later`: on the way to the last."""
     phases, current, since = {"": 0.0}, "", began
-    for at, event in heard:
+    for at, event in first:
         if isinstance(event, (events.Phase, events.Step)):
             phases[current] = phases.get(current, 0.0) + at - since
-            current, since = getattr(event, "name", "after the first step"), at
+            current, since = getattr(event, "name", ""), at
         if isinstance(event, events.Step):
-            preview = phases.get(PREVIEW, 0.0)
-            rounded = {phase: round(seconds, 2) for phase, seconds in phases.items()}
-            return Sitting(round(at - began - preview, 2), round(preview, 2), round(event.memory_gb, 2), rounded)
-    raise UserError("The engine ended without a step.", "Run `darkroom train` with these settings to see why.")
+            break
+    steps = [event for _, event in first + later if isinstance(event, events.Step)]
+    peak, preview = max(step.memory_gb for step in steps), phases.get(MAKING, 0.0)
+    rounded = {phase: round(seconds, 2) for phase, seconds in phases.items()}
+    numbers = round(since - began - preview, 2), round(preview, 2), round(steps[-1].seconds, 4), round(peak, 2)
+    return Sitting(*numbers, rounded)

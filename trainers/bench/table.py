@@ -8,7 +8,7 @@ def table(result: dict) -> str:
     where = f"{result['precision']}, {result['device']}, {result['threads']} threads"
     parts = f" (Darkroom's in {result['parts']} parts)" if result["parts"] > 1 else ""
     setup = f"{result['resolution']} px, batch {result['batch_size']}{parts}, {where}"
-    lines = [f"{result['base']}, {setup}", f"{result['adapter']}", ""]
+    lines = [f"{result['base']}, {setup}", *result["remarks"], f"{result['adapter']}", ""]
     if "bare" in result["loops"] and result["bare_precision"] != result["precision"]:
         lines.insert(1, f"The bare loop computes in {result['bare_precision']}.")
     loops = result["loops"]
@@ -38,8 +38,10 @@ def table(result: dict) -> str:
         preview = f", preview {sitting['preview_seconds']} s" if sitting["preview_seconds"] else ""
         lines.append(
             f"From start to first step, {result['start']['pictures']} pictures, {name} cache: "
-            f"{sitting['seconds_to_first_step']} s{preview}, peak {sitting['peak_memory_gb']} GB."
+            f"{sitting['seconds_to_first_step']} s{preview}."
         )
+        pace, peak = sitting["seconds_per_step"], sitting["peak_memory_gb"]
+        lines.append(f"Then steps 11 to 20 take {pace:.3g} s each; peak memory {peak} GB.")
     return "\n".join(lines)
 
 
