@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend
 from torch.nn.functional import scaled_dot_product_attention
 
 from tests.tiny import tiny_pipeline_folder, tiny_unet
-from trainers import attention, config_io, memory
+from trainers import attention, attention_kernels, config_io, memory
 from trainers.bench.loops import engine_step
 from trainers.config import ModelConfig
 from trainers.families.base import Conditioning
@@ -21,8 +21,8 @@ SHAPES = Counter({((2, 4, 64, 16), (2, 4, 64, 16)): 3, ((2, 4, 64, 16), (2, 4, 7
 
 
 def broken(monkeypatch, name: str, kernel) -> None:
-    real = attention._backend
-    monkeypatch.setattr(attention, "_backend", lambda wanted: kernel if wanted == name else real(wanted))
+    real = attention_kernels._backend
+    monkeypatch.setattr(attention_kernels, "_backend", lambda wanted: kernel if wanted == name else real(wanted))
 
 
 def raising(*_):
@@ -43,7 +43,7 @@ def wrong_gradient(q, k, v):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_kernels_of_this_cpu_are_correct(dtype):
-    assert attention.probe(CPU, dtype, SHAPES) == attention.Verdict(("flash", "math"), {})
+    assert attention_kernels.probe(CPU, dtype, SHAPES) == attention_kernels.Verdict(("flash", "math"), {})
 
 
 @pytest.mark.parametrize("kernel", [raising, not_a_number, wrong_gradient])
@@ -61,7 +61,7 @@ def test_a_broken_kernel_is_warned_of_and_not_used(monkeypatch, kernel, caplog):
 
 def test_a_kernel_that_does_not_take_a_shape_is_not_broken(monkeypatch):
     broken(monkeypatch, "flash", refusing)
-    assert attention.probe(CPU, torch.float32, SHAPES).broken == {}
+    assert attention_kernels.probe(CPU, torch.float32, SHAPES).broken == {}
 
 
 def test_a_kernel_can_be_forced(caplog):
@@ -74,8 +74,8 @@ def test_a_kernel_can_be_forced(caplog):
 
 
 def test_a_forced_kernel_comes_before_the_fastest_which_serves_the_shapes_it_does_not_take(monkeypatch):
-    monkeypatch.setattr(attention, "ON_CPU", tuple(attention.BACKENDS))
-    monkeypatch.setattr(attention, "_remembered", lambda *_: attention.Verdict(("flash", "math"), {}))
+    monkeypatch.setattr(attention_kernels, "ON_CPU", tuple(attention_kernels.BACKENDS))
+    monkeypatch.setattr(attention, "verdict", lambda *_: attention_kernels.Verdict(("flash", "math"), {}))
 
     def picky(q, k, v):
         if k.shape[-2] == 77:
@@ -169,7 +169,7 @@ def test_what_was_found_on_a_gpu_is_remembered(tmp_path, monkeypatch):
     shapes = Counter({((2, 8, 1024, 40), (2, 8, 1024, 40)): 3})
     with ExitStack() as stack:
         attention.set_attention(tiny_unet().cuda().half(), "sdpa", torch.device("cuda"), shapes, tmp_path, stack)
-    assert (tmp_path / attention.FILE).is_file()
-    monkeypatch.setattr(attention, "probe", None)  # to call it would raise
+    assert (tmp_path / attention_kernels.FILE).is_file()
+    monkeypatch.setattr(attention_kernels, "probe", None)  # to call it would raise
     with ExitStack() as stack:
         attention.set_attention(tiny_unet().cuda().half(), "sdpa", torch.device("cuda"), shapes, tmp_path, stack)
