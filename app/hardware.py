@@ -43,6 +43,8 @@ for name, module, used in (  # what a run takes of them: xformers begins to load
     ("xformers", "xformers.ops", "memory_efficient_attention"),
     ("bitsandbytes", "bitsandbytes.optim", "AdamW8bit"),
 ):
+    facts[name] = f"{module} ends the program that loads it"
+    print(json.dumps(facts), flush=True)  # what is known where it does
     try:
         getattr(importlib.import_module(module), used)
         facts[name] = True

@@ -90,6 +90,7 @@ def test_the_doctor_has_a_line_on_xformers(installed, loads, words):
     [
         ("raise ImportError('DLL load failed while importing _C')", "DLL load failed while importing _C"),
         ("", "no attribute 'memory_efficient_attention'"),
+        ("import os; os._exit(139)", "xformers.ops ends the program that loads it"),
     ],
 )
 def test_an_xformers_whose_attention_does_not_load_is_told_of(tmp_path, monkeypatch, ops, words):

@@ -128,6 +128,7 @@ def test_what_is_done_again_after_a_crash_counts_once():
         Validation(20, 0.3, 0.2),
         Sample(20, "a cat", "samples/20.png", 42),
         Started(100, 10, "cpu", 12, "cat"),
+        Validation(10, 0.4, 0.3),
         Step(20, 100, 0.4, 1e-4, 0.2, 1.0),
         Validation(20, 0.3, 0.2),
         Sample(20, "a dog", "samples/20.png", 42),

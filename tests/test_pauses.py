@@ -11,7 +11,8 @@ from tests.test_train import run
 from tests.tiny import tiny_pipeline_folder
 from trainers import events, outputs, pauses
 from trainers import train as recipe
-from trainers.checkpoint import Position, newest_step
+from trainers.checkpoint import Position, is_rolling, newest_step
+from trainers.errors import UserError
 from trainers.events import MAKING
 from trainers.families.base import LatentSpec
 from trainers.latents import LatentStore
@@ -164,6 +165,7 @@ def test_a_wish_to_end_is_heard_while_previews_are_made(tmp_path, base, pictures
     seen = run(ended, base, pictures, 4, heard=ending(ended, word, name, begun), **how)
     assert seen[-1] == events.Stopped(2, paused=word == "pause")
     assert newest_step(ended / "checkpoints") == 2
+    assert not is_rolling(ended / "checkpoints" / "step_000002")  # it stays: a person chose it
     assert {event.step for event in seen if isinstance(event, events.Sample)} == {0}
     (ended / "control" / word).unlink()
     seen = run(ended, base, pictures, 4, **how)
@@ -172,6 +174,28 @@ def test_a_wish_to_end_is_heard_while_previews_are_made(tmp_path, base, pictures
     drawn = {path.name: path.read_bytes() for path in (tmp_path / "whole" / "samples").iterdir()}
     assert len(drawn) == 3 * 4
     assert {path.name: path.read_bytes() for path in (ended / "samples").iterdir()} == drawn
+
+
+def test_a_run_that_cannot_be_saved_when_it_is_ended_in_its_previews_says_so(tmp_path, base, pictures, monkeypatch):
+    def full(self, rolling: bool = False) -> None:
+        raise UserError("The disk is full.")
+
+    monkeypatch.setattr(outputs.Outputs, "save", full)
+    with pytest.raises(UserError, match="The disk is full"):
+        run(tmp_path, base, pictures, 4, heard=ending(tmp_path, "pause", MAKING, 2), preview={"every": 2})
+
+
+def test_a_picture_that_was_asked_for_is_drawn_though_the_run_is_ended_then(tmp_path, base, pictures):
+    def heard(event: events.Event) -> None:
+        if isinstance(event, events.Checkpoint) and event.step == 1:
+            (tmp_path / "control").mkdir(exist_ok=True)
+            (tmp_path / "control" / "sample_now").write_text('{"prompt": "a cat"}', encoding="utf-8")
+            (tmp_path / "control" / "pause").touch()
+
+    how = {"preview": {"every": 2, "sampling_steps": 1}, "saving": {"every": 1}}
+    seen = run(tmp_path, base, pictures, 4, heard=heard, **how)
+    assert seen[-1] == events.Stopped(2, paused=True)
+    assert [event.step for event in seen if isinstance(event, events.Sample) and event.asked] == [2]
 
 
 def test_a_run_that_is_ended_in_its_first_previews_begins_again(tmp_path, base, pictures):

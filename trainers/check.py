@@ -28,7 +28,7 @@ from trainers.memory.cards import Card, find_card
 from trainers.memory.kept import kept_saving
 from trainers.outputs import Folders
 from trainers.pace import Clock
-from trainers.prompts import preview_prompts
+from trainers.prompts import prompts_now
 from trainers.recovery import settings_of
 from trainers.schedules import too_far, total_steps
 from trainers.stores import cut_captions
@@ -89,7 +89,8 @@ def _check(
     read = clock() - began
     counted = batches.counted(config, resolution, crops)
     due = done and preview.is_due(config.preview, done, steps)
-    drawn = not due or preview.is_drawn(Folders(run, run).samples, done, len(preview_prompts(config)))
+    begun = Folders(run, run) if due else None
+    drawn = not begun or preview.is_drawn(begun.samples, done, len(prompts_now(config, begun.control)))
     pixels = counted.data.resolution or resolution
     todo = work(config, found.examples, crops, batches, len(held_out), pixels, done, drawn)
     captions = captions_of(config, found.examples)

@@ -270,6 +270,7 @@ def fold(events: Iterator[Event] | list[Event], state: RunState | None = None) -
                 state.used_gb, state.total_gb, state.beside_left = event.used_gb, event.total_gb, event.beside_left
                 state.losses.append((event.step, event.loss))
             case Validation():
+                state.validation = [one for one in state.validation if one[0] != event.step]  # measured again
                 state.validation.append((event.step, event.loss))
             case Sample():
                 state.samples = [one for one in state.samples if one.path != event.path]  # drawn again

@@ -31,7 +31,7 @@ from trainers.memory.units import recomputes
 from trainers.pauses import Pauses
 from trainers.prepacked import is_prepacked
 from trainers.progress import Progress, ended_by, throttled
-from trainers.prompts import preview_prompts
+from trainers.prompts import prompts_now
 from trainers.step import TrainingStep
 from trainers.validate import LEVELS, ROWS, Validator, measured_pictures
 
@@ -136,6 +136,8 @@ class Outputs:
         """
         try:
             yield
+        except EndedEarly:
+            raise
         except Exception:
             if self.step.whole:
                 self.rescue()
@@ -154,23 +156,22 @@ class Outputs:
             log.exception("the state before the failure could not be saved")
 
     def show(self, due: bool, wishes: list[Wish], pauses: Pauses, endable: bool) -> bool:
-        """Where they are `due`, measure the held-out pictures and draw the previews; then draw what was asked for.
+        """Draw what was asked for; where they are `due`, measure the held-out pictures and draw the previews.
 
-        It can take minutes. Where it is `endable`, a person's wish to end the run ends it, too: the run's state is
-        saved then, and the answer True.
+        That can take minutes. Where it is `endable`, a person's wish to end the run ends it, and the answer is True.
         """
+        for wish in wishes:
+            self.draw(wish)
+        if not due:
+            return False
         usual = self.progress
         if endable:
             self.progress = ended_by(self.folders.control, usual)
         try:
-            with self.saving():  # it may be the first to need a picture
-                if due:
-                    with pauses.timed(1.0 if self.position.step else self._share()):
-                        if self.position.step:
-                            self.validate()
-                        self.preview()
-                for wish in wishes:
-                    self.draw(wish)
+            with self.saving(), pauses.timed(1.0 if self.position.step else self._share()):
+                if self.position.step:
+                    self.validate()  # it may be the first to need a picture
+                self.preview()
         except EndedEarly:
             return True
         finally:
@@ -188,7 +189,8 @@ class Outputs:
 
     def undrawn(self) -> bool:
         """Whether previews of this step are lacking."""
-        return not preview.is_drawn(self.folders.samples, self.position.step, len(self._prompts()))
+        prompts = prompts_now(self.config, self.folders.control)
+        return not preview.is_drawn(self.folders.samples, self.position.step, len(prompts))
 
     def draw(self, wish: Wish) -> None:
         """Sample one picture that a person asked for; a failure is a warning."""
@@ -228,7 +230,8 @@ class Outputs:
     def _share(self) -> float:
         """What previews take of a pause that has a validation too, by the pixels that are denoised for them."""
         settings, pixels = self.config.preview, self.counted.data.resolution or self.resolution
-        drawn = len(self._prompts()) * settings.sampling_steps * preview.larger(settings, self.resolution, pixels)
+        prompts = prompts_now(self.config, self.folders.control)
+        drawn = len(prompts) * settings.sampling_steps * preview.larger(settings, self.resolution, pixels)
         measured = self._measured * LEVELS / 2 if self.held_out else 0  # a preview is denoised without its prompt, too
         return drawn / (drawn + measured)
 
@@ -258,13 +261,7 @@ class Outputs:
             self.recorded.rest()
 
     def _prompts(self) -> list[str]:
-        """What a person edited while it trains, else the settings' own."""
-        try:
-            edited = self.folders.control.prompts()
-        except UserError as error:
-            self.emit(Warned(error.message, error.hint))
-            edited = []
-        return edited or preview_prompts(self.config)
+        return prompts_now(self.config, self.folders.control, lambda why: self.emit(Warned(why.message, why.hint)))
 
     def _sampled(
         self, what: str, prompts: list[str], settings: PreviewConfig, strength: float = 1.0

@@ -24,11 +24,11 @@ def throttled(emit: Callable[[Event], None], every: float = 0.5) -> Progress:
 
 
 def ended_by(control: Control, progress: Progress) -> Progress:
-    """Progress of preparations, which can take minutes: EndedEarly as soon as a person asks for the end."""
+    """Progress of what can take minutes: EndedEarly as soon as a person asks for the end of the run."""
 
-    def preparing(name: str, done: int, total: int) -> None:
+    def heard(name: str, done: int, total: int) -> None:
         if control.ends:
             raise EndedEarly
         progress(name, done, total)
 
-    return preparing
+    return heard

@@ -1,9 +1,12 @@
 """Prompts to look at an adapter with: those of the settings or made from trigger and kind, and without the trigger."""
 
 import re
+from collections.abc import Callable
 
 from trainers.config import DataConfig, TrainConfig
+from trainers.control import Control
 from trainers.data.captions import fallback_caption, mentions, without_trigger
+from trainers.errors import UserError
 
 FAR = {  # a prompt far from the data shows whether the adapter still obeys
     "person": ["{} as a knight in armour", "{} on a beach at sunset"],
@@ -17,6 +20,17 @@ PLAIN = {"person": "a person", "character": "a character", "object": "an object"
 def preview_prompts(config: TrainConfig) -> list[str]:
     """The prompts that a run begins with."""
     return list(config.preview.prompts) or default_prompts(config.data)
+
+
+def prompts_now(
+    config: TrainConfig, control: Control, unreadable: Callable[[UserError], None] = lambda why: None
+) -> list[str]:
+    """What a person edited while the run trains, else the settings' own; `unreadable` hears why they cannot be read."""
+    try:
+        return control.prompts() or preview_prompts(config)
+    except UserError as error:
+        unreadable(error)
+        return preview_prompts(config)
 
 
 def default_prompts(data: DataConfig) -> list[str]:

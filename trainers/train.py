@@ -230,9 +230,10 @@ def _train(
     # --- the loop ----------------------------------------------------------------------------------------------------
     emit(Started(steps, position.step, ranks.named(device), len(training), config.saving.name))
     pauses = Pauses(config.preview.every, position, latents)
+    alone = ranks.count == 1  # the others wait for the one that draws
     lacking = preview.is_due(config.preview, position.step, steps) and outputs.undrawn()
     if lacking or config.preview.every and not resumed:
-        if outputs.show(True, [], pauses, endable=True):  # the base column, or what an earlier sitting did not come to
+        if outputs.show(True, [], pauses, alone and position.step < steps):  # the base's, or an earlier sitting's
             raise EndedEarly
     adapter.train()
     settle_exact(step, plan.exact)
@@ -285,11 +286,13 @@ def _train(
             if preview_due or wishes or last or lighter:  # saved first: drawing is worth less
                 outputs.finish_saving()
             if preview_due or wishes:
-                ended = outputs.show(preview_due, wishes or [], pauses, endable=position.step < steps)
-                stopped = bool(ranks.exchange(value=ended)) or stopped
+                if outputs.show(preview_due, wishes or [], pauses, alone and position.step < steps):
+                    stopped = True
+                    outputs.save()
+                    outputs.finish_saving()
                 emit(Phase("Training"))
             since, clock, encoded = position.step, awake(), latents.encoding_seconds
-            if lighter:
+            if lighter and not stopped:
                 raise Crowded
 
     # --- the adapter file ---------------------------------------------------------------------------------------------

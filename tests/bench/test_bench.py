@@ -16,9 +16,8 @@ from trainers.bench.run import remarks
 from trainers.bench.start import STEPS, Sitting, draw_pictures, sitting, start, trained
 from trainers.bench.table import table
 from trainers.errors import UserError
-from trainers.events import Phase, Step
+from trainers.events import MAKING, Phase, Step
 from trainers.families.loading import CONFIGS
-from trainers.outputs import MAKING
 from trainers.stores import encode_texts
 
 
@@ -105,6 +104,7 @@ PLAIN_LORA = "The bare loop trains a plain LoRA, without dropout."
         (("memory.compile=auto",), True, False, ["Not counted without a device: memory.compile."]),
         (("memory.attention=flash",), True, True, ["Not counted without a device: memory.attention."]),
         (("memory.attention=math",), True, True, []),
+        (("memory.attention=math",), False, False, ["In the bare loop attention is as torch chooses."]),
     ],
 )
 def test_where_a_loop_is_not_what_the_settings_say_is_told(base, changes, meta, alone, said):

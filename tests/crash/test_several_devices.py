@@ -97,6 +97,17 @@ def test_two_processes_end_in_the_weights_of_one(tmp_path, base, pictures, launc
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
+def test_one_of_them_draws_previews_and_what_is_asked_for(tmp_path, base, pictures, alone):
+    drawing = made(tmp_path / "drawing", base, pictures, *FEW, "preview.every=4", "preview.sampling_steps=1")
+    (drawing / "control").mkdir()
+    (drawing / "control" / "sample_now").write_text('{"prompt": "a cat"}', encoding="utf-8")
+    done = train(drawing, *TOGETHER)
+    assert done.returncode == 0, done.stderr
+    drawn = [event["step"] for event in told(drawing) if event["type"] == "sample"]
+    assert sorted(set(drawn)) == [0, 1, 4, 6] and drawn.count(1) == 1
+    assert apart(alone, drawing) < 1e-5
+
+
 def test_both_stop_when_a_person_asks_for_it_and_the_run_goes_on_alone(tmp_path, base, pictures, alone):
     stopped = made(tmp_path / "stopped", base, pictures, *FEW)
     done = befallen(stopped, "asked to stop", 0, 2)

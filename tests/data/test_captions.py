@@ -64,6 +64,7 @@ def test_the_same_random_state_gives_the_same_order_of_tags():
 def test_the_trigger_is_found_in_any_case_of_letters():
     assert mentions("A Zorb on a table", "zorb") and not mentions("a table", "zorb")
     assert mentions("a sks  man, outside", "SKS man") and mentions("黒い猫です", "猫")  # written without spaces
+    assert mentions("佐々木の写真", "佐") and not mentions("a cat", "")
     assert not mentions("a caterpillar", "cat") and not mentions("cat_ears", "cat")
 
 

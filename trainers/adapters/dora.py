@@ -60,10 +60,9 @@ class Dora(Dropouts):
         seen = dropout(x).to(dtype)
         hidden = self.thinned(self._first(seen, down))
         gain = self.lora_magnitude_vector[NAME].weight.flatten() / row_norms(self)
-        if self.training and isinstance(dropout, nn.Dropout):  # as in peft, all that is learned sees the dropped input
-            plain = self._first(seen, base.weight)
-        else:
-            plain = y if base.bias is None else y - self._row(base.bias)
+        # As in peft, all that is learned sees the dropped input.
+        own = base(seen) if self.training and isinstance(dropout, nn.Dropout) else y
+        plain = own if base.bias is None else own - self._row(base.bias)
         update = self._row(gain - 1).to(dtype) * plain
         update = update + self._row(gain * self.scaling[NAME]).to(dtype) * self._second(hidden, up)
         return y + (update if self.strength == 1 else update * self.strength).to(y.dtype)

@@ -26,7 +26,7 @@ from trainers.trial import settle_exact
 
 Progress = Callable[[str], None]
 Loop = TrainingStep | OtherLoop | BareLoop
-ON_A_DEVICE = ("budget", "offload", "compile", "attention")  # memory settings that nothing follows without one
+ON_A_DEVICE = ("budget", "offload", "compile")  # memory settings that nothing follows without one
 USUAL = MemoryConfig()
 
 
@@ -117,7 +117,10 @@ def remarks(config: TrainConfig, meta: bool, alone: bool) -> list[str]:
     said = []
     if not alone and (config.adapter.type != "lora" or draws(config.adapter)):
         said.append("The bare loop trains a plain LoRA, without dropout.")
-    changed = [name for name in ON_A_DEVICE if getattr(config.memory, name) not in (getattr(USUAL, name), "math")]
+    if not alone and config.memory.attention != USUAL.attention:
+        said.append("In the bare loop attention is as torch chooses.")
+    changed = [name for name in ON_A_DEVICE if getattr(config.memory, name) != getattr(USUAL, name)]
+    changed += ["attention"] * (config.memory.attention not in (USUAL.attention, "math"))
     if meta and changed:
         said.append(f"Not counted without a device: {', '.join(f'memory.{name}' for name in changed)}.")
     return said

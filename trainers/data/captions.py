@@ -10,7 +10,8 @@ import random
 import re
 from pathlib import Path
 
-LETTER = r"[^\W\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # but for scripts without spaces between words
+# But for scripts without spaces between words, or with endings: Thai to Myanmar, Khmer, Japanese, Chinese, Korean.
+LETTER = r"[^\W\u0e00-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uac00-\ud7af\uff66-\uff9f\U00020000-\U0003ffff]"
 LONGEST = 1 << 20  # bytes of a caption; models read some hundred
 ENDINGS = (".txt", ".caption", ".TXT", ".CAPTION")  # the first that exists wins; capitals matter on Linux
 BYTE_ORDER_MARKS = (  # UTF-32 first: its little-endian mark begins with UTF-16's
@@ -83,7 +84,7 @@ def fallback_caption(trigger: str, kind: str) -> str:
 def whole_word(words: str) -> re.Pattern[str]:
     """These words by themselves, with any space between them and in any case of letters; not inside other words.
 
-    Scripts that are written without spaces have no edges of words: there they are found wherever they stand.
+    Beside letters of a script that has no spaces between words they are found wherever they stand.
     """
     alone = r"\s+".join(map(re.escape, words.split()))
     return re.compile(rf"(?<!{LETTER}){alone}(?!{LETTER})", re.IGNORECASE)
@@ -91,12 +92,12 @@ def whole_word(words: str) -> re.Pattern[str]:
 
 def mentions(caption: str, trigger: str) -> bool:
     """Whether the trigger word stands in the caption, in any case of letters."""
-    return bool(whole_word(trigger).search(caption))
+    return bool(trigger.strip()) and bool(whole_word(trigger).search(caption))
 
 
 def without_trigger(caption: str, trigger: str, class_word: str) -> str:
     """The caption with `class_word` in the trigger's place; the class word alone where the trigger is not in it."""
-    if not trigger.strip() or not mentions(caption, trigger):
+    if not mentions(caption, trigger):
         return class_word
     replaced = whole_word(trigger).sub(lambda _: class_word, caption)
     return " ".join(replaced.split()).strip(" ,")
