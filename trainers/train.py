@@ -288,8 +288,9 @@ def _train(
             if preview_due or wishes:
                 if outputs.show(preview_due, wishes or [], pauses, alone and position.step < steps):
                     stopped = True
-                    outputs.save()
-                    outputs.finish_saving()
+                    if not save_due:
+                        outputs.save()
+                        outputs.finish_saving()
                 emit(Phase("Training"))
             since, clock, encoded = position.step, awake(), latents.encoding_seconds
             if lighter and not stopped:

@@ -4,10 +4,10 @@ diffusers adds the middle of the table to latents of any size. That of Stable Di
 0.42 GB in bf16, and pictures of 1024 pixels use 64 x 64 of them.
 """
 
-from diffusers.models.embeddings import PatchEmbed
 from torch import Tensor
 
 from trainers.families.base import Components
+from trainers.libraries import diffusers
 
 TABLE = "pos_embed"
 FULL_NAME = f"{TABLE}.{TABLE}"  # in a denoiser
@@ -20,7 +20,7 @@ def keep_middle(components: Components, pixels: int) -> None:
     """
     denoiser = components.denoiser
     embed = getattr(denoiser, TABLE, None)
-    if not isinstance(embed, PatchEmbed) or embed.pos_embed_max_size is None:
+    if not isinstance(embed, diffusers.models.embeddings.PatchEmbed) or embed.pos_embed_max_size is None:
         return
     whole = embed.pos_embed_max_size
     wanted = pixels // components.latent.factor // embed.patch_size
