@@ -10,12 +10,14 @@ from trainers import config_io, memory
 from trainers.bench.loops import engine_step
 from trainers.check import _verdict
 from trainers.choices import ADAPTERS
-from trainers.estimate import _smaller, estimate, needed
+from trainers.estimate import _beside, _smaller, estimate, needed
 from trainers.families.base import Conditioning
 from trainers.families.registry import find_family
 from trainers.families.sd3 import SD3
+from trainers.memory.aside import room_beside
 from trainers.memory.cards import find_card
 from trainers.memory.decide import GB, resident, written
+from trainers.memory.encoders import weight_bytes
 from trainers.memory.hollow import hollow
 from trainers.memory.meter import Meter
 
@@ -249,3 +251,36 @@ def test_streamed_weights_come_anew_for_every_part_of_a_batch_on_a_card(base):
 
     whole, three, four = map(longest, (1, 3, 4))
     assert four > three > whole and four - three == pytest.approx((four - whole) / 3, rel=0.01)
+
+
+def test_pictures_wait_for_the_steps_that_show_them_where_there_is_room_for_that(base, monkeypatch):
+    settings = config_io.parse({"model": {"base": str(base)}, "memory": {"device": "cpu"}})
+    plan, family = memory.plan(settings.memory), find_family(settings.model)
+
+    def found(pictures: int) -> bool:
+        return estimate(family, family.load(settings.model, plan.dtype), settings, plan, encoded=(pictures, 1)).late
+
+    assert not found(5)  # encoded in no time
+    monkeypatch.setattr("trainers.estimate.SOON", 0.0)
+    assert found(5) and not found(0)
+    monkeypatch.setattr("trainers.estimate.room_beside", lambda *_: None)
+    assert not found(5)
+
+
+def test_blocks_that_make_room_for_pictures_keep_the_peak_within_the_budget(base, monkeypatch):
+    budget = 0.5 + 36 / 2**14  # so that some blocks are streamed
+    config = config_io.parse({"model": {"base": str(base)}, "memory": {"device": "cpu", "budget": budget}})
+    plan, family = memory.plan(config.memory), find_family(config.model)
+    components = family.load(config.model, plan.dtype)
+    left, fitted = needed(family, components, config, plan, plan.device, 100.0)
+    free, aside = left.free(fitted), []
+    assert fitted.saving.streamed and left.peak(fitted) < budget
+    for takes in range(int(free.between) - 5000, int(free.between) + 100_000, 5000):
+        monkeypatch.setattr("trainers.estimate.picture_bytes", lambda *_, takes=takes: takes)
+        more = _beside(family, components, config, left, fitted)
+        found = room_beside(components.denoiser, fitted.saving, free, takes, weight_bytes([components.vae]))
+        assert found and 0 <= more <= free.within
+        aside += found.aside
+    assert aside
+    monkeypatch.setattr("trainers.estimate.picture_bytes", lambda *_: 10**9)
+    assert _beside(family, components, config, left, fitted) is None

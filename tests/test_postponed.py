@@ -20,7 +20,12 @@ from trainers.errors import UserError
 from trainers.families.residence import is_away
 from trainers.families.sd15 import SD15
 from trainers.memory.decide import Free
+from trainers.memory.fit import spread
+from trainers.memory.saving import PLAIN, Saving
+from trainers.memory.stream import Stream
+from trainers.memory.units import blocks
 
+CPU = torch.device("cpu")
 PLENTY, NONE = Free(1e12, 1e12), Free(0, 0)
 WORDS = "pictures are encoded when a step first shows them"
 
@@ -208,7 +213,7 @@ def test_where_there_is_no_room_beside_the_step_all_are_encoded_before_it(base, 
     config, seen = config_io.parse({"model": {"base": str(base)}}), []
     found = store(base, pictures, tmp_path)
     assert not encoded and is_away(found.postponed.vae)
-    assert found.postponed.settle(config, NONE, lambda *said: seen.append(said)) is None
+    assert found.postponed.settle(config, PLAIN, NONE, lambda *said: seen.append(said)) is None
     assert len(encoded) == 18 and is_away(found.postponed.vae) and found.postponed.left == 0
     assert seen[0] == ("Encoding pictures", 1, 18) and seen[-1] == ("Encoding pictures", 18, 18)
     assert all(moments.any() for stack in found.moments.values() for moments in stack)
@@ -217,13 +222,58 @@ def test_where_there_is_no_room_beside_the_step_all_are_encoded_before_it(base, 
 @pytest.mark.parametrize("free", [PLENTY, Free(1e12, 0)], ids=["stays", "goes"])
 def test_the_vae_stays_in_memory_only_where_a_step_can_spare_that(base, pictures, tmp_path, encoded, free):
     found = store(base, pictures, tmp_path)
-    found.postponed.settle(config_io.parse({"model": {"base": str(base)}}), free, lambda *_: None)
+    found.postponed.settle(config_io.parse({"model": {"base": str(base)}}), PLAIN, free, lambda *_: None)
     found.mean(0)
     found.mean(0)
     assert len(encoded) == 1 and is_away(found.postponed.vae) == (free != PLENTY)
     for place in found.rows:
         found.need([place])
     assert len(encoded) == 18 and is_away(found.postponed.vae)
+
+
+def test_what_is_lent_is_given_back_once_when_all_that_a_run_shows_are_encoded(base, pictures, tmp_path, encoded):
+    found, given = store(base, pictures, tmp_path), []
+    later = found.postponed
+    later.settle(config_io.parse({"model": {"base": str(base)}}), PLAIN, PLENTY, lambda *_: None)
+    later.until({(0, False), (1, True)}, lambda: given.append(len(encoded)))
+    found.need([(0, False)])
+    assert not given and not is_away(later.vae)
+    found.need([(2, False), (1, True)])
+    assert given == [3] and is_away(later.vae)
+    found.need([(3, False)])
+    assert given == [3] and is_away(later.vae) and len(encoded) == 4
+    later.until({(0, False)}, lambda: given.append(0))  # nothing of that waits
+    assert given == [3, 0]
+
+
+def test_weights_that_make_room_come_back_when_all_are_encoded_and_nothing_else_changes(
+    tmp_path, base, pictures, monkeypatch, encoded
+):
+    seen: list[tuple[int, int]] = []  # blocks that wait, before some come to stay and afterwards
+    real, how = Stream.keep, {"data": {"batch_size": 3, "flip": False, "validation_share": 0.3}}
+
+    def planned(family, components, config, *_):
+        whole, takes = blocks(components.denoiser), postponed.picture_bytes(family, components, config, CPU)
+        return Saving(whole, streamed=spread(whole, 2)), None, Free(takes - 1, 0)  # a little more is needed
+
+    def keep(stream, paths):
+        before = len(stream.blocks)
+        real(stream, paths)
+        seen.append((before, len(stream.blocks)))
+
+    monkeypatch.setattr(recipe, "decide", planned)
+    monkeypatch.setattr(Stream, "keep", keep)
+    late = run(tmp_path / "late", base, pictures, 8, **how)
+    assert told(late) == ["9 of 9 " + WORDS] and len(seen) == 1 and seen[0][0] > seen[0][1] == 2
+    assert 0 < len(encoded) < 9  # what is held out is not measured without previews
+    run(tmp_path / "parted", base, pictures, 8, stop_at=4, **how)
+    (tmp_path / "parted" / "control" / "stop").unlink()
+    run(tmp_path / "parted", base, pictures, 8, **how)
+    monkeypatch.setattr(encoding, "SOON", 1e9)
+    before = run(tmp_path / "before", base, pictures, 8, **how)
+    assert told(before) == []
+    assert same_weights(tmp_path / "late", tmp_path / "before")
+    assert same_weights(tmp_path / "late", tmp_path / "parted")
 
 
 def test_what_lies_in_a_file_is_encoded_into_it(base, pictures, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.adapters.bases import stirred, trained
 from tests.tiny import tiny_pipeline_folder
+from tests.tiny_families import tiny_folder
 from trainers import config_io, preview
 from trainers.adapters.registry import ADAPTERS
 from trainers.adapters.targets import parts
@@ -127,3 +128,12 @@ def test_a_damaged_file_is_named_before_the_base_is_read(base, tmp_path, monkeyp
     monkeypatch.setattr(SD15, "load", lambda *_: pytest.fail("the base was read"), raising=False)
     with pytest.raises(UserError, match=r"a\.safetensors"):
         sample(settings(base), tmp_path / "a.safetensors", ["a cat"], seed=0)
+
+
+def test_pictures_that_are_smaller_than_wished_are_told_of(tmp_path, caplog):
+    config = settings(tiny_folder("sd3", tmp_path / "sd3"))
+    config = config_io.override(config, ["preview.width=96", "preview.sampling_steps=1"])
+    caplog.clear()
+    ((picture,),) = sample(config, None, ["a cat"], seed=0)
+    assert picture.width == 48
+    assert caplog.messages[-1] == "Previews have at most 48 pixels a side. The base draws no larger pictures."

@@ -88,9 +88,7 @@ def _check(
         torch.set_num_threads(threads.choose())
     read = clock() - began
     counted = batches.counted(config, resolution, crops)
-    due = done and preview.is_due(config.preview, done, steps)
-    begun = Folders(run, run) if due else None
-    drawn = not begun or preview.is_drawn(begun.samples, done, len(prompts_now(config, begun.control)))
+    drawn = not done or _is_drawn(config, Folders(run, run), done, steps)
     pixels = counted.data.resolution or resolution
     todo = work(config, found.examples, crops, batches, len(held_out), pixels, done, drawn)
     captions = captions_of(config, found.examples)
@@ -99,7 +97,7 @@ def _check(
     share = todo.pictures / counted.data.batch_size
     need = estimate(family, components, counted, plan, there, clock, encoded, cached, share, before)
     hashed = hashing_seconds(components.path, cache and cache / HASHES, clock) if need.pace else 0.0
-    spent = need.pace and duration(todo, need.pace, counted, read, known, plan.device.type == "cpu", hashed)
+    spent = need.pace and duration(todo, need.pace, counted, read, known, need.late, hashed)
     problems = [*damaged, *map(str, found.problems), *map(str, cut_captions(found.examples, family, components))]
     if remark := batches.unfilled(config):
         problems.append(" ".join(remark))
@@ -130,6 +128,13 @@ def _check(
         "seconds_per_step": spent and round(spent.steps / max(1, todo.steps), 4),
         "seconds": spent and {"whole": round(spent.whole, 1)} | {p: round(s, 1) for p, s in vars(spent).items()},
     }
+
+
+def _is_drawn(config: TrainConfig, run: Folders, done: int, steps: int) -> bool:
+    """Whether no previews of the last step that is done are lacking."""
+    if not preview.is_due(config.preview, done, steps):
+        return True
+    return preview.is_drawn(run.samples, done, len(prompts_now(config, run.control)))
 
 
 def _memory(need: Estimate) -> dict[str, float]:

@@ -16,6 +16,7 @@ from trainers import memory, preview
 from trainers.config import TrainConfig
 from trainers.encoding import SOON
 from trainers.families.base import Components, Family
+from trainers.memory.aside import room_beside
 from trainers.memory.cards import Card
 from trainers.memory.decide import GB, Room, beside, free_gb, needed, told
 from trainers.memory.drawing import ROWS, decoded_bytes, denoised
@@ -50,6 +51,7 @@ class Estimate:
     encoding: str = ""  # pictures or captions: what takes so much
     previews_gb: float = 0.0  # at most, while previews are drawn
     there_gb: float = float("inf")  # for both: no budget holds there
+    late: bool = False  # whether pictures are encoded when a step first shows them
 
     @property
     def steps_fit(self) -> bool:
@@ -128,8 +130,8 @@ def estimate(
         dear = on_cpu and _dear(family, components, config, plan, fitted)
         found = pace(family, components, config, plan, clock, before, roughly if dear else None)
     late = on_cpu and missing[0] * found.encoded > SOON
-    more = _beside(family, components, config, left, fitted) if late else 0
-    return replace(need, pace=found, peak_gb=peak + more / GB)
+    more = _beside(family, components, config, left, fitted) if late else None
+    return replace(need, pace=found, peak_gb=peak + (more or 0.0) / GB, late=more is not None)
 
 
 def _dear(family: Family, components: Components, config: TrainConfig, plan: memory.Plan, fitted: Fitted) -> bool:
@@ -147,13 +149,15 @@ def _times(components: Components, config: TrainConfig) -> float:
     return preview.larger(config.preview, side, side)
 
 
-def _beside(family: Family, components: Components, config: TrainConfig, left: Room, fitted: Fitted) -> float:
-    """Bytes that the peak is higher where pictures are encoded between steps (postponed.py)."""
+def _beside(family: Family, components: Components, config: TrainConfig, left: Room, fitted: Fitted) -> float | None:
+    """Bytes that the peak is higher where pictures are encoded between steps (postponed.py); None: they are not."""
     takes, free = picture_bytes(family, components, config, torch.device("cpu")), left.free(fitted)
-    if takes > free.between:
-        return 0.0
     vae = weight_bytes([components.vae])
-    return max(vae if vae <= free.within else 0, takes - fitted.taken - fitted.freed)
+    found = room_beside(components.denoiser, fitted.saving, free, takes, vae)
+    if not found:
+        return None
+    most = max(vae if found.vae_stays else 0, takes - fitted.taken - fitted.freed)
+    return max(0.0, most - found.gained)
 
 
 def _previews(

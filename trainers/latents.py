@@ -20,6 +20,7 @@ class Later(Protocol):
 
     left: int  # pictures, each mirrored one too
     seconds: float  # that it has taken so far
+    lent: int  # bytes that make room for it
 
     def seconds_for(self, places: Iterable[Place]) -> float:
         """That it will take to encode these."""
@@ -86,8 +87,9 @@ class LatentStore:
 
     @property
     def held(self) -> int:
-        """Bytes on the device."""
-        return sum(held_bytes(moments) for moments in self.moments.values())
+        """Bytes on the device, with those that are lent to what encodes the rest."""
+        lent = self.postponed.lent if self.postponed else 0
+        return lent + sum(held_bytes(moments) for moments in self.moments.values())
 
     def mean(self, index: int) -> Tensor:
         """Scaled posterior mean [C, h, w] of one picture, not mirrored."""

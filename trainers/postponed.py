@@ -4,13 +4,14 @@ So the first step need not wait for all of them. What is encoded together, on ho
 is what it would have been before: the latents are the same to the bit.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from trainers import devices
 from trainers.clock import awake
 from trainers.config import TrainConfig
 from trainers.data.cache import Cache
@@ -18,8 +19,10 @@ from trainers.events import Adjusted
 from trainers.families.base import Components, Family
 from trainers.families.residence import release
 from trainers.latents import LatentStore, Place
+from trainers.memory.aside import RoomBeside, room_beside
 from trainers.memory.decide import Free
 from trainers.memory.encoders import picture_bytes, weight_bytes
+from trainers.memory.saving import Saving
 from trainers.moments import Wanted, in_two_tries, moments, read
 from trainers.progress import Progress
 
@@ -44,6 +47,10 @@ class Postponed:
         self.group_of = {one.place: group for group in groups for one in group}
         self.vae, self.threads = components.vae, torch.get_num_threads()
         self.stays = False  # whether the VAE stays in memory until all are encoded, or is read each time
+        self.tight = False  # whether a picture takes more than a step leaves
+        self.lent = 0  # bytes that make room for them
+        self.wanted: set[Place] = set(self.group_of)  # of what waits
+        self.give_back: Callable[[], None] = partial(release, self.vae)
         self.done, self.seconds = 0, 0.0  # groups that were encoded here, and how long that took
 
     @property
@@ -56,23 +63,36 @@ class Postponed:
         groups = {id(self.group_of[place]) for place in places if place in self.group_of}
         return len(groups) * self.seconds / self.done if self.done else 0.0
 
-    def settle(self, config: TrainConfig, free: Free, progress: Progress) -> Adjusted | None:
-        """What a person is told of what waits, and None where it cannot wait, and all are encoded now.
-
-        It waits if one picture is encoded within what is `free` between two steps, and in memory stays the VAE if a
-        step can spare that.
-        """
+    def settle(self, config: TrainConfig, saving: Saving, free: Free, progress: Progress) -> RoomBeside | None:
+        """The room in which what waits is encoded beside the steps; where there is none, all are encoded now."""
         family, components, device = self.how
-        if picture_bytes(family, components, config, device) > free.between:
+        takes, vae = picture_bytes(family, components, config, device), weight_bytes([self.vae])
+        found = room_beside(components.denoiser, saving, free, takes, vae)
+        self.tight = found is not None and takes > free.within + found.gained
+        if found:
+            self.stays, self.lent = found.vae_stays, found.gained
+        else:
             self._encode_all(progress)
-            return None
-        self.stays = weight_bytes([self.vae]) <= free.within
+        return found
+
+    def until(self, wanted: Iterable[Place], give_back: Callable[[], None]) -> None:
+        """When these are encoded, all that the run asks for, the VAE goes, and what was lent is given back."""
+
+        def both() -> None:
+            release(self.vae)
+            give_back()
+
+        self.wanted, self.give_back = set(wanted), both
+        self._give_back()
+
+    def told(self) -> Adjusted:
+        """What a person should know of what waits."""
         waiting, all_of_them = ({index for index, _ in places} for places in (self.group_of, self.store.rows))
         what = f"{len(waiting)} of {len(all_of_them)} pictures are encoded when a step first shows them"
         return Adjusted(what, "So training begins sooner. Leave the pictures where they are until then.")
 
     def encode(self, places: Iterable[Place]) -> None:
-        """Encode those of them that are not, and what is encoded with them.
+        """Encode those of them that are not, and what is encoded with them; give back what was lent, after the last.
 
         Raises:
             UserError: a picture cannot be read any more, the memory ran out, the disk is full.
@@ -80,9 +100,12 @@ class Postponed:
         began = awake()
         for place in places:
             if group := self.group_of.get(place):
+                if self.tight:
+                    devices.hand_back()  # what a step has freed comes in pieces that do not fit
                 with self._as_before():
                     in_two_tries("pictures", SMALLER, partial(self._encode, group))
                 self.done += 1
+        self._give_back()
         self.seconds += awake() - began
 
     def _encode_all(self, progress: Progress) -> None:
@@ -90,6 +113,12 @@ class Postponed:
         for place in list(self.group_of):
             self.encode([place])
             progress("Encoding pictures", total - self.left, total)
+
+    def _give_back(self) -> None:
+        self.wanted &= self.group_of.keys()
+        if not self.wanted:
+            self.give_back()
+            self.give_back, self.stays, self.lent = _nothing, False, 0
 
     @contextmanager
     def _as_before(self) -> Iterator[None]:
@@ -110,5 +139,9 @@ class Postponed:
             self.store.replace(*ready.wanted.place, kept["mean"], kept["logvar"])
         for one in group:
             del self.group_of[one.place]
-        if not self.stays or not self.group_of:
+        if not self.stays:
             release(self.vae)
+
+
+def _nothing() -> None:
+    """What is given back a second time."""

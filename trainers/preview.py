@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from trainers import devices
 from trainers.config import PreviewConfig, TrainConfig
 from trainers.data.types import Crop
 from trainers.events import Adjusted
@@ -96,6 +97,7 @@ def sample_told(
     noise = [torch.randn(shape, generator=generator) for generator in generators]
     drawn: list[Tensor] = []
     steps = config.sampling_steps
+    devices.hand_back()  # on a CPU: what the work before has left comes in pieces that do not fit what follows
     with lent([denoiser], device):
         for start in range(0, count, together):
             some = torch.cat(noise[start : start + together]).to(device)
@@ -106,6 +108,7 @@ def sample_told(
             after = lambda done, size=size, before=before: stepped(before + size * done, count * steps)  # noqa: E731
             drawn += draw(family, components, some, both, config, after).split(1)
     space -= sum(weight.numel() * weight.element_size() for weight in vae.parameters())
+    devices.hand_back()
     with lent([vae], device), tiled(family, vae, shape, space):
         pixels = (family.decode_image(vae, one.to(next(vae.parameters()).dtype))[0].float() for one in drawn)
         return [_to_image(pixel) for pixel in pixels]

@@ -1,5 +1,6 @@
 """Pictures from a base model and an adapter file."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from trainers.errors import UserError
 from trainers.export.embedding import belonging
 from trainers.families.positions import keep_middle
 from trainers.families.registry import find_family
+
+log = logging.getLogger(__name__)
 
 
 def sample(
@@ -37,7 +40,9 @@ def sample(
         apply_file(components, adapter, strength, strict=True)
     components.vae.decoder.register_forward_hook(_require_numbers)
     resolution = config.data.resolution or components.resolution
-    config, _ = preview.bounded(config, components)
+    config, smaller = preview.bounded(config, components)
+    if smaller:
+        log.warning("%s. %s", smaller.what, smaller.why)
     keep_middle(components, preview.longest(config.preview, resolution))
     rows = []
     for prompt in prompts:

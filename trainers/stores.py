@@ -218,6 +218,11 @@ class Feed:
         shown = {place for number in numbers for place in self._places(number)}
         return later.seconds_for(shown | {(index, False) for index in measured})
 
+    def all_places(self, measured: Iterable[int] = ()) -> set[Place]:
+        """That any step may show, or a validation which measures those."""
+        mirrored = (False, True) if self.flip else (False,)
+        return {(index, flip) for index in self.training for flip in mirrored} | {(index, False) for index in measured}
+
     def _places(self, micro_step: int) -> list[Place]:
         _, indices, flips = self._drawn(micro_step)
         return list(zip(indices, flips, strict=True))

@@ -7,6 +7,7 @@ import traceback
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -180,10 +181,13 @@ def _train(
         keep_saving(folders.run, config, saving)
     if adjusted:
         emit(adjusted)
-    if latents.postponed and (remark := latents.postponed.settle(counted, free, preparing)):
-        emit(remark)
-    if packed := settle(components.denoiser, config.memory.quantize, saving, device):
-        emit(packed.told)
+    later, aside = latents.postponed, ()
+    if later and (beside := later.settle(counted, saving, free, preparing)):
+        aside = beside.aside
+        emit(later.told())
+    settled = settle(components.denoiser, config.memory.quantize, saving, device, aside)
+    if settled.packed:
+        emit(settled.packed.told)
     prepack(components.denoiser, config.memory, saving)
     shapes = attention.attended(family, components, text, resolution, counted.at_once)
     kernels = (config.memory.attention, device, shapes, folders.cache, until_the_end)
@@ -202,6 +206,9 @@ def _train(
     # --- one step: batches, noise, loss, optimizer, schedule; and what the run leaves behind --------------------------
     feed = Feed(batches, training, latents, text, variants, preserved, config)
     steps = total_steps(config)
+    measured = [*chain(*measured_pictures(held_out, training))] if config.preview.every else []
+    if later:
+        later.until(feed.all_places(measured), partial(settled.keep, aside))
     step = build_step(config, plan, family, components, adapter, feed, base_text, drawn, steps, emit)
     step.ranks = ranks
     step.careful = on_cpu  # where looking costs nothing; elsewhere the mean loss tells it soon
@@ -244,7 +251,6 @@ def _train(
     ends = _text_ends(config.adapter, adapter, steps)
     if not ends and text.cached is None:  # the settings leave nothing of the text encoders to train
         text.cached = text.encode_all(None, progress)
-    measured = [*chain(*measured_pictures(held_out, training))] if config.preview.every else []
     since, clock, encoded = position.step, awake(), latents.encoding_seconds
     control, stopped = folders.control, False
     while position.step < steps and not stopped:

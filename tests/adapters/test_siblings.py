@@ -126,3 +126,9 @@ def test_a_layer_with_a_strength_of_its_own_is_computed_alone():
     alone(adapter)
     assert not torch.allclose(changed, plain)
     assert_close(changed, predict(components), rtol=1e-5, atol=1e-5)
+
+
+def test_layers_with_one_between_them_are_computed_alone():
+    """Weights of a streamed block lie in the order of the block, where these are no neighbours."""
+    assert groups_of(*adapted(targets="to_(q|v)$", text_encoder=False)) == []
+    assert {len(group.layers) for group in groups_of(*adapted(targets="to_(q|k)$", text_encoder=False))} == {2}

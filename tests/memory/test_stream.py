@@ -6,11 +6,14 @@ import pytest
 import torch
 
 from tests.memory.tiny_step import adapted, folder_of, gradients, told
+from tests.tiny_families import write_checkpoint
+from trainers.adapters.siblings import JOINS
 from trainers.choices import ADAPTERS as KINDS
 from trainers.config import ModelConfig, TrainConfig
 from trainers.data.cache import identity
 from trainers.families.registry import FAMILIES
 from trainers.families.residence import is_original, lent
+from trainers.families.sd3 import SD3
 from trainers.memory import stream as streaming
 from trainers.memory.decide import resident
 from trainers.memory.meter import Meter
@@ -235,3 +238,43 @@ def test_the_others_stay_where_some_blocks_are_streamed(folders):
     apply(components.denoiser, Saving())
     assert streamed(components.denoiser) == some
     assert the_same(gradients(*plain), gradients(*model))
+
+
+@pytest.mark.parametrize("place", [from_file, from_host])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_blocks_whose_weights_are_brought_for_good_compute_the_same_to_the_bit(family, place, folders):
+    plain = adapted(*loaded(family, folders[family]))
+    kind, components, found = place(family, folders[family])
+    model = adapted(kind, components)
+    apply(components.denoiser, Saving())
+    wanted = gradients(*plain)
+    assert the_same(wanted, gradients(*model))
+    some = blocks(components.denoiser)[::2]
+    found.keep(some)
+    assert streamed(components.denoiser) == blocks(components.denoiser)[1::2]
+    assert not any(waits(weight) for path in some for weight in components.denoiser.get_submodule(path).parameters())
+    for _ in range(2):
+        assert the_same(wanted, gradients(*model))
+
+
+@pytest.mark.parametrize("targets", ["to_(q|v)$", "to_(k|v)$", "to_q$"])
+def test_it_is_the_same_where_some_of_an_attentions_layers_are_adapted(targets, folders):
+    plain = adapted(*loaded("sdxl", folders["sdxl"]), targets=targets)
+    model = adapted(*from_file("sdxl", folders["sdxl"])[:2], targets=targets)
+    for components in (plain[1], model[1]):
+        apply(components.denoiser, Saving())
+    for _ in range(JOINS + 1):
+        assert the_same(gradients(*plain), gradients(*model))
+
+
+def test_what_stays_takes_no_more_than_its_bytes(tmp_path, monkeypatch):
+    """SD 3's single files have query, key and value in one piece."""
+    folder = folder_of("sd3", tmp_path / "sd3.5-medium")
+    file = write_checkpoint("sd3", folder, tmp_path / "base.safetensors")
+    monkeypatch.setattr("trainers.families.loading.CONFIGS", tmp_path)
+    monkeypatch.setattr("trainers.families.read_sd.TOKENIZER", folder / "tokenizer")
+    components = SD3.load(ModelConfig(base=str(file), family="sd3"), torch.float32, deferred=True)
+    some = blocks(components.denoiser)[:1]
+    stream(components.denoiser, some, CPU)
+    stay = [weight for weight in components.denoiser.parameters() if not waits(weight)]
+    assert stay and all(weight.untyped_storage().nbytes() == weight.nbytes for weight in stay)

@@ -96,7 +96,10 @@ def test_a_folder_keeps_its_files_and_shards(model, adapter, tmp_path):
     index = base / part / "diffusion_pytorch_model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), encoding="utf-8")
     file.rename(base / part / "diffusion_pytorch_model.fp16.bin")  # another format of the same weights
+    (base / "LICENSE.md").write_text("what may be done with it")
+    (base / "README.md").write_text("what the base can draw")
     merge_base(base, [adapter], [1.0], tmp_path / "merged")
+    (base / "README.md").unlink()
     files = {path.relative_to(base) for path in base.rglob("*")} - {(file.with_suffix(".fp16.bin")).relative_to(base)}
     assert {path.relative_to(tmp_path / "merged") for path in (tmp_path / "merged").rglob("*")} == files
     expected = bases.predict_with(model.family, model.folder, (adapter, 1.0))

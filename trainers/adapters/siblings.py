@@ -99,7 +99,10 @@ def find_siblings(model: nn.Module, layers: Iterable[nn.Module]) -> list[Sibling
         for names in NAMES:
             if isinstance(parent, Attention) and parent.is_cross_attention:
                 names = names[1:]  # the query reads the picture, key and value the text
-            members = [layer for name in names if id(layer := getattr(parent, name, None)) in wanted]
+            places = [i for i, name in enumerate(names) if id(getattr(parent, name, None)) in wanted]
+            if not places or places != list(range(places[0], places[-1] + 1)):  # what streamed ones lie side by side in
+                continue
+            members = [getattr(parent, names[i]) for i in places]
             members = [layer for layer in members if type(layer.base_layer) is nn.Linear]  # a packed one stands alone
             if len(members) > 1 and len({_shape(layer) for layer in members}) == 1:
                 groups.append(Siblings(members))

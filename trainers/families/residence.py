@@ -28,6 +28,7 @@ def bring(module: nn.Module, device: torch.device, mapped: bool = True) -> nn.Mo
     if is_away(module):
         source: Source = module.source
         source.fill(module, device, mapped and device.type == "cpu")
+        devices.hand_back()  # what it was read into, in the file's number format
     return module.to(device)
 
 

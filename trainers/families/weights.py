@@ -204,7 +204,9 @@ class Source:
 
     def take(self, key: str, mapped: bool) -> Tensor:
         """One weight by the name that the module has for it, in the file's shape."""
-        return self.weights.take(self.names[key], self.dtype, mapped)
+        tensor = self.weights.take(self.names[key], self.dtype, mapped)
+        part = tensor.untyped_storage().nbytes() > tensor.nbytes  # which would keep all that was read with it
+        return tensor.clone() if part and not mapped else tensor
 
     def copy(self, key: str, to: Tensor) -> None:
         """Read one weight into memory that is there."""

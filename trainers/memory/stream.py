@@ -109,6 +109,7 @@ class Stream:
         self.ahead = self.side is not None
         self.largest = 0  # bytes of a block
         self.spare: Tensor | None = None  # the memory of the block before, where the next one's comes after it
+        self.blocks: dict[str, tuple[nn.Module, Block]] = {}  # by their paths
         self.run_again = 0  # blocks in the backward pass
         # The block that ran after each, forward and again backward: known from the first pass on. What stands before
         # the first trained weight does not run again.
@@ -121,6 +122,20 @@ class Stream:
         self.last = {False: None, True: None}
         self.run_again = 0
         self._hand_back()
+
+    def add(self, path: str, module: nn.Module, block: Block) -> None:
+        """Let the weights of this block come and go."""
+        self.blocks[path] = module, block
+        self.largest = max(self.largest, block.nbytes)
+        module.present = partial(self.present, block)
+
+    def keep(self, paths: Collection[str]) -> None:
+        """Bring the weights of these blocks for good, between two steps; the blocks stay checkpointed."""
+        for path in paths:
+            module, block = self.blocks[path]
+            block.put(block.load(torch.empty(block.nbytes, dtype=torch.uint8, device=self.device)))
+            del module.present, self.blocks[path]
+        self.after, self.coming = {False: {}, True: {}}, None  # what came after what
 
     @contextmanager
     def present(self, block: Block, again: bool) -> Iterator[None]:
@@ -192,12 +207,13 @@ def stream(denoiser: nn.Module, paths: Collection[str], device: torch.device) ->
     for path in paths:
         module = denoiser.get_submodule(path)
         block = BlockOfFile(module, path, denoiser.source) if from_file else Block(module, device)
-        module.present = partial(found.present, block)
+        found.add(path, module, block)
         keys += block.keys.values() if from_file else ()
-        found.largest = max(found.largest, block.nbytes)
     recompute(denoiser, paths)
     if is_away(denoiser):
-        denoiser.source.fill(denoiser, device, mapped=True, without=keys)
+        # Not the pages of a file, in which a weight may begin anywhere: a kernel's last bits depend on that, and a
+        # block that stays is to have those of one that comes and goes.
+        denoiser.source.fill(denoiser, device, mapped=False, without=keys)
     denoiser.to(device)
     denoiser.register_forward_pre_hook(found.begin)
     return found

@@ -11,6 +11,7 @@ from trainers.tools.stored import Key, Stored
 from trainers.tools.stream import Change, TensorFile, require_room, rewrite
 
 MERGED_FROM = "modelspec.merged_from"
+CARD = "README.md"  # what it says is of the base
 WEIGHT_ENDINGS = (".safetensors", ".bin", ".msgpack", ".h5", ".ckpt", ".pt", ".onnx", ".index.json")
 
 
@@ -56,14 +57,14 @@ def _write_part(file: TensorFile, target: Path, changes: Mapping[str, Change]) -
 
 
 def _copy_settings(stored: Stored, target: Path) -> None:
-    """All but hidden files and weights; of a part's weights those in other formats would no longer be the same."""
+    """All but hidden files, weights and the card: of a part's weights those in other formats are no longer the same."""
     for source in sorted(stored.path.rglob("*")):
         inside = source.relative_to(stored.path)
         if any(name.startswith(".") for name in inside.parts):
             continue
         if source.is_dir():
             (target / inside).mkdir(exist_ok=True)
-        elif not _is_other_weight(stored, source):
+        elif inside.name != CARD and not _is_other_weight(stored, source):
             shutil.copyfile(source, target / inside)
 
 
