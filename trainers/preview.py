@@ -108,10 +108,12 @@ def sample_told(
             after = lambda done, size=size, before=before: stepped(before + size * done, count * steps)  # noqa: E731
             drawn += draw(family, components, some, both, config, after).split(1)
     space -= sum(weight.numel() * weight.element_size() for weight in vae.parameters())
-    devices.hand_back()
+    pictures = []
     with lent([vae], device), tiled(family, vae, shape, space):
-        pixels = (family.decode_image(vae, one.to(next(vae.parameters()).dtype))[0].float() for one in drawn)
-        return [_to_image(pixel) for pixel in pixels]
+        for one in drawn:
+            devices.hand_back()
+            pictures.append(_to_image(family.decode_image(vae, one.to(next(vae.parameters()).dtype))[0].float()))
+    return pictures
 
 
 @torch.no_grad()
