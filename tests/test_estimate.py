@@ -1,5 +1,7 @@
 """The memory and the operations of a step, counted without doing it."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -16,7 +18,7 @@ from trainers.families.registry import find_family
 from trainers.families.sd3 import SD3
 from trainers.memory.aside import room_beside
 from trainers.memory.cards import find_card
-from trainers.memory.decide import GB, resident, written
+from trainers.memory.decide import GB, beside, resident, written
 from trainers.memory.encoders import weight_bytes
 from trainers.memory.hollow import hollow
 from trainers.memory.meter import Meter
@@ -268,7 +270,7 @@ def test_pictures_wait_for_the_steps_that_show_them_where_there_is_room_for_that
 
 
 def test_blocks_that_make_room_for_pictures_keep_the_peak_within_the_budget(base, monkeypatch):
-    budget = 0.5 + 36 / 2**14  # so that some blocks are streamed
+    budget = beside(torch.device("cpu")) + 36 / 2**14  # so that some blocks are streamed
     config = config_io.parse({"model": {"base": str(base)}, "memory": {"device": "cpu", "budget": budget}})
     plan, family = memory.plan(config.memory), find_family(config.model)
     components = family.load(config.model, plan.dtype)
@@ -284,3 +286,10 @@ def test_blocks_that_make_room_for_pictures_keep_the_peak_within_the_budget(base
     assert aside
     monkeypatch.setattr("trainers.estimate.picture_bytes", lambda *_: 10**9)
     assert _beside(family, components, config, left, fitted) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process is told its peak elsewhere in another way")
+def test_the_engine_and_its_libraries_take_what_is_counted_beside_a_run():
+    code = "from trainers import memory, train; import torch; print(memory.peak_gb(torch.device('cpu')))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0.7 <= float(found.stdout) / beside(torch.device("cpu")) <= 1
