@@ -89,8 +89,8 @@ def _check(
     read = clock() - began
     counted = batches.counted(config, resolution, crops)
     drawn = not done or _is_drawn(config, Folders(run, run), done, steps)
-    pixels = counted.data.resolution or resolution
-    todo = work(config, found.examples, crops, batches, len(held_out), pixels, done, drawn)
+    side = counted.data.resolution or resolution
+    todo = work(config, found.examples, crops, batches, len(held_out), side, done, drawn)
     captions = captions_of(config, found.examples)
     known = find_cached(config, found.examples, crops, captions, components, resolution, cache) if cache else NOTHING
     encoded, cached = (todo.encoded, todo.captions), (known.pictures, known.captions)
@@ -102,7 +102,6 @@ def _check(
     if remark := batches.unfilled(config):
         problems.append(" ".join(remark))
     remarks = [*components.remarks, *((one.what, one.why) for one in (went, smaller) if one)]
-    buckets = Counter(f"{crop.bucket.width}x{crop.bucket.height}" for crop in crops)
     return {
         "base": components.name,
         "device": f"{there.name if there else plan.device}, {plan.precision}",
@@ -114,7 +113,7 @@ def _check(
         },
         "remarks": [f"{sentence}. {why}" for sentence, why in remarks],
         "problems": problems,
-        "buckets": dict(buckets.most_common()),
+        "buckets": dict(Counter(f"{crop.bucket.width}x{crop.bucket.height}" for crop in crops).most_common()),
         "crops": [crop_report(example, crop) for example, crop in zip(found.examples, crops, strict=True)],
         "steps": steps,
         "steps_done": done,

@@ -135,7 +135,7 @@ class Stream:
             module, block = self.blocks[path]
             block.put(block.load(torch.empty(block.nbytes, dtype=torch.uint8, device=self.device)))
             del module.present, self.blocks[path]
-        self.after, self.coming = {False: {}, True: {}}, None  # what came after what
+        self.after, self.coming = {False: {}, True: {}}, None  # what comes after what is learnt anew
 
     @contextmanager
     def present(self, block: Block, again: bool) -> Iterator[None]:
