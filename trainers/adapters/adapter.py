@@ -203,8 +203,9 @@ def weights_on(layer: BaseTunerLayer) -> Weights:
 
 
 def pair(layer: LoraLayer) -> tuple[nn.Parameter, nn.Parameter]:
-    """(down, up) of a peft LoRA layer."""
-    return layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
+    """(down, up) of a peft LoRA layer. By attribute it took three times as long, and every layer is asked each step."""
+    downs, ups = layer._modules["lora_A"], layer._modules["lora_B"]
+    return downs._modules[NAME]._parameters["weight"], ups._modules[NAME]._parameters["weight"]
 
 
 def _key(place: Place, name: str) -> str:

@@ -22,7 +22,7 @@ class LoraLinear(torch.autograd.Function):
         ctx.save_for_backward(rows, hidden, weight, down, up)
         ctx.shape = x.shape
         # Not a plain view: autograd forbids changing a view made in here in place.
-        return torch.ops.aten._unsafe_view.default(y, (*x.shape[:-1], len(weight)))
+        return torch.ops.aten._unsafe_view.default(y, (*x.shape[:-1], weight.shape[0]))
 
     @staticmethod
     @once_differentiable
@@ -55,23 +55,25 @@ class LoraLinears(torch.autograd.Function):
         rows = x.reshape(-1, x.shape[-1])  # [..., in] -> [N, in]
         hidden = rows @ down.t()
         y = rows @ weight.t() if bias is None else torch.addmm(bias, rows, weight.t())
-        _by_layer(y, len(up)).baddbmm_(_by_layer(hidden, len(up)), up.transpose(1, 2))
+        count = up.shape[0]
+        _by_layer(y, count).baddbmm_(_by_layer(hidden, count), up.transpose(1, 2))
         ctx.save_for_backward(rows, hidden, weight, down, up)
         ctx.shape = x.shape
-        return y.view(*x.shape[:-1], len(weight)).chunk(len(up), dim=-1)
+        return y.view(*x.shape[:-1], weight.shape[0]).chunk(count, dim=-1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: object, *grads: Tensor) -> tuple[Tensor | None, ...]:
         rows, hidden, weight, down, up = ctx.saved_tensors
         wants_x, _, _, wants_down, wants_up = ctx.needs_input_grad
-        grad = torch.cat([part.reshape(len(rows), -1) for part in grads], dim=1)  # [N, n out]
-        layers = _by_layer(grad, len(up))
-        grad_up = torch.bmm(layers.transpose(1, 2), _by_layer(hidden, len(up))) if wants_up else None
+        count = up.shape[0]
+        grad = torch.cat([part.reshape(rows.shape[0], -1) for part in grads], dim=1)  # [N, n out]
+        layers = _by_layer(grad, count)
+        grad_up = torch.bmm(layers.transpose(1, 2), _by_layer(hidden, count)) if wants_up else None
         grad_x = grad_down = None
         if wants_x or wants_down:
             grad_hidden = torch.empty_like(hidden)  # [N, n r]
-            torch.bmm(layers, up, out=_by_layer(grad_hidden, len(up)))
+            torch.bmm(layers, up, out=_by_layer(grad_hidden, count))
             grad_down = grad_hidden.t() @ rows if wants_down else None
         if wants_x:
             grad_x = (grad @ weight).addmm_(grad_hidden, down).view(ctx.shape)
@@ -80,4 +82,4 @@ class LoraLinears(torch.autograd.Function):
 
 def _by_layer(columns: Tensor, count: int) -> Tensor:
     """A view: [N, n d] -> [n, N, d]."""
-    return columns.view(len(columns), count, -1).transpose(0, 1)
+    return columns.view(columns.shape[0], count, -1).transpose(0, 1)

@@ -63,7 +63,8 @@ class Prepare:
         by_dtype: dict[torch.dtype, list[tuple[Siblings | None, list[LoraLayer]]]] = {}
         for group, layers in units:
             for layer in layers:
-                layer.ready = None
+                if layer.ready is not None:  # a module's attributes are slow to set
+                    layer.ready = None
             first, dtype = layers[0], dtype_of(layers[0])
             if group or not first.disable_adapters and (dtype != torch.float32 or first.scaling[NAME] != 1):
                 by_dtype.setdefault(dtype, []).append((group, layers))
@@ -163,8 +164,9 @@ class Dropouts:
 
     def dropping(self) -> bool:
         """Whether anything is left out at random now."""
-        dropout = isinstance(self.lora_dropout[NAME], nn.Dropout) or self.rank_dropout or self.module_dropout
-        return self.training and bool(dropout)
+        if not self.training:
+            return False
+        return bool(self.rank_dropout or self.module_dropout) or isinstance(self.lora_dropout[NAME], nn.Dropout)
 
     def skipped(self) -> bool:
         """Whether this step goes without the layer's update."""
@@ -205,19 +207,20 @@ class LeanLinear(Lean, Linear):
         """x [..., in] -> [..., out]."""
         if self.disable_adapters or args or kwargs or self.merged:
             return super().forward(x, *args, **kwargs)
-        if self.siblings and not autocast_on(x):
+        lean = not autocast_on(x)
+        if lean and self.siblings:
             y = self.siblings.take(self, x)
             if y is not None:
                 return y
         base, (down, up) = self.base_layer, self.factors()
-        dropout = self.lora_dropout[NAME]
-        plain = type(base) is nn.Linear and x.dtype == down.dtype == base.weight.dtype
-        if plain and not self.dropping() and not autocast_on(x):
-            return LoraLinear.apply(x, base.weight, base.bias, down, up)
+        if lean and type(base) is nn.Linear and not self.dropping():
+            weight = base.weight
+            if x.dtype == down.dtype == weight.dtype:
+                return LoraLinear.apply(x, weight, base.bias, down, up)
         y = base(x)
         if self.skipped():
             return y
-        hidden = self.thinned(F.linear(dropout(x).to(down.dtype), down))
+        hidden = self.thinned(F.linear(self.lora_dropout[NAME](x).to(down.dtype), down))
         return y + F.linear(hidden, up).to(y.dtype)
 
 
@@ -241,5 +244,5 @@ def autocast_on(x: Tensor) -> bool:
 
 def dtype_of(layer: LoraLayer) -> torch.dtype:
     """What the layer computes in: its base weight's dtype, also where that is packed."""
-    base = layer.get_base_layer()
+    base = layer.base_layer
     return base.dtype if isinstance(base, PackedLinear) else base.weight.dtype
