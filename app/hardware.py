@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from app.paths import ROOT, Home
+from trainers import computer
 from trainers.capabilities import precision_of, untried
 
 GB = 2**30
@@ -65,7 +66,7 @@ class Finding:
 
 def facts(home: Home, probe: Callable[[], dict[str, Any]] | None = None) -> dict[str, Any]:
     """Plain values about this machine; `probe` gives those that only torch knows."""
-    disk, memory = shutil.disk_usage(home.root), psutil.virtual_memory()
+    disk = shutil.disk_usage(home.root)
     return {
         "system": f"{platform.system()} {platform.release()} ({platform.machine()})",
         "python": platform.python_version(),
@@ -74,8 +75,8 @@ def facts(home: Home, probe: Callable[[], dict[str, Any]] | None = None) -> dict
             "cores": psutil.cpu_count(logical=False) or os.cpu_count(),
             "threads": os.cpu_count(),
         },
-        "memory_gb": round(memory.total / GB, 1),
-        "memory_free_gb": round(memory.available / GB, 1),
+        "memory_gb": round(computer.total_bytes() / GB, 1),
+        "memory_free_gb": round(computer.available_bytes() / GB, 1),
         "home": str(home.root),
         "disk_free_gb": round(disk.free / GB, 1),
         "driver_gpus": _driver_gpus(),

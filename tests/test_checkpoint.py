@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from trainers import checkpoint, sums
+from trainers import checkpoint, files, sums
 from trainers.checkpoint import Damaged, Position, Saved
 from trainers.checkpoint_writer import CheckpointWriter
 from trainers.errors import UserError
@@ -178,6 +178,43 @@ def test_a_checkpoint_whose_removal_was_cut_short_is_not_listed(tmp_path, monkey
     monkeypatch.setattr(shutil, "rmtree", only_one_file)
     checkpoint.save(tmp_path, saved(2), keep=1)
     assert [folder.name for folder in checkpoint.list_checkpoints(tmp_path)] == ["step_000002"]
+
+
+def test_an_old_one_that_another_program_holds_open_stays_until_the_next_is_saved(tmp_path, monkeypatch):
+    first = checkpoint.save(tmp_path, saved(1), keep=1)
+    real = os.replace
+
+    def refusing(source, target):  # as Windows does
+        if source == first:
+            raise PermissionError("The process cannot access the file because it is being used by another process")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", refusing)
+    second = checkpoint.save(tmp_path, saved(2), keep=1)
+    assert checkpoint.list_checkpoints(tmp_path) == [first, second]
+    monkeypatch.undo()
+    third = checkpoint.save(tmp_path, saved(3), keep=1)
+    assert checkpoint.list_checkpoints(tmp_path) == [third]
+
+
+@pytest.mark.parametrize("refused", [1, 3])
+def test_a_rename_that_is_refused_for_a_moment_is_tried_again(tmp_path, monkeypatch, refused):
+    (tmp_path / "old").write_text("whole")
+    real, left = os.replace, [PermissionError] * refused
+
+    def refusing(source, target):
+        if left:
+            raise left.pop()
+        real(source, target)
+
+    monkeypatch.setattr(files, "PAUSES", (0, 0))
+    monkeypatch.setattr(os, "replace", refusing)
+    if refused > 2:
+        with pytest.raises(PermissionError):
+            files.rename(tmp_path / "old", tmp_path / "new")
+        return
+    files.rename(tmp_path / "old", tmp_path / "new")
+    assert (tmp_path / "new").read_text() == "whole"
 
 
 def test_a_checkpoint_of_another_format_is_refused(tmp_path):

@@ -40,6 +40,11 @@ def test_auto_takes_the_best_device_there_is(monkeypatch, best):
     assert memory.plan(MemoryConfig()).device.type == best
 
 
+def test_only_on_cuda_is_a_copy_not_waited_for():  # on a Mac it reads memory that is another tensor's by then
+    kinds = ("cuda", "xpu", "mps", "cpu")
+    assert [kind for kind in kinds if devices.copies_aside(torch.device(kind))] == ["cuda"]
+
+
 def test_a_device_that_is_not_there_is_a_sentence(monkeypatch):
     monkeypatch.setattr(torch.xpu, "is_available", lambda: False)
     with pytest.raises(UserError, match="memory.device is xpu, but no such device is usable here"):

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from torch import Tensor
 from trainers import json_values, sums
 from trainers.errors import UserError, disk_error
 from trainers.failure import is_out_of_memory
-from trainers.files import flush_folder
+from trainers.files import flush_folder, rename
 
 FORMAT = 1
 STATE = "state.json"
@@ -94,7 +95,7 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
         if broken := sums.wrong(partial):
             raise OSError(errno.EIO, f"{broken} is not what was written")
         _remove(target)
-        os.replace(partial, target)
+        rename(partial, target)
         flush_folder(folder)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
         shutil.rmtree(partial, ignore_errors=True)
@@ -107,7 +108,8 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
     lasting = [one for one in others if not is_rolling(one)]
     room = keep if saved.position.rolling else keep - 1
     for old in set(others).difference(lasting[-room:] if room else []):
-        _remove(old)
+        with suppress(OSError):  # another program has it open, on Windows: the next save removes it
+            _remove(old)
     return target
 
 
@@ -148,7 +150,7 @@ def _remove(folder: Path) -> None:
     if folder.exists():
         leaving = folder.with_name(f".partial_{folder.name}_old")
         shutil.rmtree(leaving, ignore_errors=True)
-        os.replace(folder, leaving)
+        rename(folder, leaving)
         shutil.rmtree(leaving, ignore_errors=True)
 
 
@@ -217,7 +219,7 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[Damaged]]:
     for one in damaged:
         aside = folder / f"damaged_{one.name}"
         shutil.rmtree(aside, ignore_errors=True)
-        os.replace(one, aside)
+        rename(one, aside)
     return newest, [Damaged(words, f"It is put aside: the run goes on from step {step_of(newest)}.") for words in told]
 
 

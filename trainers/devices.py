@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-import psutil
 import torch
 
+from trainers import computer
 from trainers.capabilities import precision_of
 
 ORDER = ("cuda", "xpu", "mps", "cpu")  # the best first; AMD's ROCm is called cuda by torch
@@ -48,6 +48,15 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has done all that it was asked."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
+
+
+def copies_aside(device: torch.device) -> bool:
+    """Whether copies to and from it need not be waited for, `non_blocking`.
+
+    On CUDA alone: torch keeps there what is still to be read, and orders what is written. A Mac reads the source later,
+    when its memory may be another tensor's (pytorch#189690).
+    """
+    return device.type == "cuda"
 
 
 def allow_exact() -> None:
@@ -104,5 +113,5 @@ def free_bytes(device: torch.device) -> int | None:
     module = torch.get_device_module(device)
     if device.type == "mps":  # whose memory is the computer's, in which other programs are, too
         own = module.recommended_max_memory() - module.driver_allocated_memory()
-        return min(own, psutil.virtual_memory().available)
+        return min(own, computer.available_bytes())
     return module.mem_get_info(device)[0] if hasattr(module, "mem_get_info") else None

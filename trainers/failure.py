@@ -2,11 +2,12 @@
 
 from trainers.errors import UserError, disk_error
 
-SAID_BY = ("DefaultCPUAllocator", "MPS backend out of memory")
+# What a RuntimeError says: torch's allocators for CPUs and Macs, the drivers of cards, and their libraries.
+SAID_BY = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED", "OUT_OF_DEVICE_MEMORY", "OUT_OF_HOST_MEMORY")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """On a device or in the computer: torch's own error, Python's, or what torch's allocators for CPUs and Macs say."""
+    """On a device or in the computer: torch's own error, Python's, or what others say."""
     if isinstance(error, RuntimeError) and any(name in str(error) for name in SAID_BY):
         return True
     return type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)

@@ -16,6 +16,7 @@ from PIL import Image
 from trainers import json_values
 
 DAY = 24  # hours; no file takes as long to write
+PAUSES = (0.1, 0.2, 0.4, 0.6, 0.7) if os.name == "nt" else ()  # seconds
 
 
 def write_whole(path: Path, content: bytes, check: Callable[[Path], object] | None = None) -> Path:
@@ -32,12 +33,23 @@ def write_whole(path: Path, content: bytes, check: Callable[[Path], object] | No
             os.fsync(file.fileno())
         if check:
             check(partial)
-        os.replace(partial, path)
+        rename(partial, path)
         flush_folder(path.parent)
     finally:
         with suppress(OSError):  # renamed by now, unless something failed
             partial.unlink()
     return path
+
+
+def rename(source: Path, target: Path) -> None:
+    """os.replace, tried again for two seconds where another program has a file open: Windows refuses meanwhile."""
+    for pause in PAUSES:
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    os.replace(source, target)
 
 
 def sweep(folder: Path, hours: float = 0) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trainers.data.rows import KEPT, Budget, Collector, FiledRows, held_bytes
 from trainers.data.types import Bucket
+from trainers.devices import copies_aside
 from trainers.families.base import LatentSpec
 
 Place = tuple[int, bool]  # of a picture in a store: its number among all examples, and whether it is mirrored
@@ -107,7 +108,7 @@ class LatentStore:
         rows = [self.sizes[key] for key in zip(indices, flips, strict=True)]
         if not rows[0]:
             return None
-        return torch.tensor(rows, dtype=torch.float32).to(self.device, non_blocking=True)
+        return torch.tensor(rows, dtype=torch.float32).to(self.device, non_blocking=copies_aside(self.device))
 
     def sample(self, indices: list[int], flips: list[bool], generator: torch.Generator) -> Tensor:
         """Draw latents [B, C, h, w] from the posteriors of pictures that share a bucket."""
@@ -116,6 +117,6 @@ class LatentStore:
         rows = torch.tensor([self.rows[place][1] for place in places])
         moments = self.moments[self.rows[places[0]][0]]
         if isinstance(moments, Tensor):
-            rows = rows.to(self.device, non_blocking=True)
+            rows = rows.to(self.device, non_blocking=copies_aside(self.device))
         mean, std = moments[rows].unbind(1)
         return torch.addcmul(mean, std, torch.randn(mean.shape, generator=generator, device=self.device))

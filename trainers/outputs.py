@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from trainers import checkpoint, optimizers, preview
+from trainers import checkpoint, optimizers, preview, threads
 from trainers.adapters.adapter import Adapter
 from trainers.checkpoint import Position, Saved
 from trainers.checkpoint_writer import CheckpointWriter
@@ -88,7 +88,8 @@ class Outputs:
         """Put everything back as a checkpoint has it; False when there is none."""
         if folder is None:
             return False
-        saved, step, here = checkpoint.load(folder), self.step, self.position
+        saved, step = checkpoint.load(folder), self.step
+        here = replace(self.position, threads=threads.choose(saved.position.threads))
         if moved := _moved(saved.position, here):
             self.emit(moved)
         if kept := _kept_rate(saved.schedule.get("base_lrs"), step.schedule.base_lrs):
@@ -325,10 +326,14 @@ def _kept_rate(before: list[float] | None, now: list[float]) -> Adjusted | None:
 
 
 def _moved(before: Position, now: Position) -> Adjusted | None:
-    """What is to be said when a run goes on on another kind of device, or computes in another precision."""
-    if not before.device or (before.device, before.precision) == (now.device, now.precision):
+    """What is to be said when a run goes on on another kind of device, in another precision or with other threads."""
+    other_threads = now.device == before.device == "cpu" and 0 != before.threads != now.threads
+    here, there = (
+        f"on {one.device} in {one.precision}" + f" with {one.threads} thread{'s' * (one.threads > 1)}" * other_threads
+        for one in (now, before)
+    )
+    if not before.device or here == there:
         return None
-    earlier = f"on {before.device} in {before.precision}"
-    what = f"The run computes on {now.device} in {now.precision} from here; before, {earlier}"
+    what = f"The run computes {here} from here; before, {there}"
     why = "It goes on from the same state, to weights that are close to those of an uninterrupted run and not equal."
     return Adjusted(what, why)

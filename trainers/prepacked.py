@@ -7,10 +7,10 @@ need it once. It takes their memory a second time, and a third time for the back
 which took as long as the turned one of those numbers on an Intel Xeon, with AVX-512 and held to AVX2.
 """
 
-import psutil
 import torch
 from torch import Tensor, nn
 
+from trainers import computer
 from trainers.config import MemoryConfig
 from trainers.memory.saving import Saving
 
@@ -124,7 +124,7 @@ def room(denoiser: nn.Module, config: MemoryConfig) -> float:
 
     What is free at the moment does not count: a resumed run must sum in the same order.
     """
-    whole = config.budget * 2**30 if config.budget else psutil.virtual_memory().total
+    whole = config.budget * 2**30 if config.budget else computer.total_bytes()
     weights = sum(parameter.numel() * parameter.element_size() for parameter in denoiser.parameters())
     return min(whole / 4, whole / 2 - 2 * weights)
 

@@ -177,17 +177,18 @@ class TrainingStep:
             self.accelerator.scaler = scaler
 
     def update(self, step: int) -> None:
-        """Let the optimizer take the gradients."""
+        """Let the optimizer take the gradients, where there are any: module dropout can have left out every layer."""
         self.mark("optimizer")
-        norm = None
-        if self.clip_norm or self.careful:
+        norm, learnt = None, any(parameter.grad is not None for parameter in self.parameters)
+        if learnt and (self.clip_norm or self.careful):
             if scaler := self.accelerator.scaler:
                 scaler.unscale_(self.optimizer.optimizer)
             norm = optimizers.clip(self.parameters, self.clip_norm or math.inf)
         if self.careful:
             self._refuse_overflow(step, norm)
         self.whole = False
-        self.optimizer.step()
+        if learnt:  # what scales fp16 asks for gradients
+            self.optimizer.step()
         for rows, factors in self.tokens.stretches() if self.tokens else ():
             optimizers.multiply(self.optimizer, rows, factors)
         self.schedule.step()

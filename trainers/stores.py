@@ -15,6 +15,7 @@ from trainers.data.captions import shuffle_tags
 from trainers.data.overlap import written_behind
 from trainers.data.rows import KEPT, Budget, Collector, held_bytes
 from trainers.data.types import Example, Problem
+from trainers.devices import copies_aside
 from trainers.families.base import Components, Conditioning, Family, joined
 from trainers.families.residence import bring, lent
 from trainers.identities import identify
@@ -239,7 +240,8 @@ class Feed:
         return self._rows([draw.choice(self.preservable[i]) for i in pictures])
 
     def _rows(self, captions: list[str]) -> Tensor:
-        return torch.tensor([self.text.row[c] for c in captions]).to(self.text.device, non_blocking=True)
+        device = self.text.device
+        return torch.tensor([self.text.row[c] for c in captions]).to(device, non_blocking=copies_aside(device))
 
 
 def caption_variants(example: Example, config: DataConfig, seed: int) -> list[str]:

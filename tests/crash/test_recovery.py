@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.test_train import run
-from trainers import checkpoint, config_io, encoding, events, outputs, recovery
+from trainers import checkpoint, config_io, encoding, events, outputs, recovery, threads
 from trainers import train as recipe
 from trainers.checkpoint_writer import CheckpointWriter
 from trainers.config import TrainConfig
@@ -218,6 +218,15 @@ def test_a_run_that_goes_on_in_another_precision_says_so(tmp_path, base, picture
     assert "close to those of an uninterrupted run and not equal" in told.why
 
 
+def test_a_run_that_goes_on_with_other_threads_says_so(tmp_path, base, pictures, monkeypatch):
+    monkeypatch.setattr(threads, "choose", lambda earlier=0: 1)
+    run(tmp_path, base, pictures, 5, stop_at=2)
+    (tmp_path / "control" / "stop").unlink()
+    monkeypatch.setattr(threads, "choose", lambda earlier=0: 2)
+    (told,) = all_of(events.Adjusted, run(tmp_path, base, pictures, 5))
+    assert told.what == "The run computes on cpu in fp32 with 2 threads from here; before, on cpu in fp32 with 1 thread"
+
+
 def once(monkeypatch, owner: object, name: str, error: Exception, calls: int = 1) -> None:
     """The call number `calls` of a function fails; the others do what they did."""
     real, count = getattr(owner, name), iter(range(1, 1000))
@@ -234,11 +243,13 @@ OUT = [
     MemoryError(),
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    torch.AcceleratorError("CUDA error: out of memory"),
     RuntimeError("MPS backend out of memory (MPS allocated: 9.05 GB, other allocations: 2 KB, max allowed: 9.07 GB)."),
 ]
 
 
-@pytest.mark.parametrize("error", OUT, ids=["python", "device", "torch", "mac"])
+@pytest.mark.parametrize("error", OUT, ids=["python", "device", "torch", "library", "driver", "mac"])
 def test_where_the_memory_runs_out_fewer_pictures_are_computed_at_once(tmp_path, base, pictures, monkeypatch, error):
     once(monkeypatch, TrainingStep, "gradients", error, calls=4)
     seen = run(tmp_path, base, pictures, 6)

@@ -1,9 +1,12 @@
 """Weights on disk in any number format, under any name, without a second copy in memory."""
 
+import os
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from trainers.errors import UserError
 from trainers.families.weights import Weights
 
 NUMBERS = torch.tensor([[0.5, -1.25], [3.0, 0.0]])
@@ -46,3 +49,24 @@ def test_an_empty_tensor_is_read(tmp_path, wanted):
     file = tmp_path / "model.safetensors"
     save_file({"none": torch.empty(0, 4), "x": NUMBERS}, file)
     assert Weights([file]).take("none", wanted).shape == (0, 4)
+
+
+def shortened(file):
+    file.write_bytes(file.read_bytes()[:-4])
+
+
+def replaced(file):
+    save_file({"x": NUMBERS + 1}, file.with_name("other"))
+    os.utime(file.with_name("other"), (0, 0))  # the clock of some file systems stands still for a moment
+    file.with_name("other").replace(file)
+
+
+@pytest.mark.parametrize("change", [shortened, replaced])
+def test_a_file_that_changes_meanwhile_is_not_read_as_weights(tmp_path, change):
+    file = tmp_path / "model.safetensors"
+    save_file({"x": NUMBERS}, file)
+    weights = Weights([file])
+    assert torch.equal(weights.take("x", torch.float16), NUMBERS.half())
+    change(file)
+    with pytest.raises(UserError, match="model.safetensors was changed while it was read"):
+        weights.take("x", torch.float16)

@@ -106,7 +106,8 @@ class FiledRows:
         data = np.empty((len(numbers), self.size), np.uint8)
         for place, number in enumerate(numbers):
             self.file.seek(number * self.size)
-            self.file.readinto(data[place].data)
+            if self.file.readinto(data[place].data) < self.size:
+                raise UserError("What was encoded can no longer be read.", "Resume: it is encoded anew.")
         rows = torch.from_numpy(data).view(self.dtype).reshape(len(numbers), *self.shape)
         return rows.to(self.device)
 

@@ -5,12 +5,13 @@ placed: where no number format has to change, not even a copy is made.
 """
 
 import logging
+import os
 import pickle
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import safe_open
@@ -94,8 +95,10 @@ class Weights:
             header, metadata = read_header(file)
             self.metadata |= metadata
             handle = safe_open(file, framework="pt")
+            with file.open("rb") as raw:
+                known = _state(raw)
             start = tensors_start(file)
-            self._read |= {name: _reader(file, handle, start, name, entry) for name, entry in header.items()}
+            self._read |= {name: _reader(file, known, handle, start, name, entry) for name, entry in header.items()}
             self.shapes |= {name: tuple(entry["shape"]) for name, entry in header.items()}
             return
         tensors = read_pickle(file)
@@ -103,10 +106,17 @@ class Weights:
         self.shapes |= {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def _reader(file: Path, handle: Any, start: int, name: str, entry: dict) -> Reader:
+def _state(file: BinaryIO) -> tuple[int, int]:
+    """Its size and when it was last changed."""
+    found = os.fstat(file.fileno())
+    return found.st_size, found.st_mtime_ns
+
+
+def _reader(file: Path, known: tuple[int, int], handle: Any, start: int, name: str, entry: dict) -> Reader:
     """Reads one tensor: mapped where its number format is the wanted one, else from the file.
 
-    A mapped page stays resident once it is read, so that a converted model would take its memory twice.
+    A mapped page stays resident once it is read, so that a converted model would take its memory twice. `known`: the
+    state of the file that the mapped tensors are of. The reader raises UserError where it is another one now.
     """
     stored = FORMATS.get(entry["dtype"])
     begin, end = entry["data_offsets"]
@@ -115,9 +125,13 @@ def _reader(file: Path, handle: Any, start: int, name: str, entry: dict) -> Read
         if stored is None or begin == end or (mapped and stored == dtype):
             return handle.get_tensor(name)
         buffer = torch.empty(end - begin, dtype=torch.uint8)
-        with file.open("rb", buffering=0) as raw:
+        with file.open("rb") as raw:
             raw.seek(start + begin)
-            raw.readinto(memoryview(buffer.numpy()))
+            if _state(raw) != known or raw.readinto(memoryview(buffer.numpy())) < end - begin:
+                hint = (
+                    "Leave a base model as it is while a run uses it; resume the run with the one that it began with."
+                )
+                raise UserError(f"{file} was changed while it was read.", hint)
         return buffer.view(stored).reshape(entry["shape"])
 
     return read

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from trainers import devices
+from trainers import computer, devices
 from trainers.adapters.targets import parts, shapes
 from trainers.config import AdapterConfig, MemoryConfig, TrainConfig
 from trainers.events import Adjusted
@@ -143,7 +143,7 @@ def free_gb(device: torch.device) -> float:
     if (free := devices.free_bytes(device)) is not None:
         held = getattr(torch.get_device_module(device), "memory_reserved", lambda device: 0)
         return (free + held(device)) / GB
-    return (psutil.virtual_memory().available + psutil.Process().memory_info().rss) / GB
+    return (computer.available_bytes() + psutil.Process().memory_info().rss) / GB
 
 
 def draws(config: AdapterConfig) -> bool:

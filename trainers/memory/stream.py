@@ -59,7 +59,7 @@ class Block:
 
     def load(self, buffer: Tensor) -> Tensor:
         """Fill memory on the device, uint8 [bytes]."""
-        return buffer.copy_(self.host, non_blocking=True)
+        return buffer.copy_(self.host, non_blocking=devices.copies_aside(self.device))
 
     def read(self, weight: Weight) -> Tensor:
         return weight.of(self.host).to(self.device, copy=True)

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
+from trainers.devices import copies_aside
+
 BLOCKS = (ResnetBlock2D, BasicTransformerBlock, JointTransformerBlock)
 PARTS = (Attention, FeedForward)  # of a transformer block
 
@@ -93,14 +95,14 @@ def to_host(tensor: Tensor) -> tuple[torch.device, Tensor | torch.Size, torch.dt
     if tensor.is_meta:
         return tensor.device, tensor.shape, tensor.dtype
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.device.type == "cuda")
-    return tensor.device, host.copy_(tensor, non_blocking=True), tensor.dtype
+    return tensor.device, host.copy_(tensor, non_blocking=copies_aside(tensor.device)), tensor.dtype
 
 
 def from_host(packed: tuple[torch.device, Tensor | torch.Size, torch.dtype]) -> Tensor:
     device, host, dtype = packed
     if isinstance(host, torch.Size):
         return torch.empty(host, dtype=dtype, device=device)
-    return host.to(device, non_blocking=True)
+    return host.to(device, non_blocking=copies_aside(device))
 
 
 @cache
