@@ -55,6 +55,15 @@ def test_passes_are_recorded_again_after_each_preview_but_the_last(pictures, eve
     assert more == 5 * recorded
 
 
+@pytest.mark.parametrize(("preservation", "recorded"), [(0.0, 4), (1.0, 8)])
+def test_every_shape_of_batch_is_recorded_after_each_preview(pictures, preservation, recorded):
+    config = configured_as(pictures, schedule={"steps": 80}, preview={"every": 40}, loss={"preservation": preservation})
+    crops = [Crop(bucket, (32, 32), 0, 0, 0.0) for bucket in (BUCKET, BUCKET, BUCKET, Bucket(48, 32))]
+    batches = Batches(crops, [1, 1, 1, 3], 3, config.seed)
+    assert batches.kinds(1) == 1 and batches.kinds(2) == pytest.approx(1.5) and batches.kinds(40) == pytest.approx(2)
+    assert work(config, scan(config.data).examples, crops, batches, 0, 32).recorded == pytest.approx(recorded)
+
+
 def test_a_run_without_previews_and_checkpoints_ends_with_its_file(pictures):
     config = configured_as(pictures, schedule={"steps": 70}, preview={"every": 0}, saving={"every": 0})
     found = work_of(config)
@@ -184,7 +193,7 @@ def test_check_and_run_are_compared(tmp_path, pictures):
 
 @pytest.mark.parametrize(
     ("done", "previews", "saves", "recorded"),
-    [(0, 4, 4, 3), (20, 3, 4, 3), (30, 2, 3, 2), (69, 1, 2, 1), (70, 0, 1, 1)],
+    [(0, 4, 4, 3), (20, 3, 4, 3), (30, 2, 3, 2), (69, 1, 2, 1), (70, 0, 1, 0)],
 )
 def test_what_is_left_of_a_run_is_counted_from_where_it_goes_on(pictures, done, previews, saves, recorded):
     config = configured_as(pictures, schedule={"steps": 70}, preview={"every": 30}, saving={"every": 30})

@@ -152,6 +152,17 @@ def test_where_graphs_are_faster_they_are_used_and_given_up_when_one_fails(base,
     assert all(map(torch.equal, step.parameters, eager.parameters))
 
 
+@pytest.mark.parametrize(("every", "used"), [(5, False), (1000, True)])
+def test_graphs_that_take_longer_to_record_than_they_save_before_the_next_preview_are_not_used(
+    base, card, monkeypatch, every, used
+):
+    monkeypatch.setattr(trial.Trial, "_seconds", lambda _, way: 0.8 if way else 1.0)
+    clock = iter(range(0, 100_000, 40))
+    monkeypatch.setattr(graphs, "perf_counter", lambda: next(clock))  # 40 s for each
+    config = config_io.merge(settings(base), {"preview": {"every": every}})
+    assert (record_passes(step_of(config), config, lambda event: None) is not None) == used
+
+
 def raising(*_: object) -> None:
     raise RuntimeError("CUDA error: out of luck\nfor good")
 

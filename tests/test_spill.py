@@ -18,6 +18,13 @@ def test_a_full_card_on_which_steps_become_slow_is_told_once():
     assert spill.look(9.0, 11.9, 12.0) is None
 
 
+def test_steps_in_which_passes_were_recorded_are_not_taken_for_slow_ones():
+    spill = Spill()
+    assert spill.look(0.9, 7.8, 8.0, recorded=2) is None and spill.look(0.1, 7.8, 8.0, recorded=2) is None
+    assert spill.look(0.9, 7.8, 8.0, recorded=5) is None
+    assert spill.look(0.9, 7.8, 8.0, recorded=5).message.startswith("A step takes 0.9 s now, 9 times")
+
+
 def test_a_card_with_room_and_a_computer_without_a_card_are_not_warned_of():
     for used, total in ((8.0, 12.0), (0.0, 0.0)):
         spill = Spill()

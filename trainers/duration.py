@@ -10,6 +10,7 @@ from trainers.config import TrainConfig
 from trainers.data.batches import Batches
 from trainers.data.types import Crop, Example
 from trainers.encoding import SOON
+from trainers.graphs import recordings
 from trainers.pace import Pace
 from trainers.preservation import preserved_captions
 from trainers.prompts import preview_prompts
@@ -29,7 +30,7 @@ class Work:
     captions: int
     prompts: int  # of a preview
     previews: int
-    recorded: int  # times that a step's passes are recorded, where they are (graphs.py)
+    recorded: float  # passes that are recorded on average, where they are (graphs.py)
     measured: int  # pictures in a validation
     validations: int
     saves: int  # checkpoints and the adapter file
@@ -77,7 +78,7 @@ def work(
         captions=len(captions_of(config, examples)),
         prompts=len(prompts),
         previews=later + (not done) if every else 0,  # the base's are the first
-        recorded=max(1, later),  # at first, and after each preview but the last
+        recorded=max(1, later) * recordings(config, batches, min(every, left) if every else left),
         measured=sum(map(len, measured_pictures([0] * held_out, [0] * (len(examples) - held_out)))),
         validations=later if held_out else 0,
         saves=_times(steps, config.saving.every or steps, done) + 1,

@@ -9,16 +9,19 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from time import perf_counter
 
 import torch
 from torch import Tensor, nn
 
 from trainers import devices
 from trainers.config import TrainConfig
+from trainers.data.batches import Batches
 from trainers.events import Adjusted, Event, Warned
 from trainers.memory.decide import GB, draws, free_gb
 from trainers.memory.regions import Regions
 from trainers.memory.units import streamed
+from trainers.schedules import total_steps
 from trainers.step import ErrorOf, Inputs, TrainingStep
 from trainers.trial import EAGER, Trial, common_shapes, first_line, number_of
 
@@ -60,6 +63,8 @@ class Recorded:
         self.stream = torch.cuda.Stream(step.feed.text.device)
         self.pool = torch.cuda.graph_pool_handle()  # one memory for all graphs: they never run side by side
         self.kept = 0  # bytes of it, at the most
+        self.made = 0  # graphs, in all
+        self.seconds = 0.0  # that recording them took
 
     @property
     def exact(self) -> bool:
@@ -86,7 +91,9 @@ class Recorded:
         if key not in self.graphs:
             if len(self.graphs) == MOST:
                 return self.step.both_passes(error_of, inputs, share)
+            began = perf_counter()
             self.graphs[key] = self._record(error_of, inputs, share)
+            self.made, self.seconds = self.made + 1, self.seconds + perf_counter() - began
         graph = self.graphs[key]
         self._give_places(graph.used)
         return graph.replay(inputs)
@@ -178,6 +185,9 @@ def record_passes(
     if verdict.chosen != EAGER and not has_room(step, config, recorded.kept):
         log.info("no CUDA graphs: their %.1f GB and a usual pass do not fit side by side", recorded.kept / GB)
         return None
+    if verdict.chosen != EAGER and not pays(step, config, recorded, verdict.seconds[EAGER] - verdict.seconds[NAME]):
+        log.info("no CUDA graphs: batches have so many shapes that recording each after every preview takes longer")
+        return None
     if verdict.seconds:
         emit(Adjusted(f"A step runs {verdict.chosen}", f"a forward and backward pass takes {verdict.times}"))
     if verdict.chosen == EAGER:
@@ -198,6 +208,20 @@ def has_room(step: TrainingStep, config: TrainConfig, kept: int) -> bool:
     taken = torch.cuda.memory_allocated(device)
     budget = min((config.memory.budget or float("inf")) * GB, free_gb(device) * GB)
     return taken + kept * (1 + several) <= budget
+
+
+def pays(step: TrainingStep, config: TrainConfig, recorded: Recorded, saved: float) -> bool:
+    """Whether passes that each save so many seconds gain more than all recordings between two previews take."""
+    steps = config.preview.every or total_steps(config)
+    taken = recorded.seconds / max(1, recorded.made) * recordings(config, step.feed.batches, steps)
+    return saved * steps * step.accumulation > taken
+
+
+def recordings(config: TrainConfig, batches: Batches, steps: int) -> float:
+    """Passes that are recorded on average in so many steps after a preview: one of each shape, those of output
+    preservation too.
+    """
+    return batches.kinds(steps * config.optimizer.accumulation) * (2 if config.loss.preservation else 1)
 
 
 def unfit(step: TrainingStep, config: TrainConfig) -> str:

@@ -12,10 +12,19 @@ class Spill:
     """Watches the pace of a sitting; says it once."""
 
     def __init__(self) -> None:
-        self.fastest, self.told = math.inf, False
+        self.fastest, self.told, self.recorded = math.inf, False, 0
 
-    def look(self, pace: float, used: float, total: float) -> Spilled | None:
-        """`pace` in seconds per step, `used` and `total` in GB of the card; total is 0 where it trains on none."""
+    def look(self, pace: float, used: float, total: float, recorded: int = 0) -> Spilled | None:
+        """Take note of the last steps.
+
+        Args:
+            pace: in seconds per step.
+            used, total: in GB of the card; total is 0 where it trains on none.
+            recorded: passes recorded so far (graphs.py): steps in which that was done are slower, and say nothing.
+        """
+        if recorded > self.recorded:
+            self.recorded = recorded
+            return None
         self.fastest = min(self.fastest, pace)
         if self.told or used < FULL * total or not total or pace < SLOWER * self.fastest:
             return None

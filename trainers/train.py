@@ -281,7 +281,8 @@ def _train(
             pace, card = seconds / (position.step - since), memory.card_gb(device)
             beside = feed.encoding_left(position.step, steps, measured) + pauses.left(position.step, steps)
             emit(Step(position.step, steps, mean, rate, pace, peak, *card, beside))
-            if remark := spill.look(pace, *card):
+            made = outputs.recorded.made if outputs.recorded else 0
+            if remark := spill.look(pace, *card, made):
                 emit(remark)
             if others and (taken := others.cores()) is not None:
                 if remark := threads.crowded(taken, position.threads, threads.usable()):

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -75,6 +75,14 @@ class Batches:
         """Of all pictures of a batch together, over an epoch."""
         areas = (bucket.width * bucket.height * len(members) for bucket, members in self.members.items())
         return sum(areas) / self.per_epoch
+
+    def kinds(self, passes: int) -> float:
+        """How many different shapes so many batches have on average: buckets, and how many pictures are in one."""
+        counts: Counter[tuple[Bucket, int]] = Counter()
+        for bucket, members in self.members.items():
+            whole, rest = divmod(len(members), self.batch_size)
+            counts.update({(bucket, self.batch_size): whole, (bucket, rest): rest > 0})
+        return sum(1 - (1 - count / self.per_epoch) ** passes for count in counts.values())
 
     def _epoch(self, epoch: int) -> list[tuple[int, ...]]:
         """All batches of an epoch, in order."""
