@@ -92,8 +92,7 @@ def wire_pictures(layout: Layout, pictures: PictureHandlers, here: Here) -> None
     for heard in (shown.grid, shown.pager):
         heard.act(in_words(pictures.act), asked, view, **CAPTIONS)
     shown.undo.act(in_words(pictures.undo), asked, view, **CAPTIONS)
-    for control in (shown.show, shown.search, shown.resolution):
-        control.input(in_words(pictures.drawn), asked, view, **NEWEST)
+    shown.resolution.input(in_words(pictures.drawn), asked, view, **NEWEST)
     shown.timer.tick(in_words(pictures.tick), asked, view, **clock("captions"))
 
 
@@ -103,6 +102,8 @@ def wire_bulk(layout: Layout, pictures: PictureHandlers, here: Here) -> None:
     asked, told = [here.where, layout.project, *bulk.wish, *layout.look], [bulk.instead, bulk.note]
     for leaving in (bulk.words.blur, bulk.instead.blur, bulk.words.submit):
         leaving(in_words(pictures.preview), asked, told, **CAPTIONS)
-    for control in (*bulk.wish, shown.show, shown.search):
+    for control in bulk.wish:
         control.input(in_words(pictures.preview), asked, told, **NEWEST)
+    for control in (shown.show, shown.search):  # two events of one control would ask for each other without end
+        control.input(in_words(pictures.looked), asked, [*told, *layout.view], **NEWEST)
     bulk.apply.click(in_words(pictures.bulk), asked, [bulk.note, *layout.view], **CAPTIONS)

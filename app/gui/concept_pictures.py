@@ -104,10 +104,15 @@ class PictureHandlers:
 
     def preview(self, where: Where, slug: str, way: str, words: str, instead: str, *looked: Any) -> list[Any]:
         """Returns for: the field of the other words, what is said of the change to many captions."""
+        words = words or ""  # as long as the field has not been shown, Gradio sends nothing
         among = self._chosen(must_find(self.home, where, slug), Look(*looked))
-        changed = captions_edit.changes(picture_list.captions_by_path(among), Edit(way, words, instead))
+        changed = captions_edit.changes(picture_list.captions_by_path(among), Edit(way, words, instead or ""))
         said = views.bulk_count(len(changed), len(among)) if words.strip() else ""
         return [gr.update(visible=way == "replace"), said]
+
+    def looked(self, where: Where, slug: str, way: str, words: str, instead: str, *looked: Any) -> list[Any]:
+        """Other pictures are to be shown: those, and what is said then of the change to many captions."""
+        return [*self.preview(where, slug, way, words, instead, *looked), *self.drawn(where, slug, *looked)]
 
     def bulk(self, where: Where, slug: str, way: str, words: str, instead: str, *looked: Any) -> list[Any]:
         """Change the captions of all pictures that are shown, on this page and on others."""

@@ -94,7 +94,7 @@ def build_app(context: Context, keys: Keys, uploads: Path) -> fastapi.FastAPI:
         show_error=True,
         theme=theme(),
         css_paths=sorted((ROOT / "assets" / "css").glob("*.css")),
-        head=f"<script>{in_turn}{script('in_turn.js', 'told.js')}</script>",
+        head=f"<script>{in_turn}{script('in_turn.js', 'told.js', 'typed.js')}</script>",
         mcp_server=False,
         enable_monitoring=False,
         max_file_size=UPLOAD_BYTES,  # then the page itself says so, before it sends
