@@ -1,8 +1,12 @@
 """What commands print: sentences, lists, and the same as JSON."""
 
 import json
+import os
+import shlex
+import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from app.hardware import Finding
@@ -23,6 +27,11 @@ def note(text: str) -> None:
 
 def complain(message: str, hint: str = "") -> None:
     note(f"{message} {hint}".rstrip())
+
+
+def quoted(path: Path) -> str:
+    """A path as a command takes it, with spaces too."""
+    return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
 
 
 def show(values: dict[str, Any], as_json: bool) -> None:

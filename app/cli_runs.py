@@ -6,7 +6,7 @@ import typer
 
 from app import jobs, projects, runs
 from app.about import inherit_preset
-from app.cli_output import say
+from app.cli_output import quoted, say
 from app.paths import Home, absolute
 from app.progress import Display
 from app.projects import Project
@@ -42,7 +42,7 @@ def train_here(run: Run, home: Home) -> None:
 def require_new(run: Run) -> None:
     """UserError for --set where a run has begun, which keeps the settings it began with."""
     if runs.status(run).word != "new":
-        hint = f"A new run with others: darkroom train {run.config} --set ... (or check, before it)"
+        hint = f"A new run with others: darkroom train {quoted(run.config)} --set ... (or check, before it)"
         raise UserError(f"{run.folder.name} has begun, and a run's settings stay as they are.", hint)
 
 

@@ -76,7 +76,9 @@ def resume(context: typer.Context, run: RunName = "last") -> None:
     if word == "new":
         raise UserError(f"{chosen.folder.name} has not begun yet.", "Start it with `darkroom train`.")
     if word == "finished":
-        hint = f"To train longer, make a new run: darkroom train {chosen.config} --set schedule.steps=..."
+        hint = (
+            f"To train longer, make a new run: darkroom train {output.quoted(chosen.config)} --set schedule.steps=..."
+        )
         raise UserError(f"{chosen.folder.name} is finished; there is nothing to resume.", hint)
     train(context, str(chosen.folder))
 

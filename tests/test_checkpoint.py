@@ -147,7 +147,9 @@ def test_of_rolling_checkpoints_one_is_kept_beside_the_lasting_ones(tmp_path):
 def test_where_a_checkpoint_has_no_room_nothing_is_written(tmp_path, monkeypatch):
     older = checkpoint.save(tmp_path, saved(1), keep=1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=8))
-    with pytest.raises(UserError, match="The checkpoint of step 2 could not be saved: 0 MB are free"):
+    with pytest.raises(
+        UserError, match="The checkpoint of step 2 could not be saved: it takes 0.0 MB, and 0.0 MB are free"
+    ):
         checkpoint.save(tmp_path, saved(2), keep=1)
     assert list(tmp_path.iterdir()) == [older]
 

@@ -14,7 +14,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Position:
     threads: int = 0  # of the CPU; another number gives other last bits
     device: str = ""  # its kind: cpu, cuda ...; "" where an earlier version saved it
     precision: str = ""  # of the computation
+    begun: dict[str, str] = field(default_factory=dict)  # what it trained on and how (begun.py)
     rolling: bool = False  # saved because of the time that had passed: the next one takes its place
 
 
@@ -70,7 +71,9 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
         UserError: the disk is full, or has no room for it; then nothing is written.
     """
     averaged = None if saved.exported is None or _equal(saved.exported, saved.adapter) else saved.exported
-    _make_sure_of_room(folder, saved, [saved.adapter, saved.ema, averaged, saved.optimizer])
+    needed = sum(tensor.nbytes for tensor in _tensors([saved.adapter, saved.ema, averaged, saved.optimizer]))
+    if shutil.disk_usage(_there(folder)).free < needed:
+        raise _refused(folder, saved, needed)
     target = folder / f"step_{saved.position.step:06d}"
     partial = folder / f".partial_{target.name}"
     try:
@@ -100,7 +103,7 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
     except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
         shutil.rmtree(partial, ignore_errors=True)
         if TORCH_WRITES.search(str(error)) or disk_error(error):
-            raise _refused(folder, saved, isinstance(error, OSError) and error.errno == errno.EIO) from error
+            raise _refused(folder, saved, needed, isinstance(error, OSError) and error.errno == errno.EIO) from error
         raise
     for aside in folder.glob("damaged_step_*"):
         shutil.rmtree(aside, ignore_errors=True)
@@ -113,23 +116,15 @@ def save(folder: Path, saved: Saved, keep: int) -> Path:
     return target
 
 
-def _make_sure_of_room(folder: Path, saved: Saved, content: list[Any]) -> None:
-    needed = sum(tensor.nbytes for tensor in _tensors(content))
-    if shutil.disk_usage(_there(folder)).free < needed:
-        raise _refused(folder, saved)
-
-
-def _refused(folder: Path, saved: Saved, broken: bool = False) -> UserError:
-    """`broken`: the disk has an error of its own; else it is full."""
-    message, on = (
-        f"The checkpoint of step {saved.position.step} could not be saved",
-        "the run goes on from its last one",
-    )
+def _refused(folder: Path, saved: Saved, needed: int, broken: bool = False) -> UserError:
+    """`needed`: bytes of its tensors; `broken`: the disk has an error of its own, else it is full."""
+    message = f"The checkpoint of step {saved.position.step} could not be saved"
+    on = "the run goes on from its last checkpoint" if list_checkpoints(folder) else "the run begins anew"
     if broken:
         return UserError(f"{message}: the disk of {folder} reports an error.", f"Check it, then resume: {on}.")
     free = shutil.disk_usage(_there(folder)).free / 2**20
-    hint = "Make room and resume: the run goes on from its last checkpoint."
-    return UserError(f"{message}: {free:.0f} MB are free in {folder}.", hint)
+    told = f"{message}: it takes {needed / 2**20:.1f} MB, and {free:.1f} MB are free in {folder}."
+    return UserError(told, f"Make room and resume: {on}.")
 
 
 def _there(folder: Path) -> Path:

@@ -1,8 +1,9 @@
 """Optimizers by name: parameter groups in, a torch optimizer out."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -156,6 +157,14 @@ def clip(parameters: list[nn.Parameter], most: float) -> Tensor | None:
     norm = torch.stack(torch._foreach_norm(grads)).norm()
     torch._foreach_mul_(grads, (most / (norm + 1e-6)).clamp(max=1.0))
     return norm
+
+
+def require_same(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """UserError where a saved state is of other groups of weights."""
+    groups, saved = ([len(group["params"]) for group in one["param_groups"]] for one in (optimizer.state_dict(), state))
+    if groups != saved:
+        message = "The run was begun with other learning rates for parts of the adapter."
+        raise UserError(message, "Set [optimizer] in its config.toml as it was, or start a new run.")
 
 
 @torch.no_grad()

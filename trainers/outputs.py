@@ -14,6 +14,7 @@ from torch import nn
 
 from trainers import checkpoint, optimizers, preview, threads
 from trainers.adapters.adapter import Adapter
+from trainers.begun import changed
 from trainers.checkpoint import Position, Saved
 from trainers.checkpoint_writer import CheckpointWriter
 from trainers.config import PreviewConfig, TrainConfig
@@ -90,12 +91,16 @@ class Outputs:
             return False
         saved, step = checkpoint.load(folder), self.step
         here = replace(self.position, threads=threads.choose(saved.position.threads))
+        self.adapter.load_state(saved.adapter)
+        if different := changed(saved.position.begun, here.begun):
+            self.emit(different)
+        optimizers.require_same(step.optimizer, saved.optimizer)
         if moved := _moved(saved.position, here):
             self.emit(moved)
         if kept := _kept_rate(saved.schedule.get("base_lrs"), step.schedule.base_lrs):
             self.emit(kept)
-        self.position = replace(saved.position, device=here.device, precision=here.precision)
-        self.adapter.load_state(saved.adapter)
+        now = {"device": here.device, "precision": here.precision, "begun": here.begun}
+        self.position = replace(saved.position, **now)
         step.optimizer.load_state_dict(saved.optimizer)
         step.schedule.load_state_dict(saved.schedule)
         if step.ema and saved.ema:

@@ -19,6 +19,7 @@ from trainers.adapters.adapter import Adapter
 from trainers.adapters.adapter_file import read_adapter, warm_start
 from trainers.adapters.registry import ADAPTERS
 from trainers.adapters.tokens import require_word, start_tokens
+from trainers.begun import begun
 from trainers.capabilities import untried
 from trainers.checkpoint import Position
 from trainers.clock import awake
@@ -218,7 +219,7 @@ def _train(
         where, how = (batches, position, steps), (resolution, step.noise.prediction, plan.precision, optimizer)
         return gather(config, components, trained, len(held_out), *where, *how, folders.cache)
 
-    where = {"device": device.type, "precision": str(plan.precision)}
+    where = {"device": device.type, "precision": str(plan.precision), "begun": begun(config, found.examples)}
     position = Position(started=time.time(), session=str(uuid.uuid4().int >> 64), **where)
     others, spill = threads.Others() if on_cpu else None, Spill()
     leaving = (emit, components, adapter, step, position, held_out, resolution, counted, facts)

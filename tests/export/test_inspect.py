@@ -227,3 +227,17 @@ def test_matrices_are_read_one_module_at_a_time(sdxl_file, monkeypatch):
     monkeypatch.setattr("safetensors.torch.load_file", None)
     inspect(sdxl_file)
     assert seen == [3] * 64
+
+
+def test_zeros_in_a_layer_that_training_cannot_change_are_no_fault(tmp_path):
+    """SDXL reads CLIP-L's last layer but one."""
+    shapes = files.places("sdxl", ("encoder.layers.10.self_attn", "encoder.layers.11.self_attn"))
+    shapes = {place: shape for place, shape in shapes.items() if place[0] == "text_0"} | files.denoiser("sdxl")
+    tensors = files.lora(shapes, files.flat())
+    ups = [name for name in tensors if name.startswith("lora_te1") and name.endswith("lora_up.weight")]
+    last, before = ([name for name in ups if f"layers_{number}_" in name] for number in (11, 10))
+    for zero, said in ((last, []), ([*last, before[0]], ["1 module is zero, without effect."])):
+        file = tmp_path / f"{len(zero)}.safetensors"
+        changed = {name: torch.zeros_like(t) if name in zero else t for name, t in tensors.items()}
+        save_file(changed, file, {"ss_base_model_version": "sdxl_base_v1-0"})
+        assert len(last) == 4 and [one["says"] for one in inspect(file)["problems"] if one["name"] == "zeros"] == said

@@ -8,11 +8,13 @@ from tests.export import files
 from tests.tools import bases
 from trainers.adapters.adapter_file import read_adapter
 from trainers.errors import UserError
+from trainers.export.embedding import NEEDS
 from trainers.export.hashes import adapter_hashes
 from trainers.export.inspect import inspect
 from trainers.families.headers import read_header
 from trainers.tools.factors import Limit
 from trainers.tools.merge_adapters import merge_adapters
+from trainers.tools.merge_base import merge_base
 from trainers.tools.opened import open_adapter
 from trainers.tools.resize import resize
 
@@ -156,3 +158,17 @@ def test_a_merged_adapter_says_who_made_it_and_keeps_the_trigger_words(pair, tmp
     merge_adapters(told, [1.0, 1.0, 1.0], tmp_path / "sum.safetensors")
     said = inspect(tmp_path / "sum.safetensors")
     assert said["made with"] == "LoRA Darkroom" and said["words"]["trigger"] == "zib, a wug"
+
+
+def test_a_merged_adapter_names_the_learnt_word_that_it_still_needs(model, pair, tmp_path):
+    told = []
+    for path, file in zip((*pair, pair[0]), ("zib.safetensors", "", "wug.safetensors"), strict=True):
+        told.append(tmp_path / f"told{len(told)}.safetensors")
+        save_file(load_file(path), told[-1], {**read_header(path)[1], NEEDS: file})
+    said = merge_adapters(told[:2], [1.0, 1.0], tmp_path / "sum.safetensors")
+    assert said["needs beside it"] == ["zib.safetensors"]
+    assert read_header(tmp_path / "sum.safetensors")[1][NEEDS] == "zib.safetensors"
+    with pytest.raises(UserError, match=r"zib.safetensors, wug.safetensors"):
+        merge_adapters(told, [1.0, 1.0, 1.0], tmp_path / "three.safetensors")
+    (still,) = merge_base(model.folder, told[:2], [1.0, 1.0], tmp_path / "merged")["still needs"]
+    assert still.startswith("zib.safetensors: put it into the program's folder for embeddings")

@@ -85,10 +85,16 @@ def test_between_two_models_the_ends_are_the_models(model, tuned, layout):
     new = tuned[0] / f"tuned{ending}"
     for strength, same in ((0.0, base), (1.0, new)):
         out = tuned[0] / f"at{strength:g}{ending}"
-        interpolate(base, new, strength, out)
+        said = interpolate(base, new, strength, out)
+        assert said["tensors changed"] == sum(_changed(out, base))
         for one, other in zip(_files(out), _files(same), strict=True):
             found, expected = load_file(one), load_file(other)
             assert all(torch.equal(t, expected[name]) for name, t in found.items())
+
+
+def _changed(one, other):
+    pairs = zip(map(load_file, _files(one)), map(load_file, _files(other)), strict=True)
+    return [not torch.equal(tensors[name], before[name]) for tensors, before in pairs for name in tensors]
 
 
 def _files(path):

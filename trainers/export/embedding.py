@@ -6,7 +6,7 @@ the file's name, and ComfyUI wants embedding: before it. OneTrainer can put the 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -69,6 +69,11 @@ def bundled(vectors: Vectors, spec: FamilySpec, word: str) -> dict[str, Tensor]:
     """The same tensors under the names that they have inside an adapter file."""
     keys = spec.embedding_keys if len(spec.embedding_keys) > 1 else (ALONE,)
     return {f"{BUNDLE}{word}.{key}": rows for key, rows in _named(vectors, keys).items()}
+
+
+def needed(metadata: Iterable[Mapping[str, str]]) -> list[str]:
+    """Names of the embedding files that adapters with this metadata need beside them."""
+    return list(dict.fromkeys(name for one in metadata if (name := Path(one.get(NEEDS, "")).name)))
 
 
 def belonging(file: AdapterFile, spec: FamilySpec) -> tuple[str, dict[str, Tensor]] | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from trainers.adapters.reading import HEADER_CONFIG
+from trainers.adapters.unheard import unheard
 from trainers.export import told
 from trainers.export.contents import Contents
 from trainers.export.known_names import DIFFUSERS, KOHYA, PEFT, SGM, TE, TE1, Known
@@ -14,6 +15,7 @@ from trainers.export.remarks import hidden_in_a1111, unscaled
 from trainers.export.weigh import Weights
 from trainers.export.which_base import SIZE_LABELS, Base, said_base
 from trainers.families.detect import FAMILY_LABELS
+from trainers.families.registry import FAMILIES
 
 NOTHING = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # sha256 of no bytes at all
 
@@ -56,28 +58,35 @@ class Finding:
 
 def findings(contents: Contents, base: Base, weights: Weights | None = None, digest: str = "") -> list[Finding]:
     """Everything that is wrong, the gravest first. `digest` is the true hash of the tensors, where it was computed."""
-    found = _of_numbers(weights) if weights else []
+    found = _of_numbers(weights, base) if weights else []
     found += [*_of_names(contents, base), *_of_scale(contents), *_of_metadata(contents, base)]
     if digest:
         found += _of_hash(contents.metadata, digest)
     return found
 
 
-def _of_numbers(weights: Weights) -> list[Finding]:
+def _of_numbers(weights: Weights, base: Base) -> list[Finding]:
     found = []
     if weights.broken:
         says = f"{_tensors(weights.broken)} NaN or infinity: pictures made with it come out black."
         found.append(Finding(Problem.NOT_A_NUMBER, says, weights.broken))
-    if weights.zeros:
-        whole = len(weights.zeros) == len(weights.norms)
-        says = (
-            "All modules are zero: it changes nothing." if whole else f"{_modules(weights.zeros)} zero, without effect."
-        )
-        found.append(Finding(Problem.ZEROS, says, weights.zeros))
+    if weights.zeros and len(weights.zeros) == len(weights.norms):
+        found.append(Finding(Problem.ZEROS, "All modules are zero: it changes nothing.", weights.zeros))
+    elif zeros := _untrained(weights, base):
+        found.append(Finding(Problem.ZEROS, f"{_modules(zeros)} zero, without effect.", zeros))
     if weights.unfit:
         says = f"{_modules(weights.unfit)} damaged: matrices are missing, or do not fit one another."
         found.append(Finding(Problem.MATRICES_DISAGREE, says, weights.unfit))
     return found
+
+
+def _untrained(weights: Weights, base: Base) -> tuple[str, ...]:
+    """Modules that change nothing, though training could have changed them."""
+    if base.family not in FAMILIES:
+        return weights.zeros
+    places = {name: base.known[clean(name)].places for name in weights.norms if clean(name) in base.known}
+    silent = unheard((place for own in places.values() for place in own), FAMILIES[base.family].spec)
+    return tuple(name for name in weights.zeros if not (places.get(name) and silent.issuperset(places[name])))
 
 
 def _of_names(contents: Contents, base: Base) -> list[Finding]:

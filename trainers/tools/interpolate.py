@@ -27,18 +27,20 @@ def interpolate(base: Path, tuned: Path, strength: float, out: Path) -> dict[str
     if old.is_folder != new.is_folder:
         message = f"{old.name} and {new.name} are in different layouts, a file and a folder."
         raise UserError(message, "Take both as checkpoint files, or both as diffusers folders.")
-    changes = _changes(old, new, strength)
+    changed: set[Key] = set()
+    changes = _changes(old, new, strength, changed)
     write_base.write(old, path, changes, merged_from=[base.stem, tuned.stem])
     return {
         "checkpoint": str(path),
         "family": FAMILY_LABELS[old.family],
         "merged": results.shares([base, tuned], [1 - strength, strength]),
-        "tensors changed": len(changes),
-        "tensors kept": len(old.tensors) - len(changes),
+        "tensors changed": len(changed),
+        "tensors kept": len(old.tensors) - len(changed),
     }
 
 
-def _changes(old: Stored, new: Stored, strength: float) -> dict[Key, Change]:
+def _changes(old: Stored, new: Stored, strength: float, changed: set[Key]) -> dict[Key, Change]:
+    """For every tensor that both have, how it changes; `changed` gets those whose numbers became others."""
     ours, theirs = old.tensors, new.tensors
     lacking = [key for key in ours.keys() ^ theirs.keys() if not (is_extra(key[1]) or _is_scale(key[1]))]
     shared = [key for key, file in ours.items() if key in theirs and file.dtype(key[1]) and theirs[key].dtype(key[1])]
@@ -48,7 +50,7 @@ def _changes(old: Stored, new: Stored, strength: float) -> dict[Key, Change]:
         names = sorted(name for _, name in lacking or unlike)
         message = f"{old.name} and {new.name} have {len(names)} tensors {what}, such as {names[0]}."
         raise UserError(message, "They must be of the same architecture.")
-    return {key: _change(theirs[key].read, key[1], strength) for key in shared if not _is_scale(key[1])}
+    return {key: _change(theirs[key].read, key, strength, changed) for key in shared if not _is_scale(key[1])}
 
 
 def _is_scale(name: str) -> bool:
@@ -56,9 +58,12 @@ def _is_scale(name: str) -> bool:
     return name.endswith((".scale_weight", ".weight_scale"))
 
 
-def _change(read: Callable[[str], Tensor], name: str, strength: float) -> Change:
+def _change(read: Callable[[str], Tensor], key: Key, strength: float, changed: set[Key]) -> Change:
     def change(tensor: Tensor) -> Tensor:
-        other = read(name).to(tensor.dtype)
-        return torch.lerp(tensor, other, strength)  # exact at 0 and at 1
+        other = read(key[1]).to(tensor.dtype)
+        mixed = torch.lerp(tensor, other, strength)  # exact at 0 and at 1
+        if not torch.equal(mixed, tensor):
+            changed.add(key)
+        return mixed
 
     return change

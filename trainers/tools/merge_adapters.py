@@ -8,6 +8,7 @@ from typing import Any
 from trainers.adapters.adapter import Place
 from trainers.adapters.weights import LoraWeights
 from trainers.errors import UserError
+from trainers.export.embedding import NEEDS, needed
 from trainers.tools import results
 from trainers.tools.factors import Limit, plain, stacked, summed
 from trainers.tools.opened import Opened, as_matrix, open_adapter, refuse_dora, require_one_family
@@ -54,6 +55,11 @@ def merge_adapters(
             errors.add(place, lost, whole)
     base = adapters[0].base
     entries = results.fresh(base, path.stem, [adapter.metadata for adapter in adapters])
+    words = needed(adapter.metadata for adapter in adapters)
+    if len(words) > 1:
+        message = f"These adapters need embedding files of their own ({', '.join(words)}), and a merged one names one."
+        raise UserError(message, "Merge those that share one, or use the adapters side by side.")
+    entries |= {NEEDS: words[0]} if words else {}
     entries["modelspec.merged_from"] = ", ".join(one.path.stem for one in adapters)
     formats = {one.dtype for one in adapters}
     dtype = dtype or (formats.pop() if len(formats) == 1 else "fp32")  # no half precision holds the other's numbers
@@ -66,6 +72,7 @@ def merge_adapters(
         "rank": results.counts(module.rank for module in modules.values()),
         "error of the approximation": errors.total if how == "svd" else "",
         "turned to plain LoRA": dict(turned),
+        "needs beside it": words,
         "left out": [f"{one.name}: {key}" for one in adapters for key in one.left_out],
     }
 

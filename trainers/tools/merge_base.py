@@ -9,6 +9,7 @@ from torch import Tensor
 from trainers.adapters.adapter import Place
 from trainers.adapters.weights import Weights
 from trainers.errors import UserError
+from trainers.export.embedding import needed, usage
 from trainers.families.detect import FAMILY_LABELS
 from trainers.tools import results, write_base
 from trainers.tools.opened import Opened, open_adapter
@@ -47,6 +48,7 @@ def merge_base(base: Path, paths: Sequence[Path], weights: Sequence[float], out:
         "layers changed": len(updates),
         "tensors changed": len(changes),
         "tensors kept": len(stored.tensors) - len(changes),
+        "still needs": [f"{name}: {usage(name)}" for name in needed(adapter.metadata for adapter in adapters)],
         "left out": lacking,
     }
 
