@@ -16,6 +16,7 @@ from trainers.data.folders import list_pictures
 from trainers.data.types import Crop, Problem, printable
 from trainers.errors import UserError
 
+CUT = 0.5  # of the area; the middle stays, whatever is to be seen there
 ENLARGED = 1.5  # times; above it, details are missing that the trainer would need
 PAGE = 24
 Show = Literal["all", "warnings", "left out"]
@@ -214,6 +215,8 @@ def _of_facts(facts: Facts | None, crop: Crop | None, twin: str | None) -> tuple
     grown = crop.scaled[0] / facts.size[0] if crop else 1.0
     if grown > ENLARGED:
         remarks.append(Remark("small", f"Too small: it would be enlarged {grown:.1f} times.", "leave"))
+    if crop and crop.lost > CUT:
+        remarks.append(Remark("cut", f"{crop.lost:.0%} of it is cut away. Cut out yourself what matters.", "leave"))
     if facts.sharpness < BLURRED:
         remarks.append(Remark("blurred", "Looks blurred.", "leave"))
     if twin:

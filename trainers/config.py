@@ -367,7 +367,8 @@ class ScheduleConfig(Section):
     views: int = setting(
         1500,
         "Picture views",
-        "How many pictures the run shows in all where its batches are full, repeats and epochs counted.",
+        "How many pictures the run shows in all where its batches are full, repeats and epochs counted. Not used where "
+        "steps are set.",
         ge=1,
         le=100_000_000,
     )

@@ -2,12 +2,18 @@
 
 # Gradio sets a field anew only where its `value` attribute changes, so a typed caption has to be noted there too.
 # Its upload takes files but no folders: those are opened here, and their files handed to it.
+# A caption is written when its field is left: before that the browser asks whether the page may go.
 # What is left as it was entered is not written: another browser tab may have changed it meanwhile.
 LEFT = "(where, slug, word, ...looked) => [where, slug, word === window.triggerWordEntered ? null : word, ...looked]"
 SCRIPT = """
 document.addEventListener('change', (event) => {
   if (event.target.matches('#page-concept .dr-caption')) event.target.setAttribute('value', event.target.value);
 }, true);
+window.addEventListener('beforeunload', (event) => {
+  const field = document.activeElement;
+  const typed = field?.matches('#page-concept .dr-caption') && field.value !== (field.getAttribute('value') ?? '');
+  if (typed) event.preventDefault();
+});
 document.addEventListener('focusin', (event) => {
   if (event.target.matches('#page-concept .dr-trigger textarea, #page-concept .dr-trigger input')) {
     window.triggerWordEntered = event.target.value;

@@ -106,8 +106,8 @@ def _build_asking(shown: dict[str, Any]) -> Asking:
         max_lines=3,
     )
     with gr.Row():
-        seed = gr.Number(label="Seed", value=42, precision=0, minimum=0, min_width=90)
-        strength = gr.Number(label="Strength", value=1, minimum=0, maximum=2, step=0.1, min_width=90)
+        seed = gr.Number(label="Seed", value=42, precision=0, min_width=90)
+        strength = gr.Number(label="Strength", value=1, step=0.1, min_width=90)
     shown["sampling"] = gr.Button("Sample now", interactive=False, size="md")
     sampled = panel("Answer to sample now")
     about = "One per line. They can be changed while it trains."

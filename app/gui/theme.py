@@ -33,6 +33,8 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill_hover_dark="*primary_600",
         button_primary_text_color="white",
         button_primary_text_color_dark="white",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
         link_text_color="*primary_700",
         link_text_color_dark="*primary_300",
     )

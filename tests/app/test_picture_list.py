@@ -85,6 +85,12 @@ def test_sizes_are_upright_and_crops_are_the_trainers(seen, project):
     assert (turned.crop.bucket.width, turned.crop.bucket.height) == (640, 384)
 
 
+@pytest.mark.parametrize(("size", "kinds"), [((1600, 1600), []), ((3000, 1600), []), ((12000, 900), ["cut"])])
+def test_a_picture_of_which_most_is_cut_away_is_warned_of(size, kinds):
+    facts = Facts(size=size, content="", sharpness=1000.0)
+    assert [remark.kind for remark in picture_list._of_facts(facts, crop_of(size, AT_512), None)] == kinds
+
+
 def test_a_crop_covers_its_share_of_the_picture():
     crop = crop_of((1000, 300), AT_512)
     left, top, width, height = views.crop_shares(crop)

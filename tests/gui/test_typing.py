@@ -49,3 +49,26 @@ def test_after_fast_typing_it_becomes_quiet(page, opened):
     expect(page.locator(".dr-picture")).to_have_count(1)
     page.wait_for_load_state("networkidle")
     assert len(asked) < 50
+
+
+def test_a_caption_that_is_not_written_yet_is_asked_for_before_the_page_goes(page):
+    caption = page.get_by_label("Caption of banana.png")
+    caption.press_sequentially("on a plate, ")
+    asked: list[str] = []
+    page.once("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    page.evaluate("location.reload()")
+    expect(caption).to_have_value("on a plate, a fluent style banana")
+    page.wait_for_function("() => true")
+    assert asked == ["beforeunload"]
+    caption.press("Tab")
+    expect(page.get_by_text("Last change: the caption of banana.png")).to_be_visible()
+    page.reload()
+    expect(caption).to_have_value("on a plate, a fluent style banana")
+
+
+def test_a_list_that_is_left_by_the_keyboard_closes(page):
+    framing = page.get_by_label("Show crops for")
+    framing.focus()
+    expect(page.get_by_role("option", name="512 px")).to_be_visible()
+    framing.press("Tab")
+    expect(page.get_by_role("option", name="512 px")).to_be_hidden()
