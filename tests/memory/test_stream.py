@@ -54,6 +54,19 @@ def from_host(family: str, folder):
     return kind, components, found
 
 
+@pytest.fixture(autouse=True)
+def many_pieces(monkeypatch):
+    """So that weights of tiny models too lie in several pieces of host memory."""
+    monkeypatch.setattr(streaming, "SMALL", 100)
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 101, 4096, 123_456, 2**20 + 1])
+def test_host_memory_is_asked_for_in_powers_of_two(size):
+    sizes = streaming.powers(size)
+    assert sum(sizes) == size
+    assert all(one & (one - 1) == 0 or one <= 100 for one in sizes)  # of the last one little is rounded up
+
+
 def the_same(one, other) -> bool:
     return all(a is b if a is None else torch.equal(a, b) for a, b in zip(one, other, strict=True))
 

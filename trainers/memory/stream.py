@@ -23,6 +23,7 @@ from trainers.memory.units import blocks, recompute
 from trainers.waiting import waiting
 
 ALIGNED = 64  # bytes: where kernels like a tensor to begin
+SMALL = 1 << 20  # bytes of pinned memory whose rounding up does not matter
 # On a CPU what was freed is handed back to the system before every so many blocks of a backward pass, which then takes
 # 0.9 s longer, and 1.32 GB there in place of 1.47 (1.38 are counted); with four pictures up to 1.75 and 2.08 (1.71).
 HANDED_BACK = 2
@@ -44,6 +45,15 @@ class Weight:
         return buffer[self.start : self.start + size].view(self.dtype).view(self.shape)
 
 
+def powers(size: int) -> list[int]:
+    """Powers of two that add up to `size`, the largest first; what is left is at most SMALL."""
+    found = []
+    while size > SMALL:
+        found.append(1 << (size.bit_length() - 1))
+        size -= found[-1]
+    return [*found, size] if size or not found else found
+
+
 class Block:
     """The weights of one block, which wait in host memory; the copy for a GPU is pinned."""
 
@@ -59,10 +69,18 @@ class Block:
 
     def load(self, buffer: Tensor) -> Tensor:
         """Fill memory on the device, uint8 [bytes]."""
-        return buffer.copy_(self.host, non_blocking=devices.copies_aside(self.device))
+        for place, piece in zip(buffer.split([len(piece) for piece in self.host]), self.host, strict=True):
+            place.copy_(piece, non_blocking=devices.copies_aside(self.device))
+        return buffer
 
     def read(self, weight: Weight) -> Tensor:
-        return weight.of(self.host).to(self.device, copy=True)
+        start, found = 0, []
+        end = weight.start + weight.shape.numel() * weight.dtype.itemsize
+        for piece in self.host:
+            part = piece[max(0, weight.start - start) : max(0, end - start)]
+            found += [part] if len(part) else []
+            start += len(piece)
+        return torch.cat(found).view(weight.dtype).view(weight.shape).to(self.device)
 
     def put(self, buffer: Tensor) -> None:
         """Make this memory the weights. Whatever keeps one of them for the backward pass keeps it all."""
@@ -73,11 +91,16 @@ class Block:
         for weight, blank in zip(self.weights, self.blanks, strict=True):
             weight.owner._parameters[weight.name] = blank
 
-    def _store(self) -> Tensor | None:
-        host = torch.empty(self.nbytes, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+    def _store(self) -> list[Tensor]:
+        """The weights, uint8 [bytes] in pieces, the first ones of powers of two.
+
+        torch rounds what is pinned up to the next one [CachingHostAllocator.h], which was up to twice a whole block.
+        """
+        whole = torch.empty(self.nbytes, dtype=torch.uint8)
         for weight in self.weights:
-            weight.of(host).copy_(weight.owner._parameters[weight.name])
-        return host
+            weight.of(whole).copy_(weight.owner._parameters[weight.name])
+        pieces = whole.split(powers(self.nbytes))
+        return [piece.pin_memory() for piece in pieces] if self.device.type == "cuda" else list(pieces)
 
 
 class BlockOfFile(Block):
@@ -96,8 +119,8 @@ class BlockOfFile(Block):
     def read(self, weight: Weight) -> Tensor:
         return self.source.take(self.keys[weight.owner, weight.name], mapped=False).reshape(weight.shape)
 
-    def _store(self) -> None:
-        return None
+    def _store(self) -> list[Tensor]:
+        return []
 
 
 class Stream:
