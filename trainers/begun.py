@@ -40,7 +40,7 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> Adjusted | Non
     names = [name for name, short in now.items() if before.get(name, short) != short]
     if not names:
         return None
-    what = f"Other than at its last checkpoint: {', '.join(names)}"
+    what = f"Changed since its last checkpoint: {', '.join(names)}"
     return Adjusted(what, "The run goes on from there with what it finds now, not to the weights of either alone.")
 
 

@@ -18,7 +18,7 @@ def begun(tmp_path, base, pictures):
 def test_settings_that_changed_are_named_once(begun, base, pictures):
     changes = {"loss": {"type": "huber"}, "data": {"batch_size": 1}}
     (told,) = all_of(events.Adjusted, run(begun, base, pictures, 5, **changes))
-    assert told.what == "Other than at its last checkpoint: [data], [loss]"
+    assert told.what == "Changed since its last checkpoint: [data], [loss]"
     (begun / "output" / "tiny.safetensors").unlink()
     assert all_of(events.Adjusted, run(begun, base, pictures, 5, **changes)) == []
 
@@ -26,7 +26,7 @@ def test_settings_that_changed_are_named_once(begun, base, pictures):
 def test_pictures_and_captions_that_changed_are_named(begun, base, pictures):
     (pictures / "0.txt").write_text("another caption", "utf-8")
     (told,) = all_of(events.Adjusted, run(begun, base, pictures, 5))
-    assert told.what == "Other than at its last checkpoint: the pictures or their captions"
+    assert told.what == "Changed since its last checkpoint: the pictures or their captions"
 
 
 def test_an_unchanged_run_says_nothing(begun, base, pictures):

@@ -109,7 +109,7 @@ def test_the_largest_batch_is_counted_and_batches_that_stay_small_are_told_with_
     enough = config_io.merge(config, {"schedule": {"views": 6400}})
     assert round(4.0 * enough.total_steps) == 1600
     assert message.startswith("Only pictures of one shape share a batch")
-    assert Batches(CROPS[:1], [1], 16, seed=1).unfilled(config)[0].startswith("There are too few pictures for a batch")
+    assert Batches(CROPS[:1], [1], 16, seed=1).unfilled(config)[0].startswith("The pictures do not fill every batch")
     by_steps = config_io.merge(config, {"schedule": {"steps": 10}})
     assert batches.unfilled(by_steps)[1].endswith("schedule.steps to 40.")
     assert batches.sized(1).unfilled(config_io.merge(config, {"data": {"batch_size": 1}})) is None

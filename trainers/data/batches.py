@@ -57,10 +57,10 @@ class Batches:
         if mean >= FULL * size:
             return None
         passes = config.total_steps * config.optimizer.accumulation
-        few = len(self.members) == 1
-        why = "There are too few pictures for a batch" if few else "Only pictures of one shape share a batch"
+        one = len(self.members) == 1
+        why = "The pictures do not fill every batch" if one else "Only pictures of one shape share a batch"
         message = (
-            f"{why}, and so it holds {mean:.1f} of them on average and not {size}: "
+            f"{why}, and so one holds {mean:.1f} of them on average and not {size}: "
             f"the run shows {passes * mean:,.0f} pictures and not {passes * size:,}."
         )
         setting = "schedule.steps" if config.schedule.steps else "schedule.views"
