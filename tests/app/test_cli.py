@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from PIL import Image
 
 from app import cli_new, engine, runs, window
 from app.about import read_about
+from app.cli_output import quoted
 from app.runs import Run
 from tests.app.conftest import NASTY_NAME
 from trainers import config_io
@@ -382,3 +384,10 @@ def size_of(file: Path) -> tuple[int, int]:
 def colour_of(file: Path) -> tuple[int, int, int]:
     with Image.open(file) as picture:
         return picture.getpixel((0, 0))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="cmd.exe quotes otherwise")
+@pytest.mark.parametrize("name", ["plain", "mein Zuhause ü", "it's $HOME"])
+def test_a_path_in_a_suggested_command_is_one_word_of_it(name):
+    path = Path("/tmp") / name / "config.toml"
+    assert shlex.split(f"darkroom train {quoted(path)} --set x=1")[2] == str(path)
